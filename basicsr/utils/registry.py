@@ -1,0 +1,87 @@
+"""Registries: the names that option files use, and the classes that stand behind them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from .errors import OptionsError
+
+Registered = TypeVar("Registered", bound=type)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """" (did you mean 'X'?)" for the closest of the `known` names, or an empty string."""
+    by_lower = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f" (did you mean '{by_lower[found[0]]}'?)" if found else ""
+
+
+class Entry(NamedTuple):
+    """A registered class, and the arguments that its registered name stands for."""
+
+    cls: type
+    preset: Mapping[str, Any]
+
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The constructor's parameters by name, with the preset's values as their defaults."""
+        signature = inspect.signature(self.cls)
+        return {
+            name: parameter.replace(default=self.preset.get(name, parameter.default))
+            for name, parameter in signature.parameters.items()
+        }
+
+
+class Registry:
+    """Classes by name. A class's constructor is the schema of its options."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, cls: Registered) -> Registered:
+        """Class decorator: make `cls` known under its own name."""
+        self._add(cls.__name__, Entry(cls, {}))
+        return cls
+
+    def variant(self, name: str, cls: type, **preset: Any) -> None:
+        """Make `cls` known as `name` too, with other defaults for some of its arguments."""
+        unknown = set(preset) - set(inspect.signature(cls).parameters)
+        if unknown:
+            raise TypeError(f"{name}: {cls.__name__} takes no argument {sorted(unknown)}")
+        self._add(name, Entry(cls, preset))
+
+    def _add(self, name: str, entry: Entry) -> None:
+        if name in self._entries:
+            raise ValueError(f"there is a {self.kind} called {name} already")
+        self._entries[name] = entry
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        return sorted(self._entries)
+
+    def entry(self, name: str) -> Entry:
+        """Raises OptionsError, with the nearest known name, where there is no such entry."""
+        if name not in self._entries:
+            raise OptionsError(
+                f"no {self.kind} is called '{name}'{nearest(name, self._entries)}; "
+                f"known: {', '.join(self.names())}"
+            )
+        return self._entries[name]
+
+    def build(self, options: Mapping[str, Any]) -> Any:
+        """An instance of `options["type"]`; the other keys are its constructor's arguments."""
+        arguments = dict(options)
+        cls, preset = self.entry(arguments.pop("type"))
+        return cls(**{**preset, **arguments})
+
+
+ARCH_REGISTRY = Registry("network")
+DATASET_REGISTRY = Registry("data set type")
+LOSS_REGISTRY = Registry("loss")
+MODEL_REGISTRY = Registry("model type")
+SCHEDULER_REGISTRY = Registry("scheduler")

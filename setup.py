@@ -1,0 +1,34 @@
+"""Package contents and the ranges of what it needs; the versions it is tested with are in requirements.txt."""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=find_packages(include=["basicsr", "basicsr.*"]),
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "numpy>=1.26",
+        "opencv-python>=4.9",
+        "scikit-image>=0.22",
+        "scipy>=1.11",
+        "pillow>=10.3",
+        "pyyaml>=6.0",
+        "pydantic>=2.7",
+        "safetensors>=0.4.3",
+        "tensorboard>=2.15",
+        "tqdm>=4.66",
+        "einops>=0.7",
+        "matplotlib>=3.8",
+    ],
+    extras_require={
+        "dev": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "ruff>=0.9",
+            "mypy>=1.13",
+            "types-PyYAML",
+            "jsonschema>=4.20",
+        ],
+    },
+)
