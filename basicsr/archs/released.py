@@ -1,0 +1,141 @@
+"""Reading published state dicts: strictly, and with errors that tell what a checkpoint is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from basicsr.utils.errors import CheckpointError
+
+# A key that no other system has, for each published layout and for our own where it differs.
+_CHARACTERISTIC_KEYS = {
+    "patch_embed.transform2.weight": "DTPNet",
+    "progressive.conv_in.weight": "DTPNet (in this project's layout)",
+    "patch_embed.proj.weight": "Restormer",
+    "shallow_feat1.0.weight": "MPRNet",
+    "conv_refin.weight": "DID-MDN's de-rainer",
+    "dense_block1.conv1.weight": "DID-MDN's residual net",
+    "dense_classifier.weight": "DID-MDN's density classifier",
+}
+
+
+def system_of(state_dict: Mapping[str, Tensor]) -> str | None:
+    """The name of the system that `state_dict` looks like, or None."""
+    for key, system in _CHARACTERISTIC_KEYS.items():
+        if key in state_dict:
+            return system
+    if "res_conv1.0.weight" in state_dict and "conv0.0.weight" in state_dict:
+        return _prenet_variant(state_dict)
+    if "conv_in.weight" in state_dict and "blocks.0.0.weight" in state_dict:
+        return "the PReNet family (in this project's layout)"
+    return None
+
+
+def _prenet_variant(state_dict: Mapping[str, Tensor]) -> str:
+    shared = "res_conv2.0.weight" not in state_dict
+    if "conv_z.0.weight" in state_dict:
+        return "PReNet_GRU"
+    if "conv_i.0.weight" not in state_dict:
+        return "PRN_r" if shared else "PRN"
+    if state_dict["conv0.0.weight"].shape[1] == 3:
+        return "PReNet_x"
+    return "PReNet_r" if shared else "PReNet or PReNet_LSTM"
+
+
+def looks_like(state_dict: Mapping[str, Tensor]) -> str:
+    """ "; it looks like a checkpoint of ...", or an empty string: the end of an error's line."""
+    system = system_of(state_dict)
+    return f"; it looks like a checkpoint of {system}" if system else ""
+
+
+class Released:
+    """A published state dict of which the sizes of a network are being read.
+
+    Every question about something that is not there raises CheckpointError.
+    """
+
+    def __init__(self, system: str, state_dict: Mapping[str, Tensor]) -> None:
+        self.system = system
+        self.state_dict = state_dict
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        if key not in self.state_dict:
+            raise self.error(f"'{key}' is missing")
+        return tuple(self.state_dict[key].shape)
+
+    def length(self, prefix: str) -> int:
+        """The number of consecutive modules `prefix.0`, `prefix.1`, ...; at least one."""
+        present = {
+            key.removeprefix(prefix + ".").split(".")[0]
+            for key in self.state_dict
+            if key.startswith(prefix + ".")
+        }
+        count = 0
+        while str(count) in present:
+            count += 1
+        if not count:
+            raise self.error(f"'{prefix}.0' is missing")
+        return count
+
+    def error(self, fault: str) -> CheckpointError:
+        return CheckpointError(
+            f"not a published {self.system} checkpoint: {fault}{looks_like(self.state_dict)}"
+        )
+
+
+def strict_load(
+    net: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    published: Callable[[str], Sequence[str]] = lambda key: (key,),
+) -> None:
+    """Load all of `state_dict` into all of `net`.
+
+    `published(key)` names what the parameter `key` of `net` is called in `state_dict`; with
+    several names it is their concatenation along the first axis.
+
+    Raises CheckpointError that names missing and surplus keys and shapes that differ.
+    """
+    if misfit := misfits(net, state_dict, published):
+        raise CheckpointError(
+            f"the weights do not fit {type(net).__name__}: {misfit}{looks_like(state_dict)}"
+        )
+    net.load_state_dict(
+        {
+            key: torch.cat([state_dict[name] for name in names])
+            if len(names) > 1
+            else state_dict[names[0]]
+            for key in net.state_dict()
+            for names in [published(key)]
+        }
+    )
+
+
+def misfits(
+    net: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    published: Callable[[str], Sequence[str]] = lambda key: (key,),
+) -> str:
+    """What keeps `state_dict` from being loaded into `net`, in a line; empty if nothing does."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for key, value in net.state_dict().items():
+        shape, names = tuple(value.shape), published(key)
+        part = shape if len(names) == 1 else (shape[0] // len(names), *shape[1:])
+        expected.update(dict.fromkeys(names, part))
+    different = [
+        f"{key} is {tuple(value.shape)}, not {expected[key]}"
+        for key, value in state_dict.items()
+        if key in expected and tuple(value.shape) != expected[key]
+    ]
+    faults = {
+        "missing": [key for key in expected if key not in state_dict],
+        "surplus": [key for key in state_dict if key not in expected],
+        "of another shape": different,
+    }
+    return "; ".join(f"{fault}: {_first(found)}" for fault, found in faults.items() if found)
+
+
+def _first(found: Sequence[str], count: int = 3) -> str:
+    more = len(found) - count
+    return ", ".join(found[:count]) + (f" and {more} more" if more > 0 else "")
