@@ -1,0 +1,222 @@
+"""Where each public data set keeps its pairs, and how a rainy image finds its clean one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ..utils.errors import DataError
+from ..utils.registry import nearest
+from .image_files import list_images, natural_key
+
+Side = Literal["left", "right"]
+
+
+class PairFiles(NamedTuple):
+    """The files of one pair, and the name that what is restored from it gets."""
+
+    name: str
+    rainy: Path
+    clean: Path
+    rainy_side: Side | None = None  # where one file holds both images side by side
+
+
+class Folders(NamedTuple):
+    """Rainy and clean images in files of their own.
+
+    `rainy` and `clean` are regular expressions on file names without suffix, relative to their
+    folder; where both match, the `clean_name` that the rainy name expands to is the clean image's.
+    """
+
+    rainy_folder: str
+    clean_folder: str
+    rainy: str = "(.+)"
+    clean: str = ".+"
+    clean_name: str = r"\1"
+    example: str = "x.png with x.png"
+
+    def is_there(self, root: Path) -> bool:
+        folders_exist = (root / self.rainy_folder).is_dir() and (root / self.clean_folder).is_dir()
+        if self.rainy_folder != self.clean_folder or not folders_exist:
+            return folders_exist
+        return any(re.fullmatch(self.rainy, path.stem) for path in root.iterdir())
+
+    def pairs(self, root: Path) -> list[PairFiles]:
+        rainy, clean = _by_stem(root / self.rainy_folder), _by_stem(root / self.clean_folder)
+        if self.rainy_folder == self.clean_folder:
+            rainy = {stem: path for stem, path in rainy.items() if re.fullmatch(self.rainy, stem)}
+            clean = {stem: path for stem, path in clean.items() if re.fullmatch(self.clean, stem)}
+        matches = {stem: re.fullmatch(self.rainy, stem) for stem in rainy}
+        partner = {stem: match.expand(self.clean_name) for stem, match in matches.items() if match}
+        lonely_rainy = [path for stem, path in rainy.items() if partner.get(stem) not in clean]
+        lonely_clean = [clean[stem] for stem in clean.keys() - set(partner.values())]
+        if lonely_rainy or lonely_clean:
+            raise _unpaired(lonely_rainy, lonely_clean, self.example)
+        return [PairFiles(stem, rainy[stem], clean[partner[stem]]) for stem in rainy]
+
+    def __str__(self) -> str:
+        if self.rainy_folder == self.clean_folder:
+            return self.example
+        return f"{self.rainy_folder}/ and {self.clean_folder}/ ({self.example})"
+
+
+class SideBySide(NamedTuple):
+    """Rainy and clean image as the two halves of one file."""
+
+    rainy_side: Side
+
+    def is_there(self, root: Path) -> bool:
+        return not any((root / folder).is_dir() for folder in ("input", "target"))
+
+    def pairs(self, root: Path) -> list[PairFiles]:
+        return [
+            PairFiles(stem, path, path, self.rainy_side) for stem, path in _by_stem(root).items()
+        ]
+
+    def __str__(self) -> str:
+        return f"images that hold rainy and clean side by side, the rainy one {self.rainy_side}"
+
+
+Layout = Sequence[Folders | SideBySide]
+
+_COPY = Folders("input", "target")
+_RAIN_NORAIN = Folders("rain", "norain")
+_RAIN100 = (
+    Folders(
+        "rainy",
+        "norain",
+        r"rain-(\d+)",
+        r"norain-\d+",
+        r"norain-\1",
+        "rain-001.png with norain-001.png",
+    ),
+    Folders(
+        ".", ".", r"rain-(\d+)", r"norain-\d+", r"norain-\1", "rain-001.png with norain-001.png"
+    ),
+    _COPY,
+)
+_RAIN200 = (
+    Folders(
+        "rain",
+        "norain",
+        r"(?:X2/)?(norain-\d+)x2",
+        clean_name=r"\1",
+        example="norain-1x2.png with norain-1.png",
+    ),
+    _COPY,
+)
+_FOURTEEN = (
+    Folders(
+        "rainy_image", "ground_truth", r"(.+)_\d+", example="901_1.jpg to 901_14.jpg with 901.jpg"
+    ),
+    _COPY,
+)
+_RAINDROP_RULE = (r"(.+)_rain", ".+", r"\1_clean", "0_rain.png with 0_clean.png")
+_KITTI_RULE = (
+    r"(\d+_\d+)_rain_(\d)_\d+",
+    ".+",
+    r"\1_norain_\2",
+    "000000_00_rain_2_50.jpg with 000000_00_norain_2.png",
+)
+
+LAYOUTS: Mapping[str, Layout] = {
+    "Rain100L": _RAIN100,
+    "Rain100H": _RAIN100,
+    "Rain12": _RAIN100,
+    "RainTrainL": (_RAIN_NORAIN, _COPY),
+    "RainTrainH": (_RAIN_NORAIN, _COPY),
+    "Rain200L": _RAIN200,
+    "Rain200H": _RAIN200,
+    "Rain800": (_COPY, SideBySide("right")),
+    "Test100": (_COPY, SideBySide("right")),
+    "DID-MDN": (_COPY, SideBySide("left")),
+    "Test1200": (_COPY, SideBySide("left")),
+    "DID-Data": (
+        Folders("input", "GT", "(.+)[HL]", example="xH.jpg and xL.jpg with x.jpg"),
+        _RAIN_NORAIN,
+    ),
+    "Rain1400": _FOURTEEN,
+    "DDN": _FOURTEEN,
+    "Test2800": _FOURTEEN,
+    "Rain13K": (_COPY,),
+    "SPA-Data": (
+        _RAIN_NORAIN,
+        Folders("rain", "gt", clean_name=r"\1gt", example="000.png with 000gt.png"),
+        _COPY,
+    ),
+    "RainDrop": (
+        Folders("data", "gt", *_RAINDROP_RULE),
+        Folders("rain_image", "clean_image", *_RAINDROP_RULE),
+    ),
+    "RainKITTI2015": tuple(
+        Folders(f"image_2_3_rain{mm}", clean, *_KITTI_RULE)
+        for mm in (50, 100, 200)
+        for clean in ("image_2", "image_2_3_norain")
+    ),
+}
+
+
+def find_pairs(root: str | Path, layout: str) -> list[PairFiles]:
+    """The pairs of the data set in `root`, naturally sorted by name.
+
+    Raises DataError where the layout is unknown, the folder is laid out in none of its forms, or
+    files have no partner.
+    """
+    root = Path(root)
+    if layout not in LAYOUTS:
+        raise DataError(
+            f"no layout is called '{layout}'{nearest(layout, LAYOUTS)}; known: {', '.join(LAYOUTS)}"
+        )
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; check dataroot, or put {layout} there")
+    for form in LAYOUTS[layout]:
+        if form.is_there(root):
+            return _sorted(form.pairs(root))
+    expected = "; or ".join(str(form) for form in LAYOUTS[layout])
+    raise DataError(f"{root}: {layout} is laid out as {expected}; here is {_inventory(root)}")
+
+
+def find_pairs_in(rainy_folder: str | Path, clean_folder: str | Path) -> list[PairFiles]:
+    """The pairs of two folders: files with the same name, suffixes and subfolders apart."""
+    # joined to ".", an absolute or relative folder stays what it is
+    return _sorted(Folders(str(rainy_folder), str(clean_folder)).pairs(Path(".")))
+
+
+def _sorted(pairs: list[PairFiles]) -> list[PairFiles]:
+    return sorted(pairs, key=lambda pair: natural_key(pair.name))
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Image files by their path relative to `folder` without suffix."""
+    files: dict[str, Path] = {}
+    for path in list_images(folder):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in files:
+            raise DataError(f"{path} and {files[stem]} differ in their suffix only; keep one")
+        files[stem] = path
+    return files
+
+
+def _unpaired(rainy: list[Path], clean: list[Path], example: str) -> DataError:
+    def told(paths: list[Path]) -> str:
+        first = sorted(paths, key=lambda path: natural_key(str(path)))[:3]
+        names = ", ".join(str(path) for path in first)
+        return f" ({names}{', ...' if len(paths) > 3 else ''})" if paths else ""
+
+    return DataError(
+        f"{len(rainy)} rainy images without a clean one{told(rainy)} and {len(clean)} clean images "
+        f"without a rainy one{told(clean)}; expected {example}"
+    )
+
+
+def _inventory(root: Path) -> str:
+    entries = sorted(
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in root.iterdir()
+        if not path.name.startswith(".")
+    )
+    if not entries:
+        return "nothing"
+    return ", ".join(entries[:6]) + (f", ... ({len(entries)} entries)" if len(entries) > 6 else "")

@@ -1,0 +1,193 @@
+"""Training batches whose content is a function of (seed, iteration) alone.
+
+Sample number n of a run, counted over all iterations of all stages, is image
+`order_of(n // length)[n % length]`; its crop, flips and rain come from a generator keyed by
+(seed, epoch, index). So neither the number of workers or ranks, nor micro-batches, nor where a run
+was resumed changes what is seen at an iteration.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..utils.errors import OptionsError, UserError
+from .image_source import ImageSource
+from .patches import draw_patch
+from .randomness import PATCH, generator, order_of
+
+
+class PatchStage(NamedTuple):
+    """A row of the patch schedule: `batch_size` is global, over all ranks and micro-batches."""
+
+    size: int
+    batch_size: int
+    iters: int
+
+
+class TrainingBatch(NamedTuple):
+    """`lq` and `gt`: b x 3 x size x size uint8 RGB; `names`: the images they were cut from."""
+
+    lq: torch.Tensor
+    gt: torch.Tensor
+    names: list[str]
+
+
+class Draw(NamedTuple):
+    """What a worker is asked for: a patch of `size` from an image, as drawn in `epoch`."""
+
+    epoch: int
+    image: int
+    size: int
+
+
+class Schedule:
+    """The draws of one rank, one list per micro-batch, from iteration `start` to the last."""
+
+    def __init__(
+        self,
+        patches: Sequence[PatchStage],
+        length: int,
+        seed: int,
+        *,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        micro_batches: int = 1,
+    ) -> None:
+        shares = world_size * micro_batches
+        for stage in patches:
+            if stage.batch_size % shares:
+                raise OptionsError(
+                    f"patches: batch_size {stage.batch_size} cannot be shared by {world_size} "
+                    f"ranks x {micro_batches} micro-batches; use a multiple of {shares}"
+                )
+        self.patches, self.length, self.seed, self.start = patches, length, seed, start
+        self.rank, self.micro_batches, self.shares = rank, micro_batches, shares
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        first_iteration = first_sample = 0
+        for stage in self.patches:
+            share = stage.batch_size // self.shares
+            for iteration in range(max(self.start - first_iteration, 0), stage.iters):
+                batch = first_sample + iteration * stage.batch_size
+                for micro_batch in range(self.micro_batches):
+                    sample = batch + (self.rank * self.micro_batches + micro_batch) * share
+                    yield [self._draw(sample + i, stage.size) for i in range(share)]
+            first_iteration += stage.iters
+            first_sample += stage.iters * stage.batch_size
+
+    def _draw(self, sample: int, size: int) -> Draw:
+        epoch, position = divmod(sample, self.length)
+        return Draw(epoch, int(self._order(epoch)[position]), size)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if getattr(self, "_known_epoch", None) != epoch:
+            self._known_epoch, self._known_order = epoch, order_of(epoch, self.length, self.seed)
+        return self._known_order
+
+
+def training_batches(
+    source: ImageSource,
+    *,
+    patches: Sequence[PatchStage],
+    seed: int,
+    start: int,
+    use_hflip: bool,
+    use_rot: bool,
+    num_workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    micro_batches: int = 1,
+    pin_memory: bool = False,
+) -> Iterator[TrainingBatch]:
+    """This rank's batches from iteration `start` (from 0) to the schedule's end.
+
+    One batch per micro-batch, `micro_batches` of them to an iteration. Raises OptionsError for a
+    schedule that cannot be shared evenly, DataError for images that cannot be used.
+    """
+    if not source.has_gt:
+        raise OptionsError(f"{type(source).__name__} has no clean images to train on")
+    schedule = Schedule(
+        patches,
+        len(source),
+        seed,
+        start=start,
+        rank=rank,
+        world_size=world_size,
+        micro_batches=micro_batches,
+    )
+    return _raising(
+        DataLoader(
+            _Patches(source, seed, use_hflip, use_rot),
+            batch_sampler=schedule,
+            num_workers=num_workers,
+            collate_fn=_collate,
+            pin_memory=pin_memory,
+            worker_init_fn=_start_worker,
+            # the loader draws its workers' base seed; the global stream is left alone
+            generator=torch.Generator(),
+        )
+    )
+
+
+class _Patches(Dataset):
+    """The map from draws to patches that loader workers evaluate."""
+
+    def __init__(self, source: ImageSource, seed: int, use_hflip: bool, use_rot: bool) -> None:
+        self.source, self.seed = source, seed
+        self.use_hflip, self.use_rot = use_hflip, use_rot
+
+    def __getitem__(self, draw: Draw) -> TrainingBatch | UserError:
+        rng = generator(PATCH, self.seed, draw.epoch, draw.image)
+        try:
+            pair = draw_patch(
+                self.source.read(draw.image),
+                draw.size,
+                rng,
+                use_hflip=self.use_hflip,
+                use_rot=self.use_rot,
+            )
+            lq, gt = self.source.render(pair, rng)
+        except UserError as error:  # raised in a worker, it would arrive with a stack trace
+            return error
+        assert gt is not None
+        return TrainingBatch(_to_tensor(lq), _to_tensor(gt), [self.source.names[draw.image]])
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _collate(samples: list[TrainingBatch | UserError]) -> TrainingBatch | UserError:
+    good: list[TrainingBatch] = []
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+        good.append(sample)
+    return TrainingBatch(
+        torch.stack([sample.lq for sample in good]),
+        torch.stack([sample.gt for sample in good]),
+        [name for sample in good for name in sample.names],
+    )
+
+
+def _raising(loader: DataLoader) -> Iterator[TrainingBatch]:
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _start_worker(worker: int) -> None:
+    """Leave stop signals to the main process; it finishes its step and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    import cv2
+
+    cv2.setNumThreads(0)

@@ -1,0 +1,75 @@
+"""Pairs of rainy and clean images on disk."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from ..utils.errors import DataError, OptionsError
+from ..utils.registry import DATASET_REGISTRY
+from .decode_cache import CacheKind, DecodeCache
+from .image_source import ImagePair, ImageSource
+from .layouts import PairFiles, find_pairs, find_pairs_in
+from .split import Split, choose
+
+
+@DATASET_REGISTRY.register
+class PairedImageDataset(ImageSource):
+    """Pairs of a public data set (`dataroot` and `layout`) or of two folders with equal names.
+
+    `split` halves by clean image, so that no scene is in both `train` and `val`. Raises
+    OptionsError unless exactly one way to find the pairs is given, DataError where they are not
+    found.
+    """
+
+    def __init__(
+        self,
+        dataroot: str | None = None,
+        layout: str | None = None,
+        dataroot_lq: str | None = None,
+        dataroot_gt: str | None = None,
+        split: Split = "all",
+        cache: CacheKind = "none",
+        cache_gib: float = 4.0,
+    ) -> None:
+        by_layout, by_folders = (dataroot, layout), (dataroot_lq, dataroot_gt)
+        if None not in by_layout and by_folders == (None, None):
+            pairs = find_pairs(str(dataroot), str(layout))
+        elif None not in by_folders and by_layout == (None, None):
+            pairs = find_pairs_in(str(dataroot_lq), str(dataroot_gt))
+        else:
+            raise OptionsError(
+                "PairedImageDataset takes dataroot and layout, or dataroot_lq and dataroot_gt"
+            )
+        self.pairs = choose(split, pairs, [str(pair.clean) for pair in pairs])
+        self.names = [pair.name for pair in self.pairs]
+        files = {path for pair in self.pairs for path in (pair.rainy, pair.clean)}
+        self._decode = DecodeCache(files, cache, cache_gib)
+
+    def read(self, index: int) -> ImagePair:
+        files = self.pairs[index]
+        if files.rainy_side:
+            lq, gt = self._halves(files, files.rainy_side)
+        else:
+            lq, gt = self._decode(files.rainy), self._decode(files.clean)
+        if lq.shape != gt.shape:
+            raise DataError(
+                f"{files.rainy} is {_size(lq)} but {files.clean} is {_size(gt)}; "
+                "a pair must have one size"
+            )
+        return ImagePair(lq, gt)
+
+    def _halves(
+        self, files: PairFiles, rainy_side: Literal["left", "right"]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        both = self._decode(files.rainy)
+        width = both.shape[1]
+        if width % 2:
+            raise DataError(f"{files.rainy}: two images side by side cannot be {width} pixels wide")
+        left, right = both[:, : width // 2], both[:, width // 2 :]
+        return (left, right) if rainy_side == "left" else (right, left)
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

@@ -1,0 +1,41 @@
+"""Cutting a training patch out of a pair."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .image_source import ImagePair
+
+
+def draw_patch(
+    pair: ImagePair, size: int, rng: np.random.Generator, *, use_hflip: bool, use_rot: bool
+) -> ImagePair:
+    """A `size` x `size` patch from the same random place of both images, flipped the same way.
+
+    `use_hflip` mirrors half of the patches; `use_rot` turns half of them upside down and transposes
+    half, which together gives all eight orientations, as in BasicSR. An image smaller than the
+    patch is continued by reflection, as in Restormer. The draws do not depend on the flags.
+    """
+    height, width = (max(side, size) for side in pair.lq.shape[:2])
+    top = int(rng.integers(height - size + 1))
+    left = int(rng.integers(width - size + 1))
+    mirror, upside_down, transpose = rng.random(3) < 0.5
+
+    def cut(image: np.ndarray) -> np.ndarray:
+        patch = _reflected(image, height, width)[top : top + size, left : left + size]
+        if use_hflip and mirror:
+            patch = patch[:, ::-1]
+        if use_rot and upside_down:
+            patch = patch[::-1]
+        if use_rot and transpose:
+            patch = patch.swapaxes(0, 1)
+        return np.ascontiguousarray(patch)
+
+    return ImagePair(cut(pair.lq), None if pair.gt is None else cut(pair.gt))
+
+
+def _reflected(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    below, right = height - image.shape[0], width - image.shape[1]
+    if below or right:
+        return np.pad(image, ((0, below), (0, right), (0, 0)), mode="reflect")
+    return image
