@@ -12,7 +12,7 @@ from basicsr.utils.errors import CheckpointError
 # A key that no other system has, for each published layout and for our own where it differs.
 _CHARACTERISTIC_KEYS = {
     "patch_embed.transform2.weight": "DTPNet",
-    "progressive.conv_in.weight": "DTPNet (in this project's layout)",
+    "encoder.downs.2.body.0.weight": "DTPNet (in this project's layout)",
     "patch_embed.proj.weight": "Restormer",
     "shallow_feat1.0.weight": "MPRNet",
     "conv_refin.weight": "DID-MDN's de-rainer",

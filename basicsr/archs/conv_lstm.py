@@ -1,0 +1,54 @@
+"""Convolutional recurrent units: 3x3 gates over the input x and the hidden state h (N x C x H x W).
+
+As in PReNet (Ren et al., CVPR 2019). All gates that see the same input are one convolution.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvLSTMCell(nn.Module):
+    """i, f, o = sigmoid(conv([x, h])), g = tanh(conv([x, h])), c = f c + i g, h = o tanh(c)."""
+
+    gate_names = ("i", "f", "o", "g")
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(2 * channels, 4 * channels, 3, padding=1)
+
+    def forward(
+        self, x: Tensor, state: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The new h and (h, c). No state stands for zeros."""
+        channels = x.shape[1]
+        if state is None:  # zeros need no convolution
+            gates = F.conv2d(x, self.gates.weight[:, :channels], self.gates.bias, padding=1)
+        else:
+            gates = self.gates(torch.cat([x, state[0]], dim=1))
+        i, f, o = gates[:, : 3 * channels].sigmoid().chunk(3, dim=1)
+        g = gates[:, 3 * channels :].tanh()
+        c = i * g if state is None else f * state[1] + i * g
+        h = o * c.tanh()
+        return h, (h, c)
+
+
+class ConvGRUCell(nn.Module):
+    """z, b = sigmoid(conv([x, h])), g = tanh(conv([b h, x])), h = (1 - z) h + z g."""
+
+    gate_names = ("z", "b")
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
+        self.candidate = nn.Conv2d(2 * channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The new h, twice: as output and as state. No state stands for zeros."""
+        h = torch.zeros_like(x) if state is None else state
+        z, b = self.gates(torch.cat([x, h], dim=1)).sigmoid().chunk(2, dim=1)
+        g = self.candidate(torch.cat([b * h, x], dim=1)).tanh()
+        h = torch.lerp(h, g, z)
+        return h, h

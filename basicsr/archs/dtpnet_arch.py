@@ -1,0 +1,244 @@
+"""DTPNet: *Progressive network based on detail scaling and texture extraction: a more general
+framework for image deraining*, Neurocomputing 568 (2024) 127066.
+
+Detail dilation feeds a U-shaped network of transformer blocks (MFE down, MHS up), which draws a
+coarse clean image; the progressive stage, a PReNet, starts from it and restores the rainy image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from .prenet_arch import PReNet
+from .released import Released, strict_load
+from .transformer_blocks import (
+    Blocks,
+    Downsample,
+    FeedForwardType,
+    TransformerBlock,
+    Upsample,
+    expansion_factor,
+)
+
+LEVELS = 4
+
+
+def _resize(x: Tensor, factor: float) -> Tensor:
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+class DetailDilation(nn.Module):
+    """Takes a band of enlarged image detail out of the image, then embeds it in `dim` channels.
+
+    The authors embed image and band by the same convolution and subtract; it has no bias, so
+    subtracting first is the same thing in half the work.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.detail = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.embed = nn.Conv2d(3, dim, 3, padding=1, bias=False)
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        half = _resize(F.relu(self.detail(rainy)), 0.5)
+        band = half - _resize(_resize(half, 0.5), 2)
+        return self.embed(rainy - _resize(band, 2))
+
+
+class ConvBlock(nn.Module):
+    """x + conv(relu(conv(x))): what a transformer block is compared with."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(dim, dim, 3, padding=1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(dim, dim, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class MultiScaleFeatureExtraction(nn.Module):
+    """MFE, the encoder: blocks at four scales, each with twice the channels of the one above."""
+
+    def __init__(self, levels: Sequence[nn.Module], dim: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(levels)
+        self.downs = nn.ModuleList(Downsample(dim * 2**i) for i in range(LEVELS - 1))
+
+    def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What enters the blocks of each scale, and what leaves them; finest scale first."""
+        entering, leaving = [x], [self.levels[0](x)]
+        for down, blocks in zip(self.downs, self.levels[1:], strict=True):
+            entering.append(down(leaving[-1]))
+            leaving.append(blocks(entering[-1]))
+        return entering, leaving
+
+
+class MultiScaleHybrid(nn.Module):
+    """MHS, the decoder. Each scale joins what comes from below with the encoder's features.
+
+    With `scale_keep` it also gets, after its blocks, the upsampled features that entered the
+    encoder's blocks one scale below.
+    """
+
+    def __init__(self, levels: Sequence[nn.Module], dim: int, scale_keep: bool) -> None:
+        super().__init__()
+        self.scale_keep = scale_keep
+        widths = [dim * 2**i for i in range(LEVELS - 1)]
+        self.levels = nn.ModuleList(levels)
+        self.ups = nn.ModuleList(Upsample(2 * width) for width in widths)
+        self.reduce = nn.ModuleList(nn.Conv2d(2 * width, width, 1, bias=False) for width in widths)
+
+    def forward(self, entering: list[Tensor], leaving: list[Tensor]) -> Tensor:
+        x = leaving[-1]
+        for i in reversed(range(LEVELS - 1)):
+            x = self.reduce[i](torch.cat([self.ups[i](x), leaving[i]], dim=1))
+            x = self.levels[i](x)
+            if self.scale_keep:
+                x = x + self.ups[i](entering[i + 1])
+        return x
+
+
+@ARCH_REGISTRY.register
+class DTPNet(nn.Module):
+    """The released network by default; the options are what the paper compares.
+
+    `num_blocks` counts the encoder's blocks at each of the four scales; its second number is also
+    the count at every scale of the decoder, as in the released code. `recurrent_iter` passes of
+    the progressive stage follow (0: the coarse image is the result), with `recurrent_channels`
+    channels and, if `recurrent`, an LSTM. `recompute` saves memory in training: activations inside
+    a block are computed again when its gradient is.
+    """
+
+    size_multiple = 2 ** (LEVELS - 1)
+
+    def __init__(
+        self,
+        dim: int = 64,
+        num_blocks: tuple[int, ...] = (4, 6, 6, 8),
+        num_refinement_blocks: int = 4,
+        heads: tuple[int, ...] = (1, 2, 4, 8),
+        ffn_expansion_factor: float = 2.66,
+        recurrent_iter: int = 3,
+        recurrent_channels: int = 32,
+        recurrent: bool = True,
+        stem: Literal["detail_dilation", "conv"] = "detail_dilation",
+        blocks: Literal["transformer", "conv"] = "transformer",
+        feed_forward: FeedForwardType = "gated_dconv",
+        scale_keep: bool = True,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, counts in (("num_blocks", num_blocks), ("heads", heads)):
+            if len(counts) != LEVELS:
+                raise OptionsError(f"{name}: {len(counts)} numbers, one for each of {LEVELS} scales")
+
+        def level(i: int, count: int) -> Blocks:
+            width = dim * 2**i
+            make: Callable[[], nn.Module] = lambda: (
+                TransformerBlock(width, heads[i], ffn_expansion_factor, feed_forward=feed_forward)
+                if blocks == "transformer"
+                else ConvBlock(width)
+            )
+            return Blocks(*(make() for _ in range(count)), recompute=recompute)
+
+        self.stem = (
+            DetailDilation(dim)
+            if stem == "detail_dilation"
+            else nn.Conv2d(3, dim, 3, padding=1, bias=False)
+        )
+        self.encoder = MultiScaleFeatureExtraction(
+            [level(i, num_blocks[i]) for i in range(LEVELS)], dim
+        )
+        self.decoder = MultiScaleHybrid(
+            [level(i, num_blocks[1]) for i in range(LEVELS - 1)], dim, scale_keep
+        )
+        self.refinement = level(0, num_refinement_blocks)
+        self.to_image = nn.Conv2d(dim, 3, 3, padding=1, bias=False)
+        self.progressive = (
+            PReNet(recurrent_iter, recurrent_channels, "lstm" if recurrent else "none")
+            if recurrent_iter
+            else None
+        )
+
+    def forward(self, rainy: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
+        """The restored image, or [coarse, restored]; [coarse] without a progressive stage."""
+        height, width = rainy.shape[-2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise ValueError(
+                f"DTPNet takes sides that are multiples of {self.size_multiple}, "
+                f"not {height} x {width}"
+            )
+        features = self.decoder(*self.encoder(self.stem(rainy)))
+        stages = [self.to_image(self.refinement(features)).to(rainy.dtype)]
+        if self.progressive is not None:
+            stages.append(self.progressive(rainy, start=stages[0]))
+        return stages if all_stages else stages[-1]
+
+    def published_keys(self, key: str) -> list[str]:
+        """What the authors' state dict calls the parameter `key`."""
+        if key.startswith("progressive.") and self.progressive is not None:
+            return self.progressive.published_keys(key.removeprefix("progressive."))
+        for ours, theirs in _PUBLISHED_PREFIXES.items():
+            if key.startswith(ours):
+                return [theirs + key.removeprefix(ours)]
+        return [key]
+
+    @classmethod
+    def from_released(cls, state_dict: Mapping[str, Tensor], recurrent_iter: int = 3) -> DTPNet:
+        """The authors' weights. The number of passes does not show in them."""
+        released = Released("DTPNet", state_dict)
+        dim = released.shape("patch_embed.transform2.weight")[0]
+        encoder = [_PUBLISHED_PREFIXES[f"encoder.levels.{i}."] for i in range(LEVELS)]
+        hidden = {
+            dim * 2**i: released.shape(f"{name}0.ffn.project_out.weight")[1]
+            for i, name in enumerate(encoder)
+        }
+        net = cls(
+            dim=dim,
+            num_blocks=tuple(released.length(name[:-1]) for name in encoder),
+            num_refinement_blocks=released.length("outc"),
+            heads=tuple(released.shape(f"{name}0.attn.temperature")[0] for name in encoder),
+            ffn_expansion_factor=expansion_factor(hidden),
+            recurrent_iter=max(1, recurrent_iter),
+            recurrent_channels=released.shape("conv0.0.weight")[0],
+        )
+        strict_load(net, state_dict, net.published_keys)
+        if not recurrent_iter:
+            net.progressive = None
+        return net
+
+
+_PUBLISHED_PREFIXES = {
+    "stem.detail.": "patch_embed.transform1.0.",
+    "stem.embed.": "patch_embed.transform2.",
+    "encoder.levels.0.": "conv1_2.",
+    "encoder.levels.1.": "conv2_3.",
+    "encoder.levels.2.": "conv3_4.",
+    "encoder.levels.3.": "conv4_L.",
+    "encoder.downs.0.": "down1_2.",
+    "encoder.downs.1.": "down2_3.",
+    "encoder.downs.2.": "down3_4.",
+    "decoder.ups.0.": "up2_1.",
+    "decoder.ups.1.": "up3_2.",
+    "decoder.ups.2.": "up4_3.",
+    "decoder.reduce.0.": "reduce_chan_level1.",
+    "decoder.reduce.1.": "reduce_chan_level2.",
+    "decoder.reduce.2.": "reduce_chan_level3.",
+    "decoder.levels.0.": "conv2_1_HSI.",
+    "decoder.levels.1.": "conv3_2_HSI.",
+    "decoder.levels.2.": "conv4_3_HSI.",
+    "refinement.": "outc.",
+    "to_image.": "conv_final.",
+}

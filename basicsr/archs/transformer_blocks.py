@@ -1,0 +1,197 @@
+"""The blocks of Restormer (Zamir et al., CVPR 2022), which DTPNet is built of too.
+
+All map N x C x H x W to the same shape, except for `Downsample` and `Upsample`. They are quickest
+in `torch.channels_last`. Submodules have the names of the published weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from basicsr.utils.errors import OptionsError
+
+NormType = Literal["WithBias", "BiasFree"]
+FeedForwardType = Literal["gated_dconv", "attention_gated"]
+
+
+class BiasFreeNorm(nn.Module):
+    """x / sqrt(var(x) + eps) * weight over the last axis; x itself is not centred."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance = x.var(dim=-1, keepdim=True, unbiased=False)
+        return x * torch.rsqrt(variance + 1e-5) * self.weight
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of every pixel, in the weights' precision."""
+
+    def __init__(self, dim: int, norm: NormType = "WithBias") -> None:
+        super().__init__()
+        self.body = nn.LayerNorm(dim) if norm == "WithBias" else BiasFreeNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels_last = x.permute(0, 2, 3, 1).to(self.body.weight.dtype)
+        return self.body(channels_last).permute(0, 3, 1, 2).to(x.dtype)
+
+
+class MDTA(nn.Module):
+    """Multi-Dconv head transposed attention: channels attend to channels, not pixels to pixels."""
+
+    def __init__(self, dim: int, heads: int, bias: bool = False) -> None:
+        super().__init__()
+        if dim % heads:
+            raise OptionsError(f"heads: {dim} channels cannot be divided among {heads} heads")
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=bias)
+        self.qkv_dwconv = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=bias)
+        self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        qkv = self.qkv_dwconv(self.qkv(x))
+        # N x heads x C/heads x HW each
+        q, k, v = qkv.reshape(n, 3, self.heads, c // self.heads, h * w).unbind(1)
+        out = self._attention(q, k).to(v.dtype) @ v
+        return self.project_out(out.reshape(n, c, h, w))
+
+    def _attention(self, q: Tensor, k: Tensor) -> Tensor:
+        """softmax(cosine similarity * temperature), N x heads x C/heads x C/heads, in float32."""
+        with torch.autocast(q.device.type, enabled=False):
+            precise = self.temperature.dtype
+            q = F.normalize(q.to(precise), dim=-1)
+            k = F.normalize(k.to(precise), dim=-1)
+            return (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)
+
+
+class GDFN(nn.Module):
+    """Gated-Dconv feed-forward network: one half of the hidden channels gates the other."""
+
+    def __init__(self, dim: int, ffn_expansion_factor: float, bias: bool = False) -> None:
+        super().__init__()
+        hidden = int(dim * ffn_expansion_factor)
+        self.project_in = nn.Conv2d(dim, 2 * hidden, 1, bias=bias)
+        self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
+        self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
+        return self.project_out(F.gelu(gate) * value)
+
+
+class AttentionGatedFeedForward(GDFN):
+    """GDFN with channel and then spatial attention in front of the gate: DTPNet's figure (C).
+
+    The paper draws the two without their insides; these are CBAM's (Woo et al., ECCV 2018), with
+    an average-pooled squeeze to a quarter and a 7x7 convolution of the channels' mean and maximum.
+    """
+
+    def __init__(self, dim: int, ffn_expansion_factor: float, bias: bool = False) -> None:
+        super().__init__(dim, ffn_expansion_factor, bias)
+        hidden = int(dim * ffn_expansion_factor)
+        self.channel_attention = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(hidden, max(1, hidden // 4), 1),
+            nn.ReLU(),
+            nn.Conv2d(max(1, hidden // 4), hidden, 1),
+            nn.Sigmoid(),
+        )
+        self.spatial_attention = nn.Sequential(nn.Conv2d(2, 1, 7, padding=3), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
+        gate = gate * self.channel_attention(gate)
+        profile = torch.cat([gate.mean(1, keepdim=True), gate.amax(1, keepdim=True)], dim=1)
+        gate = gate * self.spatial_attention(profile)
+        return self.project_out(F.gelu(gate) * value)
+
+
+FEED_FORWARDS: Mapping[FeedForwardType, type[GDFN]] = {
+    "gated_dconv": GDFN,
+    "attention_gated": AttentionGatedFeedForward,
+}
+
+
+class TransformerBlock(nn.Module):
+    """x + MDTA(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        ffn_expansion_factor: float,
+        bias: bool = False,
+        norm: NormType = "WithBias",
+        feed_forward: FeedForwardType = "gated_dconv",
+    ) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(dim, norm)
+        self.attn = MDTA(dim, heads, bias)
+        self.norm2 = ChannelNorm(dim, norm)
+        self.ffn = FEED_FORWARDS[feed_forward](dim, ffn_expansion_factor, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.ffn(self.norm2(x))
+
+
+class Blocks(nn.Sequential):
+    """Blocks in a row. With `recompute`, training keeps only what enters each of them."""
+
+    def __init__(self, *blocks: nn.Module, recompute: bool = False) -> None:
+        super().__init__(*blocks)
+        self.recompute = recompute
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self:
+            if self.recompute and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
+
+
+class Downsample(nn.Module):
+    """N x C x H x W to N x 2C x H/2 x W/2."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class Upsample(nn.Module):
+    """N x C x H x W to N x C/2 x 2H x 2W."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(dim, dim * 2, 3, padding=1, bias=False), nn.PixelShuffle(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def expansion_factor(hidden: Mapping[int, int]) -> float:
+    """The roundest factor with int(dim * factor) == hidden[dim] for every dim; 0 if none is."""
+    lowest = max(channels / dim for dim, channels in hidden.items())
+    for digits in range(1, 13):
+        factor = -(-lowest * 10**digits // 1) / 10**digits
+        if all(int(dim * factor) == channels for dim, channels in hidden.items()):
+            return factor
+    return 0.0
