@@ -1,23 +1,125 @@
-"""Decoded images kept where all loader workers see them."""
+"""Decoded images kept in one map that all loader workers share."""
 
 from __future__ import annotations
 
+import hashlib
+import mmap
+import os
+import time
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .image_files import read_image
+from ..utils.errors import DataError
+from .image_files import image_size, read_image
 
 CacheKind = Literal["none", "memory", "disk"]
+_UNUSED_DAYS = 30
+
+
+class _Place(NamedTuple):
+    slot: int
+    offset: int
+    shape: tuple[int, int, int]
 
 
 class DecodeCache:
-    """Reads images."""
+    """Reads images, and keeps the pixels of as many as fit into `gib` GiB.
+
+    `memory` is an anonymous map: loader workers forked from this process fill and read the same
+    pages, and it is gone with the last of them. `disk` is a file in the user's cache folder, named
+    after the paths, sizes and times of the images, which later runs and other ranks take up again;
+    files unused for 30 days are removed. The map begins with a word per image, the checksum of its
+    pixels: an image half written by a killed process, or just being written by another worker,
+    fails it and is decoded anew, so that no lock is needed.
+    """
 
     def __init__(self, files: Iterable[Path], kind: CacheKind, gib: float) -> None:
-        self.files = files
+        self.kind = kind
+        self._places: dict[Path, _Place] = {}
+        if kind == "none":
+            return
+        paths = sorted(files)
+        self._bytes = 8 * len(paths)
+        for slot, path in enumerate(paths):
+            shape = (*image_size(path), 3)
+            if self._bytes + np.prod(shape) <= gib * 2**30:
+                self._places[path] = _Place(slot, self._bytes, shape)
+                self._bytes += int(np.prod(shape))
+        self._slots = len(paths)
+        self._key = _fingerprint(paths)
+        self._open()
 
     def __call__(self, path: Path) -> np.ndarray:
-        return read_image(path)
+        """The image as `read_image` gives it; the array is the caller's own."""
+        place = self._places.get(path)
+        if place is None:
+            return read_image(path)
+        kept = self._pixels[place.offset : place.offset + int(np.prod(place.shape))]
+        image = kept.reshape(place.shape).copy()
+        if self._stamps[place.slot] != _stamp(image):
+            image = read_image(path)
+            if image.shape == place.shape:
+                kept[:] = image.reshape(-1)
+                self._stamps[place.slot] = _stamp(image)
+        return image
+
+    def _open(self) -> None:
+        if self.kind == "memory":
+            self._map = mmap.mmap(-1, max(self._bytes, 1))
+        else:
+            self._map = _map_file(_cache_folder() / f"{self._key}.pixels", max(self._bytes, 1))
+        self._pixels = np.frombuffer(self._map, np.uint8)
+        self._stamps = np.frombuffer(self._map, np.uint64, self._slots)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the map: a spawned worker opens the file again, or a map of its own."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("_map", "_pixels", "_stamps")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.kind != "none":
+            self._open()
+
+
+def _stamp(image: np.ndarray) -> np.uint64:
+    """Never zero, which is what the word of an image that is not there yet holds."""
+    return np.uint64(zlib.crc32(image.data) | 1 << 32)
+
+
+def _fingerprint(paths: list[Path]) -> str:
+    known = hashlib.sha256()
+    for path in paths:
+        status = path.stat()
+        known.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return known.hexdigest()[:32]
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "dtpnet-derain"
+
+
+def _map_file(path: Path, size: int) -> mmap.mmap:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for other in path.parent.glob("*.pixels"):
+            if time.time() - other.stat().st_mtime > _UNUSED_DAYS * 86400:
+                other.unlink(missing_ok=True)
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            # reserves the room, for writing to a map on a full disk would kill the process
+            os.posix_fallocate(file.fileno(), 0, size)
+            os.utime(path)
+            return mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        raise DataError(
+            f"{path}: no room for a decode cache of {size / 2**30:.2f} GiB ({error.strerror}); "
+            "lower cache_gib or set cache: none"
+        ) from error

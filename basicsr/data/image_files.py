@@ -62,7 +62,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of the upright image, from the file's header alone."""
     with _opened(path) as image:
         width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+        # the PNG plugin's own getexif decodes the whole image to look behind its pixels
+        turned = Image.Image.getexif(image).get(_EXIF_ORIENTATION) in _TURNED
     return (width, height) if turned else (height, width)
 
 

@@ -18,10 +18,14 @@ class ImagePair(NamedTuple):
 
 
 class ImageSource(ABC):
-    """Images by index. `names` holds one unique name per image, without suffix, '/' for folders."""
+    """Images by index. `names` holds one unique name per image, without suffix, '/' for folders.
+
+    `has_gt`: there are clean images; `synthetic`: the rainy ones are drawn, not read from files.
+    """
 
     names: list[str]
     has_gt: bool = True
+    synthetic: bool = False
     seed: int = 0
 
     def __len__(self) -> int:
