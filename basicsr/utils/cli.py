@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable
 
-from .errors import UserError
+from basicsr.utils.errors import UserError
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:

@@ -7,13 +7,13 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from .errors import OptionsError
+from basicsr.utils.errors import OptionsError
 
 Registered = TypeVar("Registered", bound=type)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """" (did you mean 'X'?)" for the closest of the `known` names, or an empty string."""
+    """ " (did you mean 'X'?)" for the closest of the `known` names, or an empty string."""
     by_lower = {each.lower(): each for each in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean '{by_lower[found[0]]}'?)" if found else ""

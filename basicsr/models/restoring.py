@@ -1,0 +1,112 @@
+"""From an 8-bit image of any size to its restored image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Restorer:
+    """Calls `network` on whole images.
+
+    Args:
+        precision: "bf16" runs the network under autocast.
+        tile: side of the square pieces that are restored one by one, in pixels; None for the
+            whole image at once. Pieces do not see each other, so the result is another one.
+        tile_overlap: pixels by which neighbouring pieces overlap; they are blended linearly there.
+        self_ensemble: average over the eight flips and quarter turns of the image.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        precision: str = "fp32",
+        tile: int | None = None,
+        tile_overlap: int = 32,
+        self_ensemble: bool = False,
+    ) -> None:
+        self.network = network.eval().to(device, memory_format=torch.channels_last)
+        self.device = device
+        self.precision = precision
+        self.tile = tile
+        self.tile_overlap = tile_overlap
+        self.self_ensemble = self_ensemble
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The restored H x W x C float32 image, in [0, 1], of an uint8 one with any H, W >= 1."""
+        x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        x = x.to(self.device).float().div(255)
+        restored = self._ensemble(x) if self.self_ensemble else self._pieces(x)
+        return restored[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+    def _ensemble(self, x: Tensor) -> Tensor:
+        total = torch.zeros_like(x)
+        for turns in range(4):
+            for flip in (False, True):
+                view = torch.rot90(x, turns, (2, 3))
+                view = self._pieces(view.flip(3) if flip else view)
+                total += torch.rot90(view.flip(3) if flip else view, -turns, (2, 3))
+        return total / 8
+
+    def _pieces(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        if self.tile is None or max(height, width) <= self.tile:
+            return self._whole(x)
+        overlap = min(self.tile_overlap, self.tile - 1)
+        total, weight = torch.zeros_like(x), torch.zeros_like(x[:, :1])
+        for top, bottom in _spans(height, self.tile, overlap):
+            for left, right in _spans(width, self.tile, overlap):
+                piece = self._whole(x[:, :, top:bottom, left:right])
+                ramp = torch.outer(_ramp(bottom - top, overlap), _ramp(right - left, overlap)).to(x)
+                total[:, :, top:bottom, left:right] += piece * ramp
+                weight[:, :, top:bottom, left:right] += ramp
+        return total / weight
+
+    def _whole(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        x = pad_to_multiple(x, self.network.size_multiple)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            restored = self.network(x.contiguous(memory_format=torch.channels_last))
+        return restored[:, :, :height, :width].float()
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Extend an N x C x H x W batch at the bottom and right until `multiple` divides H and W.
+
+    Reflects, and repeats the last row or column where the image is too small to be reflected.
+    """
+    for axis in (2, 3):
+        missing = -x.shape[axis] % multiple
+        reflected = min(missing, x.shape[axis] - 1)
+        for amount, mode in ((reflected, "reflect"), (missing - reflected, "replicate")):
+            if amount:
+                x = F.pad(x, (0, 0, 0, amount) if axis == 2 else (0, amount, 0, 0), mode=mode)
+    return x
+
+
+def quantize(image: np.ndarray, mode: str = "round") -> np.ndarray:
+    """8-bit version of an image in [0, 1]: to the nearest value, or "truncate"d as PReNet does."""
+    scaled = image * 255.0
+    return (scaled if mode == "truncate" else scaled.round()).astype(np.uint8)
+
+
+def _spans(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """Pieces [start, end) of `tile` pixels that cover `length`, the last one shifted inwards."""
+    if length <= tile:
+        yield 0, length
+        return
+    for start in range(0, length - overlap, tile - overlap):
+        start = min(start, length - tile)
+        yield start, start + tile
+
+
+def _ramp(length: int, overlap: int) -> Tensor:
+    """Weights that rise over the overlap and fall again, never zero."""
+    position = torch.arange(1, length + 1, dtype=torch.float32)
+    return torch.minimum(position, position.flip(0)).clamp(max=overlap + 1)

@@ -1,0 +1,459 @@
+"""Option files: YAML in, typed and strict options out. Nothing else in the project reads YAML.
+
+A component (network, data set, loss, scheduler, optimizer) is a mapping with a `type`; its other
+keys are the arguments of that type's constructor and are checked against the constructor's own
+signature. Whatever is unknown, missing or of the wrong kind is an error, and all errors of a file
+are reported together.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
+
+import torch
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, ErrorDetails
+
+# These packages register what option files can name.
+from basicsr import archs, data, losses, models  # noqa: F401
+from basicsr.metrics import PROTOCOLS
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    MODEL_REGISTRY,
+    SCHEDULER_REGISTRY,
+    Entry,
+    Registry,
+    nearest,
+)
+
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Fields = dict[
+    str, Any
+]  # argument name -> (annotation, default), as pydantic's create_model takes them
+
+
+class Strict(BaseModel):
+    """A mapping whose keys are all known and whose values are of the announced types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Component(Strict):
+    """A mapping with a `type`. Subclasses add the keys that belong to the place of use."""
+
+    type: str
+
+    def arguments(self) -> dict[str, Any]:
+        """`type` and its constructor's arguments, without the keys of the place of use."""
+        place = next(base for base in type(self).__mro__ if base.__module__ == __name__)
+        return self.model_dump(exclude=set(place.model_fields) - {"type"})
+
+
+class OneOf:
+    """Annotation of a Component field: which types it may have, each with its own arguments."""
+
+    models: ClassVar[dict[tuple[type[BaseModel], str], type[BaseModel]]] = {}
+
+    def __init__(self, kind: str, choices: Mapping[str, Fields]) -> None:
+        self.kind = kind
+        self.choices = choices
+
+    @classmethod
+    def registered(cls, registry: Registry) -> OneOf:
+        return cls(
+            registry.kind, {name: _fields(registry.entry(name)) for name in registry.names()}
+        )
+
+    def __get_pydantic_core_schema__(
+        self, place: type[Component], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        for name, fields in self.choices.items():
+            if (place, name) not in self.models:
+                self.models[place, name] = create_model(
+                    name,
+                    __base__=place,
+                    __module__="generated",
+                    type=(Literal[name], ...),
+                    **fields,
+                )
+        union = reduce(or_, (self.models[place, name] for name in self.choices))
+        return handler.generate_schema(Annotated[union, Field(discriminator="type")])
+
+
+def _fields(entry: Entry, skip: Iterable[str] = ()) -> Fields:
+    """The arguments of a constructor as fields; what only a tensor could be is left out."""
+    hints = typing.get_type_hints(entry.cls.__init__)
+    return {
+        name: (_plain(hints[name]), ... if given.default is inspect._empty else given.default)
+        for name, given in entry.parameters().items()
+        if name not in skip
+    }
+
+
+def _plain(annotation: Any) -> Any:
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return reduce(or_, (_plain(part) for part in parts if part is not torch.Tensor))
+    if typing.get_origin(annotation) is tuple:
+        return tuple[tuple(part if part is ... else _plain(part) for part in parts)]
+    return annotation
+
+
+def _optimizers() -> OneOf:
+    """Every optimizer of torch.optim that needs nothing but gradients, under its name there."""
+    classes = {
+        name: cls
+        for name, cls in vars(torch.optim).items()
+        if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
+    }
+    for needs_more in ("Optimizer", "LBFGS", "SparseAdam"):  # abstract, a closure, sparse gradients
+        del classes[needs_more]
+    return OneOf(
+        "optimizer", {name: _fields(Entry(cls, {}), ("params",)) for name, cls in classes.items()}
+    )
+
+
+Network = Annotated[Component, OneOf.registered(ARCH_REGISTRY)]
+Scheduler = Annotated[Component, OneOf.registered(SCHEDULER_REGISTRY)]
+Optimizer = Annotated[Component, _optimizers()]
+
+
+class Loss(Component):
+    """A loss, its weight, and the output it looks at: an index into the network's stages."""
+
+    weight: float = 1.0
+    stage: int = -1
+
+
+class PatchStage(Strict):
+    """`iters` steps on `batch_size` crops (over all devices together) of `size` x `size` pixels."""
+
+    size: Positive
+    batch_size: Positive
+    iters: Positive
+
+
+class EvaluationSet(Component):
+    """A data set that is restored and measured as whole images."""
+
+    name: str
+
+
+class TrainingSet(Component):
+    """A data set that is trained on, and how patches are drawn from it."""
+
+    name: str
+    patches: Annotated[list[PatchStage], Field(min_length=1)]
+    use_hflip: bool = True
+    use_rot: bool = True
+    num_worker_per_gpu: NotNegative = 4
+
+
+DATA_SETS = OneOf.registered(DATASET_REGISTRY)
+
+
+class TrainingSets(Strict):
+    train: Annotated[TrainingSet, DATA_SETS]
+    val: Annotated[EvaluationSet, DATA_SETS] | None = None
+
+
+class Evaluation(Strict):
+    """How images are restored, made 8-bit, kept and measured."""
+
+    protocols: Annotated[list[str], Field(min_length=1)] = ["matlab_y"]
+    quantize: Literal["round", "truncate"] = "round"
+    save_img: bool = True
+    self_ensemble: bool = False
+    tile: Positive | None = None
+    tile_overlap: NotNegative = 32
+
+    @field_validator("protocols")
+    @classmethod
+    def _known(cls, protocols: list[str]) -> list[str]:
+        for name in protocols:
+            if name not in PROTOCOLS:
+                raise ValueError(
+                    f"no protocol is called '{name}'{nearest(name, PROTOCOLS)}; "
+                    f"known: {', '.join(PROTOCOLS)}"
+                )
+        return protocols
+
+
+class Validation(Evaluation):
+    """The first of the `protocols` decides which checkpoint is the best one."""
+
+    val_freq: Positive
+
+
+class TrainingPaths(Strict):
+    pretrain_network_g: str | None = None
+    resume_state: str | None = None
+
+
+class TestPaths(Strict):
+    pretrain_network_g: str
+
+
+class Training(Strict):
+    total_iter: Positive
+    optim_g: Optimizer
+    scheduler: Scheduler
+    losses: Annotated[list[Annotated[Loss, OneOf.registered(LOSS_REGISTRY)]], Field(min_length=1)]
+    warmup_iter: NotNegative = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    accumulation_steps: Positive = 1
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Logger(Strict):
+    print_freq: Positive = 100
+    save_checkpoint_freq: Positive = 5000
+    keep_checkpoints: Positive = 3
+    use_tb_logger: bool = True
+
+
+class Options(Strict):
+    """What every option file has."""
+
+    name: Annotated[str, Field(pattern=r"^[\w+][\w.+-]*$")]
+    manual_seed: NotNegative = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    network_g: Network
+
+
+class TrainOptions(Options):
+    """A training run: `experiments/<name>`."""
+
+    model_type: Annotated[str, Field(json_schema_extra={"enum": MODEL_REGISTRY.names()})]
+    datasets: TrainingSets
+    path: TrainingPaths = TrainingPaths()
+    train: Training
+    val: Validation | None = None
+    logger: Logger = Logger()
+
+    @field_validator("model_type")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        MODEL_REGISTRY.entry(name)
+        return name
+
+    @model_validator(mode="after")
+    def _agrees(self) -> TrainOptions:
+        if (self.val is None) != (self.datasets.val is None):
+            raise ValueError("'val' and 'datasets.val' go together: give both, or none")
+        planned = sum(stage.iters for stage in self.datasets.train.patches)
+        if planned != self.train.total_iter:
+            raise ValueError(
+                f"train.total_iter is {self.train.total_iter}, but the iters of "
+                f"datasets.train.patches add up to {planned}; make them equal"
+            )
+        return self
+
+
+class TestOptions(Options):
+    """A test: `results/<name>`."""
+
+    datasets: Annotated[dict[str, Annotated[EvaluationSet, DATA_SETS]], Field(min_length=1)]
+    path: TestPaths
+    precision: Literal["fp32", "bf16"] = "fp32"
+    val: Evaluation = Evaluation()
+
+    @field_validator("datasets")
+    @classmethod
+    def _names_differ(cls, datasets: dict[str, EvaluationSet]) -> dict[str, EvaluationSet]:
+        names = [dataset.name for dataset in datasets.values()]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two data sets are called '{min(twice)}'; results go by that name")
+        return datasets
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] = ()) -> AnyOptions:
+    """The options in `file`, with the `--force_yml` assignments "a:b:c=value" applied to them.
+
+    Raises OptionsError with one line for every fault.
+    """
+    raw = _read(Path(file))
+    for assignment in force:
+        _assign(raw, assignment)
+    try:
+        return kind.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        lines = [_line(kind, raw, each) for each in error.errors(include_url=False)]
+        raise OptionsError("\n".join(f"{file}: {line}" for line in lines)) from None
+
+
+def save_options(options: Options, file: Path) -> None:
+    """Write the effective options, defaults included, as a file that can be loaded again."""
+    plain = options.model_dump(mode="json")
+    file.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-4 is a number, a date is text, and a repeated key is an error."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands here twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise OptionsError(f"{file}: there is no such option file") from None
+    except UnicodeDecodeError:
+        raise OptionsError(f"{file}: not a text file") from None
+    content = _parse(text, str(file))
+    if not isinstance(content, dict):
+        raise OptionsError(f"{file}: an option file holds 'key: value' lines; this one does not")
+    return content
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise OptionsError(f"{where}{line}: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise OptionsError(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def _assign(raw: dict[str, Any], assignment: str) -> None:
+    """Set one value of `raw` in place; sections on the way are made where they are missing."""
+    path, equals, value = assignment.partition("=")
+    if not equals or not path:
+        raise OptionsError(f"--force_yml {assignment}: expected a:b:c=value")
+    *parents, last = path.split(":")
+    place: Any = raw
+    for step, key in enumerate(parents):
+        place = _item(place, key, assignment, ":".join(parents[:step]), make=True)
+    if isinstance(place, list):
+        _item(place, last, assignment, ":".join(parents))
+        place[int(last)] = _parse(value, f"--force_yml {assignment}")
+    elif isinstance(place, dict):
+        place[last] = _parse(value, f"--force_yml {assignment}")
+    else:
+        raise OptionsError(
+            f"--force_yml {assignment}: '{':'.join(parents)}' is a value, not a section"
+        )
+
+
+def _item(place: Any, key: str, assignment: str, path: str, make: bool = False) -> Any:
+    if isinstance(place, list):
+        if not key.isdecimal() or int(key) >= len(place):
+            raise OptionsError(
+                f"--force_yml {assignment}: '{path}' is a list of {len(place)}; "
+                f"'{key}' is no index of it (the first is 0)"
+            )
+        return place[int(key)]
+    if isinstance(place, dict):
+        if make and place.get(key) is None:
+            place[key] = {}
+        return place[key]
+    raise OptionsError(f"--force_yml {assignment}: '{path}' is a value, not a section")
+
+
+def _line(kind: type[Options], raw: Any, error: ErrorDetails) -> str:
+    """One fault in words: the key path, what is wrong with it, and what was expected."""
+    path, given = _path_in(raw, error["loc"])
+    return f"{path}: {_fault(kind, error, given)}" if path else _fault(kind, error, given)
+
+
+def _path_in(raw: Any, loc: Sequence[str | int]) -> tuple[str, Any]:
+    """pydantic's location as a key path of the file (which has no step for a chosen type)."""
+    path, here = "", raw
+    for step in loc:
+        if isinstance(step, int):
+            path, here = f"{path}[{step}]", here[step]
+        elif isinstance(here, dict) and step != here.get("type"):
+            path, here = f"{path}.{step}" if path else step, here.get(step)
+    return path, here
+
+
+def _fault(kind: type[Options], error: ErrorDetails, given: Any) -> str:
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            key = str(error["loc"][-1])
+            known = set(_model_at(kind, error["loc"][:-1]).model_fields)
+            return f"unknown key{nearest(key, known)}; known here: {', '.join(sorted(known))}"
+        case "missing":
+            return "required, but missing"
+        case "union_tag_not_found":
+            return "needs a 'type'"
+        case "union_tag_invalid":
+            known = re.findall(r"'([^']*)'", context["expected_tags"])
+            tag = str(context["tag"])
+            return f"no such type '{tag}'{nearest(tag, known)}; known: {', '.join(known)}"
+        case "literal_error":
+            known = re.findall(r"'([^']*)'", context["expected"])
+            return f"expected {context['expected']}, not {given!r}{nearest(str(given), known)}"
+        case "value_error":
+            return str(context["error"])
+        case _:
+            expected = error["msg"].removeprefix("Input ").replace("should be", "expected", 1)
+            return f"{expected}, not {given!r}"
+
+
+def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel]:
+    """The model of the section at `loc`, found by following field types and chosen types."""
+    for step in loc:
+        if (model, step) in OneOf.models:
+            model = OneOf.models[model, str(step)]
+        elif step in model.model_fields:
+            model = _section(model.model_fields[str(step)].annotation) or model
+    return model
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section(part) for part in typing.get_args(annotation))
+    return next((section for section in found if section), None)

@@ -1,0 +1,95 @@
+"""Weights as .safetensors, and training states; nothing that is read can run code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from basicsr.utils.errors import CheckpointError
+from basicsr.utils.files import written_whole
+
+
+class Weights(NamedTuple):
+    """A state dict, and the `network_g` options it was saved with (None in foreign files)."""
+
+    state_dict: dict[str, Tensor]
+    network: dict[str, Any] | None
+
+
+def save_weights(
+    path: Path, state_dict: Mapping[str, Tensor], network: Mapping[str, Any], **facts: Any
+) -> None:
+    """Write a `.safetensors` file with the network's options and other `facts` as metadata."""
+    metadata = {"network_g": json.dumps(network), **{k: json.dumps(v) for k, v in facts.items()}}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
+    with written_whole(path) as file:
+        file.write(save(tensors, {"format": "pt", **metadata}))
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Read our `.safetensors`, or the tensors of a `.pth`, wrapped as authors wrap them or not."""
+    path = Path(path)
+    _require_file(path)
+    if path.suffix != ".safetensors":
+        return Weights(_unwrapped(_load_tensors(path), path), None)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged, or no .safetensors file ({error})") from None
+    network = metadata.get("network_g")
+    return Weights(tensors, json.loads(network) if network else None)
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a training state, complete or not at all."""
+    with written_whole(path) as file:
+        torch.save(dict(state), file)
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """Read a training state back onto the CPU."""
+    path = Path(path)
+    _require_file(path)
+    state = _load_tensors(path)
+    if not isinstance(state, dict) or "iteration" not in state:
+        raise CheckpointError(
+            f"{path}: no training state; resume_state wants a file of training_states/"
+        )
+    return state
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+
+
+def _load_tensors(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: holds Python objects other than tensors, which could run code when read, "
+            "and is refused; save it again with torch.save(net.state_dict(), ...)"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: damaged, or no PyTorch file ({reason})") from None
+
+
+def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
+    for wrapper in ("params_ema", "params", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path}: holds no state dict (a mapping of names to tensors)")
+    return dict(content)
