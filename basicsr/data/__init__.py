@@ -6,22 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..utils.registry import DATASET_REGISTRY
+from .folder_dataset import ImageFolderDataset
 from .image_files import list_images, read_image, write_png
 from .image_source import ImagePair, ImageSource
 from .layouts import LAYOUTS
 from .loader import PatchStage, TrainingBatch, training_batches
 from .paired_dataset import PairedImageDataset
+from .rain import Rain, Streaks, render_rain
+from .synthetic_dataset import SyntheticRainDataset
 
 __all__ = [
     "LAYOUTS",
+    "ImageFolderDataset",
     "ImagePair",
     "ImageSource",
     "PairedImageDataset",
     "PatchStage",
+    "Rain",
+    "Streaks",
+    "SyntheticRainDataset",
     "TrainingBatch",
     "build_dataset",
     "list_images",
     "read_image",
+    "render_rain",
     "training_batches",
     "write_png",
 ]

@@ -43,6 +43,20 @@ def list_images(folder: str | Path) -> list[Path]:
     return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """What `list_images` finds, by path relative to `folder` without suffix.
+
+    Raises DataError for files that differ in their suffix only.
+    """
+    files: dict[str, Path] = {}
+    for path in list_images(folder):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in files:
+            raise DataError(f"{files[stem]} and {path} differ in their suffix only; keep one")
+        files[stem] = path
+    return files
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Decode a file to H x W x 3 uint8 RGB, turned upright as its EXIF orientation says.
 

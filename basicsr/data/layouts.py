@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from ..utils.errors import DataError
 from ..utils.registry import nearest
-from .image_files import list_images, natural_key
+from .image_files import images_by_stem, natural_key
 
 Side = Literal["left", "right"]
 
@@ -44,7 +44,10 @@ class Folders(NamedTuple):
         return any(re.fullmatch(self.rainy, path.stem) for path in root.iterdir())
 
     def pairs(self, root: Path) -> list[PairFiles]:
-        rainy, clean = _by_stem(root / self.rainy_folder), _by_stem(root / self.clean_folder)
+        rainy, clean = (
+            images_by_stem(root / self.rainy_folder),
+            images_by_stem(root / self.clean_folder),
+        )
         if self.rainy_folder == self.clean_folder:
             rainy = {stem: path for stem, path in rainy.items() if re.fullmatch(self.rainy, stem)}
             clean = {stem: path for stem, path in clean.items() if re.fullmatch(self.clean, stem)}
@@ -72,7 +75,8 @@ class SideBySide(NamedTuple):
 
     def pairs(self, root: Path) -> list[PairFiles]:
         return [
-            PairFiles(stem, path, path, self.rainy_side) for stem, path in _by_stem(root).items()
+            PairFiles(stem, path, path, self.rainy_side)
+            for stem, path in images_by_stem(root).items()
         ]
 
     def __str__(self) -> str:
@@ -81,41 +85,30 @@ class SideBySide(NamedTuple):
 
 Layout = Sequence[Folders | SideBySide]
 
-_COPY = Folders("input", "target")
+_COPY = Folders("input", "target")  # as Restormer and MPRNet repacked most sets
 _RAIN_NORAIN = Folders("rain", "norain")
-_RAIN100 = (
-    Folders(
-        "rainy",
-        "norain",
-        r"rain-(\d+)",
-        r"norain-\d+",
-        r"norain-\1",
-        "rain-001.png with norain-001.png",
-    ),
-    Folders(
-        ".", ".", r"rain-(\d+)", r"norain-\d+", r"norain-\1", "rain-001.png with norain-001.png"
-    ),
-    _COPY,
-)
+_NUMBERED = (r"rain-(\d+)", r"norain-\d+", r"norain-\1", "rain-001.png with norain-001.png")
+_RAIN100 = (Folders("rainy", "norain", *_NUMBERED), Folders(".", ".", *_NUMBERED), _COPY)
 _RAIN200 = (
     Folders(
-        "rain",
-        "norain",
-        r"(?:X2/)?(norain-\d+)x2",
-        clean_name=r"\1",
-        example="norain-1x2.png with norain-1.png",
+        "rain", "norain", r"(?:X2/)?(norain-\d+)x2", example="norain-1x2.png with norain-1.png"
     ),
     _COPY,
 )
-_FOURTEEN = (
-    Folders(
-        "rainy_image", "ground_truth", r"(.+)_\d+", example="901_1.jpg to 901_14.jpg with 901.jpg"
-    ),
-    _COPY,
+_RAIN800 = (_COPY, Folders("rain", "norain", *_NUMBERED), SideBySide("right"))
+_DID_MDN = (_COPY, SideBySide("left"))
+_RAIN1400 = tuple(
+    Folders(rainy, clean, r"(.+)_\d+", example="901_1.jpg to 901_14.jpg with 901.jpg")
+    for rainy, clean in (("rainy_image", "ground_truth"), ("rain", "norain"))
+) + (_COPY,)
+_RAINDROP = tuple(
+    Folders(rainy, clean, "(.+)_rain", ".+", r"\1_clean", "0_rain.png with 0_clean.png")
+    for rainy, clean in (("data", "gt"), ("rain_image", "clean_image"))
 )
-_RAINDROP_RULE = (r"(.+)_rain", ".+", r"\1_clean", "0_rain.png with 0_clean.png")
-_KITTI_RULE = (
-    r"(\d+_\d+)_rain_(\d)_\d+",
+_KITTI = Folders(
+    "image_2_3_rain50",
+    "image_2",
+    r"(\d+_\d+)_rain_(\d)_50",
     ".+",
     r"\1_norain_\2",
     "000000_00_rain_2_50.jpg with 000000_00_norain_2.png",
@@ -124,37 +117,33 @@ _KITTI_RULE = (
 LAYOUTS: Mapping[str, Layout] = {
     "Rain100L": _RAIN100,
     "Rain100H": _RAIN100,
-    "Rain12": _RAIN100,
     "RainTrainL": (_RAIN_NORAIN, _COPY),
     "RainTrainH": (_RAIN_NORAIN, _COPY),
     "Rain200L": _RAIN200,
     "Rain200H": _RAIN200,
-    "Rain800": (_COPY, SideBySide("right")),
-    "Test100": (_COPY, SideBySide("right")),
-    "DID-MDN": (_COPY, SideBySide("left")),
-    "Test1200": (_COPY, SideBySide("left")),
+    "Rain12": (
+        Folders(".", ".", r"(\d+)_in", r"\d+_GT", r"\1_GT", "001_in.png with 001_GT.png"),
+        *_RAIN100,
+    ),
+    "Rain800": _RAIN800,
+    "Test100": _RAIN800,
+    "DID-MDN": _DID_MDN,
+    "Test1200": _DID_MDN,
     "DID-Data": (
         Folders("input", "GT", "(.+)[HL]", example="xH.jpg and xL.jpg with x.jpg"),
         _RAIN_NORAIN,
     ),
-    "Rain1400": _FOURTEEN,
-    "DDN": _FOURTEEN,
-    "Test2800": _FOURTEEN,
+    "Rain1400": _RAIN1400,
+    "DDN": _RAIN1400,
+    "Test2800": _RAIN1400,
     "Rain13K": (_COPY,),
     "SPA-Data": (
         _RAIN_NORAIN,
         Folders("rain", "gt", clean_name=r"\1gt", example="000.png with 000gt.png"),
         _COPY,
     ),
-    "RainDrop": (
-        Folders("data", "gt", *_RAINDROP_RULE),
-        Folders("rain_image", "clean_image", *_RAINDROP_RULE),
-    ),
-    "RainKITTI2015": tuple(
-        Folders(f"image_2_3_rain{mm}", clean, *_KITTI_RULE)
-        for mm in (50, 100, 200)
-        for clean in ("image_2", "image_2_3_norain")
-    ),
+    "RainDrop": _RAINDROP,
+    "RainKITTI2015": (_KITTI, _KITTI._replace(clean_folder="image_2_3_norain")),
 }
 
 
@@ -186,17 +175,6 @@ def find_pairs_in(rainy_folder: str | Path, clean_folder: str | Path) -> list[Pa
 
 def _sorted(pairs: list[PairFiles]) -> list[PairFiles]:
     return sorted(pairs, key=lambda pair: natural_key(pair.name))
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """Image files by their path relative to `folder` without suffix."""
-    files: dict[str, Path] = {}
-    for path in list_images(folder):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in files:
-            raise DataError(f"{path} and {files[stem]} differ in their suffix only; keep one")
-        files[stem] = path
-    return files
 
 
 def _unpaired(rainy: list[Path], clean: list[Path], example: str) -> DataError:

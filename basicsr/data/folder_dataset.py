@@ -1,0 +1,23 @@
+"""Rainy photographs without clean counterparts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..utils.registry import DATASET_REGISTRY
+from .image_files import images_by_stem, read_image
+from .image_source import ImagePair, ImageSource
+
+
+@DATASET_REGISTRY.register
+class ImageFolderDataset(ImageSource):
+    """The images of a folder, subfolders included: real rain, to be restored and looked at."""
+
+    has_gt = False
+
+    def __init__(self, dataroot_lq: str) -> None:
+        images = images_by_stem(Path(dataroot_lq))
+        self.names, self.paths = list(images), list(images.values())
+
+    def read(self, index: int) -> ImagePair:
+        return ImagePair(read_image(self.paths[index]), None)
