@@ -1,0 +1,397 @@
+"""DID-MDN: density-aware deraining by a multi-stream dense network (Zhang and Patel, CVPR 2018).
+
+A residual net guesses the rain, a classifier reads the rain density off the guess, and a de-rainer
+that is told the density removes the rain. Layout and figures as in the authors' code,
+github.com/hezhangsprinter/DID-MDN. Its images are in [-1, 1]; networks here scale them inside.
+
+Layers that no output depends on are left out: of the published 372,839 parameters of the de-rainer
+365,236 remain, of the residual net's 182,947 remain 103,609. `from_released` expects the others in
+the authors' files and drops them.
+
+The authors train and test one image at a time with BatchNorm on batch statistics, also at test
+time; their labels are 0 heavy, 1 medium, 2 light in training, and the class plus one at test time.
+Their test script stretches every result to its own minimum and maximum, which is not done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from basicsr.utils.errors import CheckpointError, OptionsError
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from .released import Released, strict_load
+
+Statistics = Literal["image", "running"]
+Net = TypeVar("Net", bound=nn.Module)
+CLASSIFIER_SIZE = 512
+
+
+class ImageNorm(nn.InstanceNorm2d):
+    """BatchNorm as it works with batches of one: every image is normalised by its own statistics.
+
+    In eval mode `batch_norm` decides: "image" does the same, "running" takes the averages that
+    training kept. Either way an image's result does not depend on the others of its batch.
+    """
+
+    def __init__(self, channels: int, batch_norm: Statistics) -> None:
+        super().__init__(channels, affine=True, track_running_stats=True)
+        self.batch_norm = batch_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or self.batch_norm == "running":
+            return super().forward(x)
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+class DenseBlock(nn.Module):
+    """Norm, ReLU, 1x1; norm, ReLU, `kernel_size`; the result is appended to the input."""
+
+    def __init__(
+        self, in_channels: int, growth: int, kernel_size: int, batch_norm: Statistics
+    ) -> None:
+        super().__init__()
+        self.bn1 = ImageNorm(in_channels, batch_norm)
+        self.conv1 = nn.Conv2d(in_channels, 4 * growth, 1, bias=False)
+        self.bn2 = ImageNorm(4 * growth, batch_norm)
+        self.conv2 = nn.Conv2d(4 * growth, growth, kernel_size, padding="same", bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv1(F.relu(self.bn1(x)))
+        return torch.cat([x, self.conv2(F.relu(self.bn2(hidden)))], 1)
+
+
+class Transition(nn.Module):
+    """Norm, ReLU, 1x1; then resized by `scale`: 0.5 (average), 1 or 2 (nearest)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, scale: float, batch_norm: Statistics
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.bn1 = ImageNorm(in_channels, batch_norm)
+        self.conv1 = nn.ConvTranspose2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(F.relu(self.bn1(x)))
+        if self.scale < 1:
+            return F.avg_pool2d(x, 2)
+        return F.interpolate(x, scale_factor=2.0, mode="nearest") if self.scale > 1 else x
+
+
+class Stream(nn.Module):
+    """Six dense blocks with transitions; the last two also see what the second and first gave.
+
+    `growths` and `widths` are the blocks' and the transitions' channels. With `dense_skips` the
+    earlier features are concatenated (as in the de-rainer), otherwise added (residual net).
+    """
+
+    def __init__(
+        self,
+        kernel_size: int,
+        growths: Sequence[int],
+        widths: Sequence[int],
+        scales: Sequence[float],
+        dense_skips: bool,
+        batch_norm: Statistics,
+    ) -> None:
+        super().__init__()
+        self.dense_skips = dense_skips
+        inputs = [3, *widths[:5]]
+        if dense_skips:
+            inputs[4] += widths[1]
+            inputs[5] += widths[0]
+        for i in range(6):
+            block = DenseBlock(inputs[i], growths[i], kernel_size, batch_norm)
+            transition = Transition(inputs[i] + growths[i], widths[i], scales[i], batch_norm)
+            self.add_module(f"dense_block{i + 1}", block)
+            self.add_module(f"trans_block{i + 1}", transition)
+
+    def step(self, number: int, x: Tensor) -> Tensor:
+        x = self.get_submodule(f"dense_block{number}")(x)
+        return self.get_submodule(f"trans_block{number}")(x)
+
+    def join(self, x: Tensor, earlier: Tensor) -> Tensor:
+        return torch.cat([x, earlier], 1) if self.dense_skips else x + earlier
+
+    def trace(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first and the last transition give."""
+        first = self.step(1, x)
+        second = self.step(2, first)
+        fourth = self.step(4, self.step(3, second))
+        fifth = self.step(5, self.join(fourth, second))
+        return first, self.step(6, self.join(fifth, first))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.trace(x)[1]
+
+
+class DerainerStream(Stream):
+    """A stream whose output also has the image, and a side output of the first features."""
+
+    def __init__(
+        self,
+        kernel_size: int,
+        growths: Sequence[int],
+        widths: Sequence[int],
+        scales: Sequence[float],
+        batch_norm: Statistics,
+    ) -> None:
+        super().__init__(kernel_size, growths, widths, scales, True, batch_norm)
+        self.conv11 = nn.Conv2d(widths[0], 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last = self.trace(x)
+        side = F.interpolate(F.leaky_relu(self.conv11(first), 0.2), last.shape[2:], mode="nearest")
+        # The authors' five side outputs are all made by the first side convolution.
+        return torch.cat([last, *[side] * 5, x], 1)
+
+
+class RainEstimator(nn.Module):
+    """The rain in an image: three streams, planes of the density label, a pyramid of averages.
+
+    Subclasses set `dense0` to `dense2`, the streams.
+    """
+
+    size_multiple = 32
+    dense0: Stream
+    dense1: Stream
+    dense2: Stream
+
+    def __init__(self, label_planes: int, in_channels: int, width: int, pyramid: int) -> None:
+        super().__init__()
+        self.label_planes = label_planes
+        self.conv_refin = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.conv1010 = nn.Conv2d(width, pyramid, 1)
+        self.conv1020 = nn.Conv2d(width, pyramid, 1)
+        self.conv1030 = nn.Conv2d(width, pyramid, 1)
+        self.conv1040 = nn.Conv2d(width, pyramid, 1)
+        self.refine3 = nn.Conv2d(width + 4 * pyramid, 3, 3, padding=1)
+
+    def rain(self, x: Tensor, label: Tensor | float) -> Tensor:
+        """The rain in [-1, 1] of images in [-1, 1]; `label` is one density, or one per image."""
+        count, _, height, width = x.shape
+        labels = torch.as_tensor(label, dtype=x.dtype, device=x.device).reshape(-1)
+        if len(labels) not in (1, count):
+            raise ValueError(f"{len(labels)} density labels were given for {count} images")
+        planes = labels.view(-1, 1, 1, 1).expand(count, self.label_planes, height, width)
+        seen = torch.cat([self.dense0(x), x, self.dense1(x), self.dense2(x), planes], 1)
+        features = F.leaky_relu(self.conv_refin(seen), 0.2)
+        convs = (self.conv1010, self.conv1020, self.conv1030, self.conv1040)
+        pyramid = []
+        for size, conv in zip((32, 16, 8, 4), convs, strict=True):
+            level = F.leaky_relu(conv(F.avg_pool2d(features, size)), 0.2)
+            pyramid.append(F.interpolate(level, (height, width), mode="nearest"))
+        return torch.tanh(self.refine3(torch.cat([*pyramid, features], 1)))
+
+
+@ARCH_REGISTRY.register
+class DIDMDNDerainer(RainEstimator):
+    """The de-rainer alone; H and W are multiples of 32.
+
+    Args:
+        label: the density label, 0 to 4, of images that come without one.
+        batch_norm: statistics in eval mode: "image", as the authors test, or "running".
+    """
+
+    def __init__(self, label: int = 0, batch_norm: Statistics = "image") -> None:
+        super().__init__(label_planes=8, in_channels=47, width=47, pyramid=2)
+        if not 0 <= label <= 4:
+            raise OptionsError(f"DIDMDNDerainer: label is {label}; a density label is 0 to 4")
+        self.label = label
+        sizes = (5, 8, 4, 4, 8, 8), (4, 12, 12, 12, 4, 4)
+        self.dense0 = DerainerStream(3, *sizes, (0.5, 1, 1, 1, 1, 2), batch_norm)
+        sizes = (13, 16, 16, 16, 8, 8), (8, 16, 16, 16, 8, 4)
+        self.dense1 = DerainerStream(5, *sizes, (0.5, 0.5, 1, 1, 2, 2), batch_norm)
+        self.dense2 = DerainerStream(7, *sizes, (0.5, 0.5, 0.5, 2, 2, 2), batch_norm)
+        self.refineclean1 = nn.Conv2d(3, 8, 7, padding=3)
+        self.refineclean2 = nn.Conv2d(8, 3, 3, padding=1)
+
+    def derain(self, x: Tensor, label: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The published network: rain and restored image, both in [-1, 1], of x in [-1, 1]."""
+        rain = self.rain(x, label)
+        refined = F.leaky_relu(self.refineclean1(x - rain), 0.2)
+        return rain, torch.tanh(self.refineclean2(refined))
+
+    def forward(
+        self, x: Tensor, label: Tensor | float | None = None, all_stages: bool = False
+    ) -> Tensor | list[Tensor]:
+        restored = self.derain(2 * x - 1, self.label if label is None else label)[1]
+        restored = (restored + 1) / 2
+        return [restored] if all_stages else restored
+
+    @classmethod
+    def from_released(
+        cls, state_dict: Mapping[str, Tensor], label: int = 0, batch_norm: Statistics = "image"
+    ) -> DIDMDNDerainer:
+        """From the authors' de-rainer file. Raises CheckpointError where it is something else."""
+        return _read(cls(label, batch_norm), "DID-MDN de-rainer", state_dict, _dead_in_derainer())
+
+
+@ARCH_REGISTRY.register
+class DIDMDNResidual(RainEstimator):
+    """The residual net alone, restoring images by subtracting its guess of the rain.
+
+    H and W are multiples of 32; `batch_norm` is as in DIDMDNDerainer.
+    """
+
+    def __init__(self, batch_norm: Statistics = "image") -> None:
+        super().__init__(label_planes=4, in_channels=13, width=20, pyramid=1)
+        sizes = (5, 8, 4, 4, 8, 8), (4, 12, 12, 12, 4, 2)
+        self.dense0 = Stream(3, *sizes, (1,) * 6, False, batch_norm)
+        sizes = (13, 16, 16, 16, 8, 8), (8, 16, 16, 16, 8, 2)
+        self.dense1 = Stream(3, *sizes, (0.5, 1, 1, 1, 1, 2), False, batch_norm)
+        self.dense2 = Stream(3, *sizes, (0.5, 0.5, 1, 1, 2, 2), False, batch_norm)
+
+    def forward(
+        self, x: Tensor, label: Tensor | float = 0, all_stages: bool = False
+    ) -> Tensor | list[Tensor]:
+        restored = x - self.rain(2 * x - 1, label) / 2
+        return [restored] if all_stages else restored
+
+    @classmethod
+    def from_released(
+        cls, state_dict: Mapping[str, Tensor], batch_norm: Statistics = "image"
+    ) -> DIDMDNResidual:
+        """From the authors' residual net file. Raises CheckpointError where it is another."""
+        return _read(cls(batch_norm), "DID-MDN residual net", state_dict, _dead_in_residual_net())
+
+
+class DensityClassifier(nn.Module):
+    """Logits N x 4 of the rain density, of images in [-1, 1] from which the guessed rain was
+    subtracted. Its linear layer wants 512 x 512, so other sizes are resized, bilinearly."""
+
+    def __init__(self, batch_norm: Statistics) -> None:
+        super().__init__()
+        self.feature = nn.Sequential(
+            nn.Conv2d(3, 64, 3, padding=1), ImageNorm(64, batch_norm), nn.ReLU(inplace=True)
+        )
+        self.conv16 = nn.Conv2d(64, 24, 3, padding=1)
+        self.dense_classifier = nn.Linear(24 * (CLASSIFIER_SIZE // 7) ** 2, 512)
+        self.dense_classifier1 = nn.Linear(512, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = (CLASSIFIER_SIZE, CLASSIFIER_SIZE)
+        if x.shape[2:] != size:
+            x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+        averages = F.avg_pool2d(F.relu(self.conv16(self.feature(x))), 7)
+        return self.dense_classifier1(F.relu(self.dense_classifier(averages.flatten(1))))
+
+
+@ARCH_REGISTRY.register
+class DIDMDN(nn.Module):
+    """The whole of DID-MDN, choosing each image's density label itself; sides: multiples of 32.
+
+    Only the de-rainer learns: no gradient passes the choice of a label, and the authors train the
+    residual net and the classifier beforehand. Here DIDMDNResidual is a network of its own, and
+    `density_logits` is what a classification loss wants. `batch_norm` is as in DIDMDNDerainer.
+    """
+
+    size_multiple = 32
+
+    def __init__(self, batch_norm: Statistics = "image") -> None:
+        super().__init__()
+        self.derainer = DIDMDNDerainer(batch_norm=batch_norm)
+        self.residual_net = DIDMDNResidual(batch_norm).requires_grad_(False)
+        self.classifier = DensityClassifier(batch_norm).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> DIDMDN:
+        """As ever, but the parts that do not learn stay in eval mode."""
+        super().train(mode)
+        self.residual_net.eval()
+        self.classifier.eval()
+        return self
+
+    def density_logits(self, x: Tensor) -> Tensor:
+        """N x 4, for images in [0, 1]; the density label is the greatest one's index plus one."""
+        return self.classifier(2 * self.residual_net(x) - 1)
+
+    def forward(
+        self, x: Tensor, label: Tensor | float | None = None, all_stages: bool = False
+    ) -> Tensor | list[Tensor]:
+        """The restored images, for the density `label`, one or one per image, if it is given."""
+        if label is None:
+            with torch.no_grad():
+                label = self.density_logits(x).argmax(1) + 1
+        return self.derainer(x, label, all_stages)
+
+    @classmethod
+    def from_released(
+        cls,
+        state_dict: Mapping[str, Tensor],
+        residual: Mapping[str, Tensor] | None = None,
+        classifier: Mapping[str, Tensor] | None = None,
+        batch_norm: Statistics = "image",
+    ) -> DIDMDN:
+        """From the authors' three files: de-rainer, residual net and density classifier.
+
+        Raises CheckpointError where one is missing or is not what it is given as.
+        """
+        if residual is None or classifier is None:
+            raise CheckpointError(
+                "DIDMDN: the published weights are three files; give the state dicts of the other "
+                "two as `residual` and `classifier`, or read the de-rainer alone as DIDMDNDerainer"
+            )
+        net = cls(batch_norm)
+        _read(net.derainer, "DID-MDN de-rainer", state_dict, _dead_in_derainer())
+        _read(net.residual_net, "DID-MDN residual net", residual, _dead_in_residual_net())
+        _read(net.classifier, "DID-MDN density classifier", classifier, set())
+        return net
+
+
+def _norm(name: str) -> Iterator[str]:
+    for key in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        yield f"{name}.{key}"
+
+
+def _convs(*names: str) -> Iterator[str]:
+    for name in names:
+        yield from (f"{name}.weight", f"{name}.bias")
+
+
+def _dead_in_derainer() -> set[str]:
+    """Keys of the published de-rainer that no output depends on."""
+    dead = {*_norm("batchnorm20"), *_norm("batchnorm1")}
+    for stream in ("dense0", "dense1", "dense2"):
+        dead.update(_convs(*(f"{stream}.conv{i}1" for i in range(2, 7))))
+    for stream in ("dense1", "dense2"):
+        dead.update(_convs(f"{stream}.conv_refin", f"{stream}.refine3"))
+        dead.update(_norm(f"{stream}.batchnorm20"), _norm(f"{stream}.batchnorm1"))
+    return dead
+
+
+def _dead_in_residual_net() -> set[str]:
+    """Keys of the published residual net that no output depends on."""
+    dead = {*_norm("batchnorm20"), *_norm("batchnorm1")}
+    for i in range(1, 7):
+        dead.update((f"dense_block{i}.conv1.weight", f"dense_block{i}.conv2.weight"))
+        dead.update(_norm(f"dense_block{i}.bn1"), _norm(f"dense_block{i}.bn2"))
+        dead.update((f"trans_block{i}.conv1.weight", *_norm(f"trans_block{i}.bn1")))
+    for stream in ("dense1", "dense2"):
+        pyramid = (f"{stream}.conv10{i}0" for i in range(1, 5))
+        dead.update(_convs(f"{stream}.conv_refin", f"{stream}.refine3", *pyramid))
+        dead.update(_norm(f"{stream}.batchnorm20"), _norm(f"{stream}.batchnorm1"))
+    return dead
+
+
+def _read(net: Net, system: str, state_dict: Mapping[str, Tensor], dead: set[str]) -> Net:
+    """Load all of `state_dict` but the `dead` keys, which have to be there too.
+
+    Files older than PyTorch 0.4.1, as the authors' are, have no counters of batches.
+    """
+    counters = {
+        key: torch.zeros((), dtype=torch.long)
+        for key in (*net.state_dict(), *dead)
+        if key.endswith("num_batches_tracked")
+    }
+    found = {**counters, **state_dict}
+    released = Released(system, state_dict)
+    for key in sorted(dead - found.keys()):
+        raise released.error(f"'{key}' is missing")
+    strict_load(net, {key: value for key, value in found.items() if key not in dead})
+    return net
