@@ -142,7 +142,9 @@ class DTPNet(nn.Module):
         super().__init__()
         for name, counts in (("num_blocks", num_blocks), ("heads", heads)):
             if len(counts) != LEVELS:
-                raise OptionsError(f"{name}: {len(counts)} numbers, one for each of {LEVELS} scales")
+                raise OptionsError(
+                    f"{name}: {len(counts)} numbers, one for each of {LEVELS} scales"
+                )
 
         def level(i: int, count: int) -> Blocks:
             width = dim * 2**i
@@ -242,3 +244,13 @@ _PUBLISHED_PREFIXES = {
     "refinement.": "outc.",
     "to_image.": "conv_final.",
 }
+
+ARCH_REGISTRY.variant("DTPNet-S", DTPNet, dim=32)
+ARCH_REGISTRY.variant(
+    "DTPNet-T",
+    DTPNet,
+    dim=16,
+    num_blocks=(1, 1, 2, 2),
+    num_refinement_blocks=1,
+    recurrent_channels=24,
+)
