@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from ..utils.errors import DataError
 from ..utils.registry import nearest
-from .image_files import images_by_stem, natural_key
+from .image_files import SUFFIXES, images_by_stem
 
 Side = Literal["left", "right"]
 
@@ -21,6 +21,25 @@ class PairFiles(NamedTuple):
     rainy: Path
     clean: Path
     rainy_side: Side | None = None  # where one file holds both images side by side
+
+
+class Pairing(NamedTuple):
+    """Which files belong together, and which are left over."""
+
+    pairs: list[PairFiles]
+    rainy_alone: list[Path]
+    clean_alone: list[Path]
+    expected: str
+
+    def complete(self) -> list[PairFiles]:
+        """The pairs. Raises DataError where files are left over."""
+        if self.rainy_alone or self.clean_alone:
+            raise DataError(
+                f"{len(self.rainy_alone)} rainy images without a clean one"
+                f"{_first_of(self.rainy_alone)} and {len(self.clean_alone)} clean images without "
+                f"a rainy one{_first_of(self.clean_alone)}; expected {self.expected}"
+            )
+        return self.pairs
 
 
 class Folders(NamedTuple):
@@ -43,21 +62,25 @@ class Folders(NamedTuple):
             return folders_exist
         return any(re.fullmatch(self.rainy, path.stem) for path in root.iterdir())
 
-    def pairs(self, root: Path) -> list[PairFiles]:
-        rainy, clean = (
-            images_by_stem(root / self.rainy_folder),
-            images_by_stem(root / self.clean_folder),
-        )
+    def match(self, root: Path) -> Pairing:
+        rainy = images_by_stem(root / self.rainy_folder)
+        clean = images_by_stem(root / self.clean_folder)
         if self.rainy_folder == self.clean_folder:
             rainy = {stem: path for stem, path in rainy.items() if re.fullmatch(self.rainy, stem)}
             clean = {stem: path for stem, path in clean.items() if re.fullmatch(self.clean, stem)}
         matches = {stem: re.fullmatch(self.rainy, stem) for stem in rainy}
         partner = {stem: match.expand(self.clean_name) for stem, match in matches.items() if match}
-        lonely_rainy = [path for stem, path in rainy.items() if partner.get(stem) not in clean]
-        lonely_clean = [clean[stem] for stem in clean.keys() - set(partner.values())]
-        if lonely_rainy or lonely_clean:
-            raise _unpaired(lonely_rainy, lonely_clean, self.example)
-        return [PairFiles(stem, rainy[stem], clean[partner[stem]]) for stem in rainy]
+        used = set(partner.values())
+        return Pairing(
+            [
+                PairFiles(s, path, clean[partner[s]])
+                for s, path in rainy.items()
+                if partner.get(s) in clean
+            ],
+            [path for stem, path in rainy.items() if partner.get(stem) not in clean],
+            [path for stem, path in clean.items() if stem not in used],
+            self.example,
+        )
 
     def __str__(self) -> str:
         if self.rainy_folder == self.clean_folder:
@@ -66,21 +89,22 @@ class Folders(NamedTuple):
 
 
 class SideBySide(NamedTuple):
-    """Rainy and clean image as the two halves of one file."""
+    """Rainy and clean image as the two halves of one file, in the folder itself or in Rain_*/."""
 
     rainy_side: Side
 
     def is_there(self, root: Path) -> bool:
-        return not any((root / folder).is_dir() for folder in ("input", "target"))
+        return any(
+            path.suffix.lower() in SUFFIXES or path.match("Rain_*") for path in root.iterdir()
+        )
 
-    def pairs(self, root: Path) -> list[PairFiles]:
-        return [
-            PairFiles(stem, path, path, self.rainy_side)
-            for stem, path in images_by_stem(root).items()
-        ]
+    def match(self, root: Path) -> Pairing:
+        files = images_by_stem(root)
+        pairs = [PairFiles(stem, path, path, self.rainy_side) for stem, path in files.items()]
+        return Pairing(pairs, [], [], str(self))
 
     def __str__(self) -> str:
-        return f"images that hold rainy and clean side by side, the rainy one {self.rainy_side}"
+        return f"images with rainy and clean side by side, the rainy one {self.rainy_side}"
 
 
 Layout = Sequence[Folders | SideBySide]
@@ -97,10 +121,10 @@ _RAIN200 = (
 )
 _RAIN800 = (_COPY, Folders("rain", "norain", *_NUMBERED), SideBySide("right"))
 _DID_MDN = (_COPY, SideBySide("left"))
-_RAIN1400 = tuple(
-    Folders(rainy, clean, r"(.+)_\d+", example="901_1.jpg to 901_14.jpg with 901.jpg")
-    for rainy, clean in (("rainy_image", "ground_truth"), ("rain", "norain"))
-) + (_COPY,)
+_FOURTEEN = Folders(
+    "rainy_image", "ground_truth", r"(.+)_\d+", example="901_1.jpg to 901_14.jpg with 901.jpg"
+)
+_RAIN1400 = (_FOURTEEN, _FOURTEEN._replace(rainy_folder="rain", clean_folder="norain"), _COPY)
 _RAINDROP = tuple(
     Folders(rainy, clean, "(.+)_rain", ".+", r"\1_clean", "0_rain.png with 0_clean.png")
     for rainy, clean in (("data", "gt"), ("rain_image", "clean_image"))
@@ -147,11 +171,10 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
-def find_pairs(root: str | Path, layout: str) -> list[PairFiles]:
-    """The pairs of the data set in `root`, naturally sorted by name.
+def match(root: str | Path, layout: str) -> Pairing:
+    """Pair the files of the data set in `root`.
 
-    Raises DataError where the layout is unknown, the folder is laid out in none of its forms, or
-    files have no partner.
+    Raises DataError where the layout is unknown, or the folder is laid out in none of its forms.
     """
     root = Path(root)
     if layout not in LAYOUTS:
@@ -162,31 +185,20 @@ def find_pairs(root: str | Path, layout: str) -> list[PairFiles]:
         raise DataError(f"{root}: no such folder; check dataroot, or put {layout} there")
     for form in LAYOUTS[layout]:
         if form.is_there(root):
-            return _sorted(form.pairs(root))
+            return form.match(root)
     expected = "; or ".join(str(form) for form in LAYOUTS[layout])
     raise DataError(f"{root}: {layout} is laid out as {expected}; here is {_inventory(root)}")
 
 
-def find_pairs_in(rainy_folder: str | Path, clean_folder: str | Path) -> list[PairFiles]:
-    """The pairs of two folders: files with the same name, suffixes and subfolders apart."""
+def match_folders(rainy_folder: str | Path, clean_folder: str | Path) -> Pairing:
+    """Pair the files of two folders that have the same name, suffixes apart."""
     # joined to ".", an absolute or relative folder stays what it is
-    return _sorted(Folders(str(rainy_folder), str(clean_folder)).pairs(Path(".")))
+    return Folders(str(rainy_folder), str(clean_folder)).match(Path("."))
 
 
-def _sorted(pairs: list[PairFiles]) -> list[PairFiles]:
-    return sorted(pairs, key=lambda pair: natural_key(pair.name))
-
-
-def _unpaired(rainy: list[Path], clean: list[Path], example: str) -> DataError:
-    def told(paths: list[Path]) -> str:
-        first = sorted(paths, key=lambda path: natural_key(str(path)))[:3]
-        names = ", ".join(str(path) for path in first)
-        return f" ({names}{', ...' if len(paths) > 3 else ''})" if paths else ""
-
-    return DataError(
-        f"{len(rainy)} rainy images without a clean one{told(rainy)} and {len(clean)} clean images "
-        f"without a rainy one{told(clean)}; expected {example}"
-    )
+def _first_of(paths: list[Path]) -> str:
+    names = ", ".join(str(path) for path in paths[:3])
+    return f" ({names}{', ...' if len(paths) > 3 else ''})" if paths else ""
 
 
 def _inventory(root: Path) -> str:

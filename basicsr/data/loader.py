@@ -69,6 +69,7 @@ class Schedule:
                 )
         self.patches, self.length, self.seed, self.start = patches, length, seed, start
         self.rank, self.micro_batches, self.shares = rank, micro_batches, shares
+        self._known_epoch, self._known_order = -1, np.empty(0, np.int64)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         first_iteration = first_sample = 0
@@ -87,7 +88,7 @@ class Schedule:
         return Draw(epoch, int(self._order(epoch)[position]), size)
 
     def _order(self, epoch: int) -> np.ndarray:
-        if getattr(self, "_known_epoch", None) != epoch:
+        if self._known_epoch != epoch:
             self._known_epoch, self._known_order = epoch, order_of(epoch, self.length, self.seed)
         return self._known_order
 

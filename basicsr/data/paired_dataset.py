@@ -10,7 +10,7 @@ from ..utils.errors import DataError, OptionsError
 from ..utils.registry import DATASET_REGISTRY
 from .decode_cache import CacheKind, DecodeCache
 from .image_source import ImagePair, ImageSource
-from .layouts import PairFiles, find_pairs, find_pairs_in
+from .layouts import PairFiles, match, match_folders
 from .split import Split, choose
 
 
@@ -35,9 +35,9 @@ class PairedImageDataset(ImageSource):
     ) -> None:
         by_layout, by_folders = (dataroot, layout), (dataroot_lq, dataroot_gt)
         if None not in by_layout and by_folders == (None, None):
-            pairs = find_pairs(str(dataroot), str(layout))
+            pairs = match(str(dataroot), str(layout)).complete()
         elif None not in by_folders and by_layout == (None, None):
-            pairs = find_pairs_in(str(dataroot_lq), str(dataroot_gt))
+            pairs = match_folders(str(dataroot_lq), str(dataroot_gt)).complete()
         else:
             raise OptionsError(
                 "PairedImageDataset takes dataroot and layout, or dataroot_lq and dataroot_gt"

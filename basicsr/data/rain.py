@@ -1,4 +1,4 @@
-"""Rain drawn onto clean photographs: layers of streaks over mist, blended as a camera would see them.
+"""Rain drawn onto clean photographs: layers of streaks over mist, blended as a camera does.
 
 A falling drop is a line as long as the drop's way during the exposure, brighter than what is behind
 it (Garg and Nayar, "Vision and Rain", IJCV 2007); rain too far away to be seen as single drops is a
