@@ -1,4 +1,4 @@
-"""How restored images are measured: `measure(restored, target, protocol)`, every protocol by name."""
+"""Measuring restored images: `measure(restored, target, protocol)`, and the protocols by name."""
 
 from .protocols import PROTOCOLS, Protocol, Scores, measure
 

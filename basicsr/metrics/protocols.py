@@ -126,13 +126,14 @@ def _matlab_y_double(restored: np.ndarray, target: np.ndarray) -> Scores:
 def _downsampled(image: np.ndarray) -> np.ndarray:
     """H x W -> H / f x W / f by a box filter, as Wang's ssim.m of 2009 does for large images.
 
-    For an even f MATLAB's imfilter centres the box on the pixel left of its middle.
+    For an even f, MATLAB's imfilter centres the box on the pixel before its middle.
     """
-    from scipy.ndimage import uniform_filter
+    import cv2  # here, so that importing the library does not load OpenCV
 
     factor = max(1, math.floor(min(image.shape) / 256 + 0.5))
-    origin = -1 if factor % 2 == 0 else 0
-    return uniform_filter(image, factor, mode="reflect", origin=origin)[::factor, ::factor]
+    centre = ((factor - 1) // 2,) * 2
+    filtered = cv2.blur(image, (factor, factor), anchor=centre, borderType=cv2.BORDER_REFLECT)
+    return filtered[::factor, ::factor]
 
 
 def _rgb(restored: np.ndarray, target: np.ndarray) -> Scores:

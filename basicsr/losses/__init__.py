@@ -1,0 +1,18 @@
+"""Training losses by name, and their weighted sum over a network's stages."""
+
+from .edge_loss import EdgeLoss
+from .fft_loss import FFTLoss
+from .pixel_losses import CharbonnierLoss, L1Loss, MSELoss
+from .ssim_loss import SSIMLoss
+from .terms import LossTerms, build_losses
+
+__all__ = [
+    "CharbonnierLoss",
+    "EdgeLoss",
+    "FFTLoss",
+    "L1Loss",
+    "LossTerms",
+    "MSELoss",
+    "SSIMLoss",
+    "build_losses",
+]
