@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from ..utils.errors import DataError, OptionsError
 from ..utils.registry import DATASET_REGISTRY
 from .decode_cache import CacheKind, DecodeCache
+from .image_files import read_image
 from .image_source import ImagePair, ImageSource
 from .layouts import PairFiles, match, match_folders
 from .split import Split, choose
@@ -48,27 +50,29 @@ class PairedImageDataset(ImageSource):
         self._decode = DecodeCache(files, cache, cache_gib)
 
     def read(self, index: int) -> ImagePair:
-        files = self.pairs[index]
-        if files.rainy_side:
-            lq, gt = self._halves(files, files.rainy_side)
-        else:
-            lq, gt = self._decode(files.rainy), self._decode(files.clean)
-        if lq.shape != gt.shape:
-            raise DataError(
-                f"{files.rainy} is {_size(lq)} but {files.clean} is {_size(gt)}; "
-                "a pair must have one size"
-            )
-        return ImagePair(lq, gt)
+        return read_pair(self.pairs[index], self._decode)
 
-    def _halves(
-        self, files: PairFiles, rainy_side: Literal["left", "right"]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        both = self._decode(files.rainy)
-        width = both.shape[1]
-        if width % 2:
-            raise DataError(f"{files.rainy}: two images side by side cannot be {width} pixels wide")
-        left, right = both[:, : width // 2], both[:, width // 2 :]
-        return (left, right) if rainy_side == "left" else (right, left)
+
+def read_pair(files: PairFiles, decode: Callable[[Path], np.ndarray] = read_image) -> ImagePair:
+    """Both images of a pair. Raises DataError where they have different sizes."""
+    if files.rainy_side:
+        lq, gt = _halves(decode(files.rainy), files)
+    else:
+        lq, gt = decode(files.rainy), decode(files.clean)
+    if lq.shape != gt.shape:
+        raise DataError(
+            f"{files.rainy} is {_size(lq)} but {files.clean} is {_size(gt)}; "
+            "a pair must have one size"
+        )
+    return ImagePair(lq, gt)
+
+
+def _halves(both: np.ndarray, files: PairFiles) -> tuple[np.ndarray, np.ndarray]:
+    width = both.shape[1]
+    if width % 2:
+        raise DataError(f"{files.rainy}: two images side by side cannot be {width} pixels wide")
+    left, right = both[:, : width // 2], both[:, width // 2 :]
+    return (left, right) if files.rainy_side == "left" else (right, left)
 
 
 def _size(image: np.ndarray) -> str:
