@@ -15,7 +15,7 @@ def _gaussian(dtype: type[np.floating] = np.float64) -> np.ndarray:
     """One axis of the normalised window (sigma 1.5); two of them make the window."""
     offsets = np.arange(WINDOW) - WINDOW // 2
     weights = np.exp(-(offsets**2) / (2 * 1.5**2)).astype(dtype)
-    return weights / weights.sum()
+    return weights / weights.sum(dtype=np.float64).astype(dtype)
 
 
 def ssim(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
