@@ -1,0 +1,263 @@
+"""SPAIR, a reconstruction: spatially-adaptive image restoration (Purohit et al., ICCV 2021).
+
+Neither code nor weights were ever released. This network is built from a description of the parts
+only, so its widths, depths and wiring are this project's own, and what it scores is not SPAIR's
+published score. What is from the description:
+
+- a localization network predicts the distortion mask M, supervised by |degraded - clean| above a
+  threshold;
+- a restoration network, whose features are fused with those of the first and with M;
+- SFM, spatial feature modulation: features inside the mask get the mean and variance of outside;
+- SC, a sparse convolution guided by the mask;
+- a sparse non-local attention guided by the mask.
+
+M is 1 where the image is degraded, and soft: in (0, 1).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.registry import ARCH_REGISTRY
+
+# Every pixel counts this much for either side of the mask, so that an empty side has statistics.
+EPSILON = 1e-5
+
+
+def masked_statistics(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, N x C x 1 x 1, of x over space, weighted by N x 1 x H x W."""
+    weight = (weight + EPSILON) / (weight + EPSILON).sum((2, 3), keepdim=True)
+    mean = (x * weight).sum((2, 3), keepdim=True)
+    variance = ((x - mean).square() * weight).sum((2, 3), keepdim=True)
+    return mean, (variance + 1e-5).sqrt()
+
+
+def modulate(x: Tensor, mask: Tensor) -> Tensor:
+    """SFM: x, inside the mask normalised and moved to the mean and deviation of outside."""
+    x = x.float()
+    mean_in, deviation_in = masked_statistics(x, mask)
+    mean_out, deviation_out = masked_statistics(x, 1 - mask)
+    moved = (x - mean_in) / deviation_in * deviation_out + mean_out
+    return x + mask * (moved - x)
+
+
+class SparseConv(nn.Module):
+    """SC: a 3x3 convolution that sees and writes degraded pixels only.
+
+    Each window's sum is scaled up by the share of it that the mask leaves out, as in partial
+    convolution, so that the result does not fade towards the border of the mask.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        nn.init.kaiming_normal_(self.weight)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        covered = F.avg_pool2d(mask, 3, stride=1, padding=1)
+        summed = F.conv2d(x * mask, self.weight, padding=1)
+        return mask * (summed / covered.clamp(min=1 / 9) + self.bias.view(1, -1, 1, 1))
+
+
+class SparseAttention(nn.Module):
+    """Degraded pixels attend to the clean features of the whole image.
+
+    Keys and values are at most `grid` x `grid` averages over clean pixels; the less of a cell is
+    clean the less it is attended to. Memory is thus linear in the number of pixels. Queries and
+    keys are of unit length times a learned temperature: no feature, however large, outweighs that.
+    """
+
+    def __init__(self, channels: int, heads: int, grid: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.grid = grid
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.key_value = nn.Conv2d(channels, 2 * channels, 1)
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def references(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Clean averages N x C x cells, and the clean share of each cell N x 1 x cells."""
+        cells = min(self.grid, x.shape[2]), min(self.grid, x.shape[3])
+        clean = (1 - mask).clamp(min=EPSILON)
+        share = F.adaptive_avg_pool2d(clean, cells)
+        return (F.adaptive_avg_pool2d(x * clean, cells) / share).flatten(2), share.flatten(2)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        count, channels, height, width = x.shape
+        averages, share = self.references(x, mask)
+
+        def per_head(tokens: Tensor) -> Tensor:
+            return tokens.reshape(count, self.heads, channels // self.heads, -1).transpose(2, 3)
+
+        key, value = self.key_value(averages[..., None])[..., 0].chunk(2, 1)
+        query = F.normalize(per_head(self.query(x).flatten(2)), dim=3) * self.temperature
+        key, value = F.normalize(per_head(key), dim=3), per_head(value)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=share.log()[:, None].to(query.dtype), scale=1.0
+        )
+        attended = attended.transpose(2, 3).reshape(count, channels, height, width)
+        return x + mask * self.project(attended)
+
+
+class AdaptiveBlock(nn.Module):
+    """x + SC(ReLU(conv(SFM(x)))): what is clean stays as it is."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.sparse_conv = SparseConv(channels)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return x + self.sparse_conv(F.relu(self.conv(modulate(x, mask))), mask)
+
+
+class AdaptiveLevel(nn.Module):
+    """Blocks at one resolution."""
+
+    def __init__(self, channels: int, num_blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(AdaptiveBlock(channels) for _ in range(num_blocks))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, mask)
+        return x
+
+
+def down(channels: int) -> nn.Module:
+    return nn.Conv2d(channels, 2 * channels, 2, stride=2)
+
+
+def up(channels: int) -> nn.Module:
+    return nn.ConvTranspose2d(2 * channels, channels, 2, stride=2)
+
+
+def relu_conv(in_channels: int, channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+    nn.init.kaiming_normal_(conv.weight)
+    return nn.Sequential(conv, nn.ReLU(inplace=True))
+
+
+def convs(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(relu_conv(in_channels, channels), relu_conv(channels, channels))
+
+
+class LocalizationNet(nn.Module):
+    """A plain three-level U-net: the mask, and features at full, half and quarter resolution."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.encoder1 = convs(3, dim)
+        self.down1 = down(dim)
+        self.encoder2 = convs(2 * dim, 2 * dim)
+        self.down2 = down(2 * dim)
+        self.bottom = convs(4 * dim, 4 * dim)
+        self.up2 = up(2 * dim)
+        self.decoder2 = convs(4 * dim, 2 * dim)
+        self.up1 = up(dim)
+        self.decoder1 = convs(2 * dim, dim)
+        self.to_mask = nn.Conv2d(dim, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        level1 = self.encoder1(x)
+        level2 = self.encoder2(self.down1(level1))
+        level3 = self.bottom(self.down2(level2))
+        level2 = self.decoder2(torch.cat([self.up2(level3), level2], 1))
+        level1 = self.decoder1(torch.cat([self.up1(level2), level1], 1))
+        return self.to_mask(level1).float().sigmoid(), [level1, level2, level3]
+
+
+class RestorationNet(nn.Module):
+    """A three-level U-net of adaptive blocks, with sparse attention at its lowest resolution."""
+
+    def __init__(
+        self, dim: int, localization_dim: int, num_blocks: tuple[int, ...], heads: int, grid: int
+    ) -> None:
+        super().__init__()
+
+        def fusion(level: int) -> nn.Module:
+            own, located = dim * 2**level, localization_dim * 2**level
+            return nn.Conv2d(own + located + 1, own, 1)
+
+        self.embed = nn.Conv2d(3, dim, 3, padding=1)
+        self.fusions = nn.ModuleList(fusion(level) for level in range(3))
+        self.encoder1 = AdaptiveLevel(dim, num_blocks[0])
+        self.down1 = down(dim)
+        self.encoder2 = AdaptiveLevel(2 * dim, num_blocks[1])
+        self.down2 = down(2 * dim)
+        self.bottom = AdaptiveLevel(4 * dim, num_blocks[2])
+        self.attention = SparseAttention(4 * dim, heads, grid)
+        self.up2 = up(2 * dim)
+        self.merge2 = nn.Conv2d(4 * dim, 2 * dim, 1)
+        self.decoder2 = AdaptiveLevel(2 * dim, num_blocks[1])
+        self.up1 = up(dim)
+        self.merge1 = nn.Conv2d(2 * dim, dim, 1)
+        self.decoder1 = AdaptiveLevel(dim, num_blocks[0])
+        self.to_image = nn.Conv2d(dim, 3, 3, padding=1)
+
+    def forward(self, x: Tensor, mask: Tensor, located: list[Tensor]) -> Tensor:
+        masks = [mask, F.avg_pool2d(mask, 2), F.avg_pool2d(mask, 4)]
+
+        def fuse(level: int, features: Tensor) -> Tensor:
+            return self.fusions[level](torch.cat([features, located[level], masks[level]], 1))
+
+        level1 = self.encoder1(fuse(0, self.embed(x)), masks[0])
+        level2 = self.encoder2(fuse(1, self.down1(level1)), masks[1])
+        level3 = self.bottom(fuse(2, self.down2(level2)), masks[2])
+        level3 = self.attention(level3, masks[2])
+        level2 = self.merge2(torch.cat([self.up2(level3), level2], 1))
+        level2 = self.decoder2(level2, masks[1])
+        level1 = self.merge1(torch.cat([self.up1(level2), level1], 1))
+        return x + self.to_image(self.decoder1(level1, masks[0]))
+
+
+@ARCH_REGISTRY.register
+class SPAIR(nn.Module):
+    """A reconstruction of SPAIR (see the module's text). Sides are multiples of 4.
+
+    Args:
+        dim: width of the restoration network at full resolution, doubled at each lower level.
+        localization_dim: the same of the localization network.
+        num_blocks: adaptive blocks at full, half and quarter resolution.
+        heads: attention heads; they divide 4 * dim.
+        grid: the attention's references are at most grid x grid.
+    """
+
+    size_multiple = 4
+    reconstruction: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        dim: int = 48,
+        localization_dim: int = 24,
+        num_blocks: tuple[int, ...] = (2, 3, 4),
+        heads: int = 4,
+        grid: int = 16,
+    ) -> None:
+        super().__init__()
+        if len(num_blocks) != 3:
+            raise OptionsError(f"SPAIR: num_blocks has {len(num_blocks)} entries; give three")
+        if (4 * dim) % heads:
+            raise OptionsError(
+                f"SPAIR: heads is {heads}, which does not divide 4 * dim = {4 * dim}"
+            )
+        self.localization = LocalizationNet(localization_dim)
+        self.restoration = RestorationNet(dim, localization_dim, num_blocks, heads, grid)
+
+    def localize(self, x: Tensor) -> Tensor:
+        """The mask, N x 1 x H x W in [0, 1]: 1 is degraded."""
+        return self.localization(x)[0]
+
+    def forward(self, x: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
+        """The restored images; with `all_stages`, before them N x 4 x H x W: the degraded images
+        with the mask as their alpha channel, from which with the clean ones its loss is made."""
+        mask, located = self.localization(x)
+        restored = self.restoration(x, mask, located)
+        return [torch.cat([x, mask], 1), restored] if all_stages else restored
