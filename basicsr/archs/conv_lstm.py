@@ -28,8 +28,9 @@ class ConvLSTMCell(nn.Module):
             gates = F.conv2d(x, self.gates.weight[:, :channels], self.gates.bias, padding=1)
         else:
             gates = self.gates(torch.cat([x, state[0]], dim=1))
-        i, f, o = gates[:, : 3 * channels].sigmoid().chunk(3, dim=1)
-        g = gates[:, 3 * channels :].tanh()
+        ifo, g = gates.split([3 * channels, channels], dim=1)
+        i, f, o = ifo.sigmoid().chunk(3, dim=1)
+        g = g.tanh()
         c = i * g if state is None else f * state[1] + i * g
         h = o * c.tanh()
         return h, (h, c)

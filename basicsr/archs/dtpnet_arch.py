@@ -7,7 +7,7 @@ coarse clean image; the progressive stage, a PReNet, starts from it and restores
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -25,8 +25,9 @@ from .transformer_blocks import (
     FeedForwardType,
     TransformerBlock,
     Upsample,
-    expansion_factor,
+    require_multiple,
 )
+from .vgg_features import WIDTHS, VGG16Features
 
 LEVELS = 4
 
@@ -110,15 +111,35 @@ class MultiScaleHybrid(nn.Module):
         return x
 
 
+class CoarsestFeatureExtraction(nn.Module):
+    """What MFE is after a stem of VGG16, whose features stand for its three finer scales.
+
+    There no blocks lie between what enters and what leaves a scale, so the features are both.
+    """
+
+    def __init__(self, level: nn.Module) -> None:
+        super().__init__()
+        self.down = Downsample(WIDTHS[-1])
+        self.level = level
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        below = self.down(features[-1])
+        return [*features, below], [*features, self.level(below)]
+
+
 @ARCH_REGISTRY.register
 class DTPNet(nn.Module):
-    """The released network by default; the options are what the paper compares.
+    """The released network by default; the other options are what the paper compares.
 
     `num_blocks` counts the encoder's blocks at each of the four scales; its second number is also
     the count at every scale of the decoder, as in the released code. `recurrent_iter` passes of
     the progressive stage follow (0: the coarse image is the result), with `recurrent_channels`
-    channels and, if `recurrent`, an LSTM. `recompute` saves memory in training: activations inside
-    a block are computed again when its gradient is.
+    channels and, if `recurrent`, an LSTM. `stem: vgg16` needs `dim: 64`; its weights are
+    torchvision's, downloaded or read from the file `vgg16_weights`.
+    `activation_checkpointing` saves memory in training: what happens inside a block is computed
+    again when its gradient is.
+
+    Raises OptionsError where the numbers do not go together.
     """
 
     size_multiple = 2 ** (LEVELS - 1)
@@ -133,36 +154,41 @@ class DTPNet(nn.Module):
         recurrent_iter: int = 3,
         recurrent_channels: int = 32,
         recurrent: bool = True,
-        stem: Literal["detail_dilation", "conv"] = "detail_dilation",
+        stem: Literal["detail_dilation", "conv", "vgg16"] = "detail_dilation",
+        vgg16_weights: str | None = None,
         blocks: Literal["transformer", "conv"] = "transformer",
         feed_forward: FeedForwardType = "gated_dconv",
         scale_keep: bool = True,
-        recompute: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         for name, counts in (("num_blocks", num_blocks), ("heads", heads)):
             if len(counts) != LEVELS:
-                raise OptionsError(
-                    f"{name}: {len(counts)} numbers, one for each of {LEVELS} scales"
-                )
+                raise OptionsError(f"{name}: {LEVELS} numbers are needed, not {len(counts)}")
+        if stem == "vgg16" and dim != WIDTHS[0]:
+            raise OptionsError(f"stem: vgg16 needs dim: {WIDTHS[0]}, not {dim}")
+
+        def block(width: int, heads: int) -> nn.Module:
+            if blocks == "conv":
+                return ConvBlock(width)
+            return TransformerBlock(width, heads, ffn_expansion_factor, feed_forward=feed_forward)
 
         def level(i: int, count: int) -> Blocks:
-            width = dim * 2**i
-            make: Callable[[], nn.Module] = lambda: (
-                TransformerBlock(width, heads[i], ffn_expansion_factor, feed_forward=feed_forward)
-                if blocks == "transformer"
-                else ConvBlock(width)
-            )
-            return Blocks(*(make() for _ in range(count)), recompute=recompute)
+            row = [block(dim * 2**i, heads[i]) for _ in range(count)]
+            return Blocks(*row, checkpointing=activation_checkpointing)
 
-        self.stem = (
-            DetailDilation(dim)
-            if stem == "detail_dilation"
-            else nn.Conv2d(3, dim, 3, padding=1, bias=False)
-        )
-        self.encoder = MultiScaleFeatureExtraction(
-            [level(i, num_blocks[i]) for i in range(LEVELS)], dim
-        )
+        if stem == "vgg16":
+            self.stem: nn.Module = VGG16Features(vgg16_weights)
+            self.encoder: nn.Module = CoarsestFeatureExtraction(level(LEVELS - 1, num_blocks[-1]))
+        else:
+            self.stem = (
+                DetailDilation(dim)
+                if stem == "detail_dilation"
+                else nn.Conv2d(3, dim, 3, padding=1, bias=False)
+            )
+            self.encoder = MultiScaleFeatureExtraction(
+                [level(i, num_blocks[i]) for i in range(LEVELS)], dim
+            )
         self.decoder = MultiScaleHybrid(
             [level(i, num_blocks[1]) for i in range(LEVELS - 1)], dim, scale_keep
         )
@@ -176,12 +202,7 @@ class DTPNet(nn.Module):
 
     def forward(self, rainy: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
         """The restored image, or [coarse, restored]; [coarse] without a progressive stage."""
-        height, width = rainy.shape[-2:]
-        if height % self.size_multiple or width % self.size_multiple:
-            raise ValueError(
-                f"DTPNet takes sides that are multiples of {self.size_multiple}, "
-                f"not {height} x {width}"
-            )
+        require_multiple(rainy, self.size_multiple)
         features = self.decoder(*self.encoder(self.stem(rainy)))
         stages = [self.to_image(self.refinement(features)).to(rainy.dtype)]
         if self.progressive is not None:
@@ -202,17 +223,13 @@ class DTPNet(nn.Module):
         """The authors' weights. The number of passes does not show in them."""
         released = Released("DTPNet", state_dict)
         dim = released.shape("patch_embed.transform2.weight")[0]
-        encoder = [_PUBLISHED_PREFIXES[f"encoder.levels.{i}."] for i in range(LEVELS)]
-        hidden = {
-            dim * 2**i: released.shape(f"{name}0.ffn.project_out.weight")[1]
-            for i, name in enumerate(encoder)
-        }
+        scales = [_PUBLISHED_PREFIXES[f"encoder.levels.{i}."][:-1] for i in range(LEVELS)]
         net = cls(
             dim=dim,
-            num_blocks=tuple(released.length(name[:-1]) for name in encoder),
+            num_blocks=tuple(released.length(name) for name in scales),
             num_refinement_blocks=released.length("outc"),
-            heads=tuple(released.shape(f"{name}0.attn.temperature")[0] for name in encoder),
-            ffn_expansion_factor=expansion_factor(hidden),
+            heads=tuple(released.shape(f"{name}.0.attn.temperature")[0] for name in scales),
+            ffn_expansion_factor=released.expansion_factor(dim, scales),
             recurrent_iter=max(1, recurrent_iter),
             recurrent_channels=released.shape("conv0.0.weight")[0],
         )

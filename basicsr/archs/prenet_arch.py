@@ -6,6 +6,7 @@ Layout of the published weights: github.com/csdwren/PReNet, `networks.py`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,15 +20,17 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from .conv_lstm import ConvGRUCell, ConvLSTMCell
 from .released import Released, strict_load
 
+logger = logging.getLogger(__name__)
+
 RES_BLOCKS = 5
 
 
 def _residual_branch(channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(channels, channels, 3, padding=1),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )
 
 
@@ -57,8 +60,9 @@ class PReNet(nn.Module):
         self.image_input = image_input
         self.image_residual = image_residual
         self.conv_in = nn.Conv2d(6 if image_input else 3, channels, 3, padding=1)
-        cells = {"lstm": ConvLSTMCell, "gru": ConvGRUCell}
-        self.recurrent = cells[recurrent_unit](channels) if recurrent_unit != "none" else None
+        self.recurrent: ConvLSTMCell | ConvGRUCell | None = None
+        if recurrent_unit != "none":
+            self.recurrent = (ConvLSTMCell if recurrent_unit == "lstm" else ConvGRUCell)(channels)
         self.blocks = nn.ModuleList(
             _residual_branch(channels) for _ in range(1 if shared_block else RES_BLOCKS)
         )
@@ -86,7 +90,7 @@ class PReNet(nn.Module):
         return (x + rainy if self.image_residual else x), state
 
     def published_keys(self, key: str) -> list[str]:
-        """What the authors' state dict calls the parameter `key`; gates are several tensors there."""
+        """What the authors' state dict calls the parameter `key`: one tensor for every gate."""
         part, _, rest = key.partition(".")
         if part == "blocks":
             index, _, rest = rest.partition(".")
@@ -122,6 +126,9 @@ class PReNet(nn.Module):
             image_residual,
         )
         strict_load(net, state_dict, net.published_keys)
+        if recurrent_unit == "lstm" and image_input and not shared_block:
+            read_as = "PReNet" if image_residual else "PReNet_LSTM"
+            logger.info("weights of PReNet and PReNet_LSTM look the same; read as %s", read_as)
         return net
 
 

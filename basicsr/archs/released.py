@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -78,6 +79,22 @@ class Released:
         if not count:
             raise self.error(f"'{prefix}.0' is missing")
         return count
+
+    def expansion_factor(self, dim: int, scales: Sequence[str]) -> float:
+        """The roundest factor that gives the hidden channels of the feed-forward parts.
+
+        The first block of the i-th of `scales` has `dim` * 2^i channels.
+        """
+        hidden = {
+            dim * 2**i: self.shape(f"{scale}.0.ffn.project_out.weight")[1]
+            for i, scale in enumerate(scales)
+        }
+        lowest = max(channels / width for width, channels in hidden.items())
+        for digits in range(1, 13):
+            factor = math.ceil(lowest * 10**digits) / 10**digits
+            if all(int(width * factor) == channels for width, channels in hidden.items()):
+                return factor
+        raise self.error(f"no single factor widens the feed-forward parts to {hidden}")
 
     def error(self, fault: str) -> CheckpointError:
         return CheckpointError(

@@ -146,15 +146,15 @@ class TransformerBlock(nn.Module):
 
 
 class Blocks(nn.Sequential):
-    """Blocks in a row. With `recompute`, training keeps only what enters each of them."""
+    """Blocks in a row. With `checkpointing`, training keeps only what enters each of them."""
 
-    def __init__(self, *blocks: nn.Module, recompute: bool = False) -> None:
+    def __init__(self, *blocks: nn.Module, checkpointing: bool = False) -> None:
         super().__init__(*blocks)
-        self.recompute = recompute
+        self.checkpointing = checkpointing
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self:
-            if self.recompute and self.training:
+            if self.checkpointing and self.training:
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
@@ -166,6 +166,8 @@ class Downsample(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        if dim % 2:
+            raise OptionsError(f"dim: {dim} channels cannot be halved; an even number is needed")
         self.body = nn.Sequential(
             nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2)
         )
@@ -187,11 +189,8 @@ class Upsample(nn.Module):
         return self.body(x)
 
 
-def expansion_factor(hidden: Mapping[int, int]) -> float:
-    """The roundest factor with int(dim * factor) == hidden[dim] for every dim; 0 if none is."""
-    lowest = max(channels / dim for dim, channels in hidden.items())
-    for digits in range(1, 13):
-        factor = -(-lowest * 10**digits // 1) / 10**digits
-        if all(int(dim * factor) == channels for dim, channels in hidden.items()):
-            return factor
-    return 0.0
+def require_multiple(image: Tensor, multiple: int) -> None:
+    """Raise ValueError unless the sides of `image` are multiples of `multiple`."""
+    height, width = image.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ValueError(f"height and width must be multiples of {multiple}, not {height}x{width}")
