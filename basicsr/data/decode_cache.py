@@ -114,8 +114,10 @@ def _map_file(path: Path, size: int) -> mmap.mmap:
             if time.time() - other.stat().st_mtime > _UNUSED_DAYS * 86400:
                 other.unlink(missing_ok=True)
         with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-            # reserves the room, for writing to a map on a full disk would kill the process
-            os.posix_fallocate(file.fileno(), 0, size)
+            file.truncate(size)
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                # reserves the room: writing to a map on a full disk would kill the process
+                os.posix_fallocate(file.fileno(), 0, size)
             os.utime(path)
             return mmap.mmap(file.fileno(), size)
     except OSError as error:

@@ -151,7 +151,7 @@ def _heavy(rng: np.random.Generator) -> Rain:
             rng.uniform(25, 60),
             wind + rng.uniform(-15, 15),
             rng.uniform(1.5, 3.0),
-            rng.uniform(0.3, 0.6),
+            rng.uniform(0.29, 0.57),
         )
         for _ in range(rng.integers(2, 5))
     )

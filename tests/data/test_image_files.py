@@ -129,7 +129,14 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path):
 
 
 def test_images_are_listed_in_natural_order_without_hidden_ones(tmp_path: Path):
-    for name in ("rain-10.png", "rain-9.PNG", "sub/rain-1.jpg", ".rain-2.png", ".git/x.png", "a.txt"):
+    for name in (
+        "rain-10.png",
+        "rain-9.PNG",
+        "sub/rain-1.jpg",
+        ".rain-2.png",
+        ".git/x.png",
+        "a.txt",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     names = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]

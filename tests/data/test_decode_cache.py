@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.multiprocessing import get_context
+
+from basicsr.data import decode_cache, read_image, write_png
+from basicsr.data.decode_cache import DecodeCache
+from basicsr.utils.errors import DataError
+
+
+@pytest.fixture
+def files(make_images, monkeypatch) -> list[Path]:
+    root = make_images(["1.png", "2.png", "3.png"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+    return sorted(root.glob("*.png"))
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[Path]:
+    """The files that were decoded, in order."""
+    seen: list[Path] = []
+
+    def read(path: Path) -> np.ndarray:
+        seen.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr(decode_cache, "read_image", read)
+    return seen
+
+
+@pytest.mark.parametrize(("kind", "times"), [("none", 2), ("memory", 1), ("disk", 1)])
+def test_images_are_the_same_and_decoded_once(files, decoded, kind, times):
+    cache = DecodeCache(files, kind, 1.0)
+    for _ in range(2):
+        for path in files:
+            np.testing.assert_array_equal(cache(path), read_image(path))
+    assert len(decoded) == times * len(files)
+
+
+def test_a_caller_may_change_its_image(files):
+    cache = DecodeCache(files, "memory", 1.0)
+    cache(files[0])[:] = 0
+    np.testing.assert_array_equal(cache(files[0]), read_image(files[0]))
+
+
+def test_the_bound_is_kept(files, decoded):
+    two_images = 3 * 8 + 2 * 6 * 8 * 3
+    cache = DecodeCache(files, "memory", two_images / 2**30)
+    for path in files * 2:
+        cache(path)
+    assert decoded == [*files, files[2]]
+    assert len(cache._map) == two_images
+
+
+def _fill(cache: DecodeCache, files: list[Path]) -> None:
+    for path in files:
+        cache(path)
+
+
+def test_forked_workers_share_the_memory(files, decoded):
+    cache = DecodeCache(files, "memory", 1.0)
+    worker = get_context("fork").Process(target=_fill, args=(cache, files))
+    worker.start()
+    worker.join()
+    for path in files:
+        np.testing.assert_array_equal(cache(path), read_image(path))
+    assert decoded == []
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("memory", 3), ("disk", 0)])
+def test_a_pickled_cache_works(files, decoded, kind, expected):
+    cache = DecodeCache(files, kind, 1.0)
+    _fill(cache, files)
+    decoded.clear()
+    _fill(pickle.loads(pickle.dumps(cache)), files)
+    assert len(decoded) == expected
+
+
+def test_a_later_run_takes_up_the_file(files, decoded):
+    _fill(DecodeCache(files, "disk", 1.0), files)
+    decoded.clear()
+    _fill(DecodeCache(files, "disk", 1.0), files)
+    assert decoded == []
+
+
+def test_a_changed_image_is_decoded_anew(files, decoded):
+    _fill(DecodeCache(files, "disk", 1.0), files)
+    write_png(files[1], np.full((6, 8, 3), 9, np.uint8))
+    assert DecodeCache(files, "disk", 1.0)(files[1]).max() == 9
+
+
+def test_damaged_pixels_are_decoded_anew(files, decoded):
+    cache = DecodeCache(files, "disk", 1.0)
+    _fill(cache, files)
+    decoded.clear()
+    cache._pixels[-1] ^= 1  # the last image's last value
+    _fill(cache, files)
+    assert decoded == [files[-1]]
+
+
+def test_files_unused_for_long_are_removed(files):
+    _fill(DecodeCache(files, "disk", 1.0), files)
+    (old,) = (Path(os.environ["XDG_CACHE_HOME"]) / "dtpnet-derain").iterdir()
+    os.utime(old, (0, 0))
+    DecodeCache(files[:1], "disk", 1.0)
+    assert not old.exists()
+
+
+def test_a_folder_that_cannot_be_written(files, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(files[0]))
+    with pytest.raises(DataError, match=r"no room for a decode cache of .*lower cache_gib or set"):
+        DecodeCache(files, "disk", 1.0)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from basicsr.data import PatchStage, SyntheticRainDataset, build_dataset, training_batches
+from basicsr.data.loader import Draw, Schedule
+from basicsr.utils.errors import DataError, OptionsError
+
+STAGES = [PatchStage(size=8, batch_size=4, iters=5), PatchStage(size=12, batch_size=2, iters=4)]
+
+
+@pytest.fixture
+def source(make_images) -> SyntheticRainDataset:
+    root = make_images((f"{i}.png" for i in range(7)), height=20, width=24)
+    return SyntheticRainDataset(str(root))
+
+
+def _batches(source, **changes):
+    options = {
+        "patches": STAGES,
+        "seed": 3,
+        "start": 0,
+        "use_hflip": True,
+        "use_rot": True,
+        "num_workers": 0,
+    }
+    return list(training_batches(source, **{**options, **changes}))
+
+
+def _assert_same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.names == other.names
+        torch.testing.assert_close(batch.lq, other.lq, rtol=0, atol=0)
+        torch.testing.assert_close(batch.gt, other.gt, rtol=0, atol=0)
+
+
+def test_shapes_follow_the_schedule(source):
+    batches = _batches(source)
+    assert [tuple(batch.lq.shape) for batch in batches] == [(4, 3, 8, 8)] * 5 + [(2, 3, 12, 12)] * 4
+    assert all(batch.lq.dtype == batch.gt.dtype == torch.uint8 for batch in batches)
+    assert [len(batch.names) for batch in batches] == [4] * 5 + [2] * 4
+    assert any((batch.lq != batch.gt).any() for batch in batches)  # it rains
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_nothing(source, num_workers):
+    _assert_same(_batches(source), _batches(source, num_workers=num_workers))
+
+
+@pytest.mark.parametrize("start", [1, 4, 5, 7, 9])
+def test_a_run_goes_on_where_it_stopped(source, start):
+    _assert_same(_batches(source)[start:], _batches(source, start=start))
+
+
+def test_ranks_and_micro_batches_share_a_batch(source):
+    whole = _batches(source)
+    parts = [
+        _batches(source, rank=rank, world_size=2, micro_batches=m) for m, rank in ((1, 0), (1, 1))
+    ]
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert batch.names == first.names + second.names
+        assert torch.equal(batch.lq, torch.cat([first.lq, second.lq]))
+    halves = _batches(source, micro_batches=2)
+    for i, batch in enumerate(whole):
+        assert torch.equal(batch.lq, torch.cat([half.lq for half in halves[2 * i : 2 * i + 2]]))
+
+
+def test_seeds_and_epochs_differ(source):
+    first, other = _batches(source), _batches(source, seed=4)
+    assert not torch.equal(first[0].gt, other[0].gt)
+    patches = [patch for batch in first[:5] for patch in zip(batch.names, batch.gt, strict=True)]
+    for name in source.names:  # 20 samples of 7 images: each is seen at least twice
+        one, two, *_ = (patch for its_name, patch in patches if its_name == name)
+        assert not torch.equal(one, two)
+
+
+def test_the_global_random_stream_is_left_alone(source):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    _batches(source, num_workers=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+stages = st.lists(
+    st.tuples(st.integers(1, 9), st.sampled_from([4, 8, 12]), st.integers(0, 9)).map(
+        lambda row: PatchStage(*row)
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(stages, st.integers(1, 30), st.integers(0, 2**40), st.sampled_from([1, 2, 4]), st.data())
+def test_samples_are_a_function_of_seed_and_position(rows, length, seed, shares, data):
+    whole = list(Schedule(rows, length, seed))
+    samples = [draw for batch in whole for draw in batch]
+    for epoch in range(len(samples) // length):
+        draws = samples[epoch * length : (epoch + 1) * length]
+        assert {draw.epoch for draw in draws} == {epoch}
+        assert {draw.image for draw in draws} == set(range(length))  # no repeats
+
+    start = data.draw(st.integers(0, len(whole)))
+    ranks = [
+        list(Schedule(rows, length, seed, start=start, rank=rank, world_size=shares))
+        for rank in range(shares)
+    ]
+    joined = [[draw for part in parts for draw in part] for parts in zip(*ranks, strict=True)]
+    assert joined == whole[start:]
+
+    micro = list(Schedule(rows, length, seed, start=start, micro_batches=shares))
+    assert [draw for part in micro for draw in part] == [
+        draw for batch in whole[start:] for draw in batch
+    ]
+
+
+def test_epochs_have_different_orders():
+    orders = Counter(
+        tuple(draw.image for draw in batch)
+        for batch in Schedule([PatchStage(8, 20, 10)], length=20, seed=0)
+    )
+    assert len(orders) == 10
+
+
+def test_order_is_the_same_for_ever():
+    (batch,) = Schedule([PatchStage(8, 5, 1)], length=5, seed=1)
+    assert batch == [Draw(0, image, 8) for image in (1, 4, 3, 0, 2)]
+
+
+def test_a_batch_that_cannot_be_shared(source):
+    with pytest.raises(OptionsError) as caught:
+        _batches(source, world_size=3, micro_batches=2)
+    assert str(caught.value) == (
+        "patches: batch_size 4 cannot be shared by 3 ranks x 2 micro-batches; use a multiple of 6"
+    )
+
+
+def test_images_without_ground_truth_cannot_be_trained_on(make_images):
+    root = make_images(["1.png"])
+    source = build_dataset({"type": "ImageFolderDataset", "dataroot_lq": str(root)})
+    with pytest.raises(OptionsError, match="ImageFolderDataset has no clean images to train on"):
+        _batches(source)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_broken_image_is_one_line(make_images, num_workers):
+    root = make_images(["rain/1.png", "norain/1.png"])
+    path = root / "norain/1.png"
+    Path(path).write_bytes(path.read_bytes()[:90])
+    options = {"type": "PairedImageDataset", "dataroot": str(root), "layout": "RainTrainL"}
+    with pytest.raises(DataError) as caught:
+        _batches(build_dataset(options), num_workers=num_workers)
+    assert str(caught.value).startswith(f"{path}: cannot be decoded (")
+    assert "\n" not in str(caught.value)
+
+
+def test_rain_is_drawn_on_the_patch_after_it_was_turned(make_images):
+    """Streaks of steep rain stay upright, whichever way the photograph was turned."""
+    root = make_images(["1.png"], height=64, width=64)
+    source = SyntheticRainDataset(str(root), rain="light")
+    batches = _batches(source, patches=[PatchStage(64, 16, 2)])
+    rain = torch.cat([batch.lq.float() - batch.gt.float() for batch in batches]).mean(1)
+    down, across = (rain.diff(dim=dim).abs().mean() for dim in (1, 2))
+    assert down < 0.8 * across
+    assert np.isfinite(float(down))
