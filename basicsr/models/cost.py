@@ -33,8 +33,8 @@ def network_cost(
         kept[tensor.untyped_storage()._cdata] = tensor  # the reference keeps the key unique
         return tensor
 
-    with FakeTensorMode():
-        twin = copy.deepcopy(network).cpu().train()
+    twin = copy.deepcopy(network).cpu().train()
+    with FakeTensorMode(allow_non_fake_inputs=True):
         counter = FlopCounterMode(display=False)
         with (
             counter,

@@ -29,7 +29,8 @@ def save_weights(
 ) -> None:
     """Write a `.safetensors` file with the network's options and other `facts` as metadata."""
     metadata = {"network_g": json.dumps(network), **{k: json.dumps(v) for k, v in facts.items()}}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
+    # clones, because a parameter that a network shares with itself is refused otherwise
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
     with written_whole(path) as file:
         file.write(save(tensors, {"format": "pt", **metadata}))
 
