@@ -17,6 +17,9 @@ from basicsr.utils.errors import CheckpointError
 from basicsr.utils.files import written_whole
 
 
+METADATA = "dtpnet-derain"
+
+
 class Weights(NamedTuple):
     """A state dict, and the `network_g` options it was saved with (None in foreign files)."""
 
@@ -27,12 +30,16 @@ class Weights(NamedTuple):
 def save_weights(
     path: Path, state_dict: Mapping[str, Tensor], network: Mapping[str, Any], **facts: Any
 ) -> None:
-    """Write a `.safetensors` file with the network's options and other `facts` as metadata."""
-    metadata = {"network_g": json.dumps(network), **{k: json.dumps(v) for k, v in facts.items()}}
+    """Write a `.safetensors` file with the network's options and other `facts` as metadata.
+
+    They are one entry of it: the format keeps several in no fixed order, and equal weights should
+    be equal files.
+    """
+    metadata = {METADATA: json.dumps({"network_g": dict(network), **facts})}
     # clones, because a parameter that a network shares with itself is refused otherwise
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
     with written_whole(path) as file:
-        file.write(save(tensors, {"format": "pt", **metadata}))
+        file.write(save(tensors, metadata))
 
 
 def load_weights(path: str | Path) -> Weights:
@@ -47,8 +54,7 @@ def load_weights(path: str | Path) -> Weights:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged, or no .safetensors file ({error})") from None
-    network = metadata.get("network_g")
-    return Weights(tensors, json.loads(network) if network else None)
+    return Weights(tensors, json.loads(metadata.get(METADATA, "{}")).get("network_g"))
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
