@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from basicsr.data import build_dataset, read_image
+from basicsr.utils.errors import DataError
+
+
+def _synthetic(**options):
+    return build_dataset({"type": "SyntheticRainDataset", **options})
+
+
+def test_samples_are_fixed_by_the_seed(make_images):
+    root = make_images((f"{i}.png" for i in range(3)), height=64, width=64)
+    source, again, other = (_synthetic(dataroot_gt=str(root), seed=seed) for seed in (5, 5, 6))
+    for index in range(3):
+        lq, gt = source.sample(index)
+        np.testing.assert_array_equal(gt, read_image(root / f"{index}.png"))
+        np.testing.assert_array_equal(lq, source.sample(index).lq)
+        np.testing.assert_array_equal(lq, again.sample(index).lq)
+        assert (lq != other.sample(index).lq).any()
+        assert (lq != gt).any()
+    assert source.synthetic
+    assert source.has_gt
+
+
+def test_presets_differ_in_strength(make_images):
+    root = make_images(["1.png"], height=64, width=64)
+    light, heavy = (
+        _synthetic(dataroot_gt=str(root), rain=preset).sample(0) for preset in ("light", "heavy")
+    )
+    assert np.ptp(heavy.lq.astype(int) - heavy.gt) > np.ptp(light.lq.astype(int) - light.gt)
+
+
+def test_files_are_names_or_patterns(make_images):
+    root = make_images(["a/1.png", "a/2.png", "b/1.png", "c.png"])
+    options = {"dataroot_gt": str(root)}
+    assert _synthetic(files=("a/*", "c.png"), **options).names == ["a/1", "a/2", "c"]
+    assert _synthetic(**options).names == ["a/1", "a/2", "b/1", "c"]
+
+
+def test_a_file_that_is_not_there_names_the_nearest(make_images):
+    root = make_images(["chelsea.png"])
+    with pytest.raises(DataError) as caught:
+        _synthetic(dataroot_gt=str(root), files=("chelsae.png",))
+    assert str(caught.value) == (
+        f"{root}: no image is called 'chelsae.png' (did you mean 'chelsea.png'?)"
+    )
+
+
+def test_split(make_images):
+    root = make_images(f"{i}.png" for i in range(1, 12))
+    train, val = (_synthetic(dataroot_gt=str(root), split=split) for split in ("train", "val"))
+    assert val.names == ["1", "11"]
+    assert not set(train.names) & set(val.names)
+
+
+def test_photographs_of_scikit_image():
+    source = _synthetic(dataroot_gt="skimage", files=("astronaut.png", "coffee.png"))
+    assert source.names == ["astronaut", "coffee"]
+    assert source.sample(0).lq.shape == (512, 512, 3)

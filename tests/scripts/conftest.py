@@ -1,0 +1,34 @@
+"""Running the tools of scripts/ inside the test process."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def run_script(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+    """A function (script, *arguments) -> (exit code, what it printed, what it complained)."""
+
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        assert specification is not None
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        monkeypatch.setitem(sys.modules, name, module)  # worker processes look functions up there
+        specification.loader.exec_module(module)
+        code = 0
+        try:
+            module.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from basicsr.data import write_png
+
+
+def _scene(seed: int) -> np.ndarray:
+    """A picture with coarse shapes of its own."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC)
+
+
+def _rainy(scene: np.ndarray, seed: int = 0) -> np.ndarray:
+    streaks = np.random.default_rng(seed).random(scene.shape[:2]) < 0.02
+    return np.where(streaks[..., None], 255, scene).astype(np.uint8)
+
+
+@pytest.fixture
+def rain13k(tmp_path: Path) -> Path:
+    """Four good pairs in the layout Rain13K."""
+    for i in range(1, 5):
+        write_png(tmp_path / "input" / f"{i}.png", _rainy(_scene(i), i))
+        write_png(tmp_path / "target" / f"{i}.png", _scene(i))
+    return tmp_path
+
+
+def _check(run_script, root: Path, *more: object) -> tuple[int, str]:
+    code, out, _ = run_script(
+        "check_dataset", "--dataroot", root, "--layout", "Rain13K", "--workers", 1, *more
+    )
+    return code, out
+
+
+def test_a_good_set(run_script, rain13k):
+    code, out = _check(run_script, rain13k)
+    assert code == 0
+    assert out.splitlines() == [
+        "pairs           4, 4 of them readable",
+        "sizes           160x120: 4",
+        "shortest side   120",
+        "clean images    4, 0 show a scene seen before",
+        "faults          none",
+    ]
+
+
+def test_all_faults_in_one_report(run_script, rain13k):
+    rainy, clean = rain13k / "input", rain13k / "target"
+    write_png(rainy / "5.png", _scene(5))
+    write_png(clean / "6.png", _scene(6))
+    (rainy / "1.png").write_bytes((rainy / "1.png").read_bytes()[:3000])
+    write_png(clean / "2.png", _scene(2)[:100])
+    write_png(rainy / "3.png", _scene(3))
+    write_png(rainy / "7.png", _rainy(_scene(4), 4))
+    write_png(clean / "7.png", _scene(4))
+    code, out = _check(run_script, rain13k)
+    assert code == 1
+    report, faults = out.split("faults          6\n")
+    told = sorted(line.strip() for line in faults.splitlines())
+    assert told[0].startswith(f"{rainy}/1.png: cannot be decoded (")
+    assert told[1:] == [
+        f"{rainy}/2.png is 160x120 but {clean}/2.png is 160x100; a pair must have one size",
+        f"{rainy}/3.png: has no rain, it equals its clean image",
+        f"{rainy}/5.png: no clean image for it",
+        f"{rainy}/7.png: same pixels as {rainy}/4.png",
+        f"{clean}/6.png: no rainy image for it",
+    ]
+    assert "pairs           5, 3 of them readable" in report
+    assert "clean images    3, 1 show a scene seen before" in report
+
+
+def test_scenes_of_another_set_are_found_in_spite_of_changes(run_script, rain13k, tmp_path):
+    other = tmp_path / "other"
+    write_png(other / "new.png", _scene(9))
+    write_png(other / "smaller.png", cv2.resize(_scene(2), (80, 60)))
+    write_png(other / "cropped.png", _scene(3)[:-1, :-1])
+    write_png(other / "rainy.png", _rainy(_scene(4), 7))
+    code, out = _check(run_script, rain13k, "--against", other)
+    assert code == 1
+    assert f"compared with   4 images of {other}" in out
+    assert out.splitlines()[-3:] == [
+        f"  {rain13k}/target/{i}.png: shows the scene of {other}/{name}.png"
+        for i, name in ((2, "smaller"), (3, "cropped"), (4, "rainy"))
+    ]
+
+
+def test_against_a_layout(run_script, rain13k, tmp_path):
+    other = tmp_path / "other"
+    write_png(other / "rain" / "norain-1.png", _rainy(_scene(1), 5))
+    write_png(other / "norain" / "norain-1.png", _scene(1))
+    code, out = _check(run_script, rain13k, "--against", other, "--against-layout", "RainTrainL")
+    assert code == 1
+    assert "target/1.png: shows the scene of" in out
+
+
+def test_what_to_check_must_be_said(run_script, rain13k):
+    code, _, err = run_script("check_dataset", "--dataroot", rain13k)
+    assert code == 2
+    assert err == "error: give --dataroot and --layout, or --lq and --gt\n"
+
+
+def test_a_missing_folder(run_script, tmp_path):
+    code, _, err = run_script("check_dataset", "--lq", tmp_path / "a", "--gt", tmp_path / "b")
+    assert code == 2
+    assert err == (
+        f"error: {tmp_path}/a: no such folder; check the path, or put the data set there\n"
+    )
+
+
+@pytest.mark.shared_data
+def test_rain_train_l_shares_no_scene_with_rain100l(run_script, shared_data):
+    code, out, _ = run_script(
+        "check_dataset",
+        *("--dataroot", shared_data / "RainTrainL", "--layout", "RainTrainL"),
+        *("--against", shared_data / "Rain100L", "--against-layout", "Rain100L"),
+    )
+    assert code == 0
+    assert "clean images    200, 0 show a scene seen before" in out
+    assert "compared with   100 images" in out
