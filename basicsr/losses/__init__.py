@@ -2,6 +2,7 @@
 
 from .edge_loss import EdgeLoss
 from .fft_loss import FFTLoss
+from .perceptual_loss import PerceptualLoss
 from .pixel_losses import CharbonnierLoss, L1Loss, MSELoss
 from .ssim_loss import SSIMLoss
 from .terms import LossTerms, build_losses
@@ -13,6 +14,7 @@ __all__ = [
     "L1Loss",
     "LossTerms",
     "MSELoss",
+    "PerceptualLoss",
     "SSIMLoss",
     "build_losses",
 ]
