@@ -15,7 +15,7 @@ from .layouts import LAYOUTS, Folders, Pairing, Side, SideBySide, match_folders
 
 
 class RestoredPair(NamedTuple):
-    """The files of a restored and a clean image; the clean one may share its file with the rainy."""
+    """The files of a restored and a clean image; that one may share its file with the rainy."""
 
     name: str
     restored: Path

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Literal
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +28,9 @@ class PerceptualLoss(RestorationLoss):
             network connection; None lets torchvision fetch it.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         network: Literal["vgg16", "vgg19"] = "vgg16",
@@ -38,6 +39,8 @@ class PerceptualLoss(RestorationLoss):
     ) -> None:
         super().__init__()
         known = _activations(network)
+        if not layers:
+            raise OptionsError(f"PerceptualLoss: name at least one layer of {network}")
         for layer in layers:
             if layer not in known:
                 raise OptionsError(
@@ -90,22 +93,24 @@ def _features(network: str, weights: str | None) -> nn.Sequential:
     import torchvision  # here, so that importing the library does not load it
 
     if weights is not None:
-        return _from_file(torchvision.models.get_model(network).features, network, weights)
+        with torch.device("meta"):  # nothing is drawn for the classifier, which is not used
+            features = torchvision.models.get_model(network).features
+        return _with_weights(features, network, weights)
     try:
         return torchvision.models.get_model(network, weights="IMAGENET1K_V1").features
-    except (URLError, ssl.SSLError, ConnectionError, TimeoutError) as error:
+    except OSError as error:  # among them what urllib raises
         raise OptionsError(
             f"PerceptualLoss: the weights of {network} could not be fetched ({error}); "
             "give a file with them as `weights`"
         ) from None
 
 
-def _from_file(features: nn.Sequential, network: str, file: str) -> nn.Sequential:
+def _with_weights(features: nn.Sequential, network: str, file: str) -> nn.Sequential:
     state = load_weights(file).state_dict
     prefix = "features."
     state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:
-        features.load_state_dict(state)
+        features.load_state_dict(state, assign=True)
     except RuntimeError:
         raise CheckpointError(f"{file}: not the weights of torchvision's {network}") from None
     return features

@@ -1,0 +1,125 @@
+"""scripts/compare_page.py: the sheet's pixels and the page's contents."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from basicsr.data import read_image, write_png
+from basicsr.metrics import measure
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def compare_page():
+    spec = importlib.util.spec_from_file_location("compare_page", ROOT / "scripts/compare_page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folders(tmp_path) -> dict[str, Path]:
+    """Two images: gray levels with a white streak that restoring makes weaker."""
+    for number, size in ((1, (48, 64)), (2, (64, 48))):
+        clean = np.tile(np.linspace(40, 160, size[1]).astype(np.uint8)[:, None], (size[0], 1, 3))
+        rainy, restored = clean.copy(), clean.copy()
+        rainy[:, 10:13] = 200
+        restored[:, 10:13] += 8
+        for name, image in (("rainy", rainy), ("restored", restored), ("clean", clean)):
+            write_png(tmp_path / name / f"street & <{number}>.png", image)
+    return {name: tmp_path / name for name in ("rainy", "restored", "clean", "out")}
+
+
+def arguments(folders: dict[str, Path], *names: str) -> list[str]:
+    return [part for name in names for part in (f"--{name}", str(folders[name]))]
+
+
+def test_sheet_and_page(compare_page, folders, capsys) -> None:
+    compare_page.main(
+        [*arguments(folders, "rainy", "restored", "clean", "out"), "--title", "A & B"]
+    )
+    assert "2 images" in capsys.readouterr().out
+    sheet = read_image(folders["out"] / "sheet.png")
+    assert sheet.shape[1] == 14 + 4 * (420 + 14)
+    page = (folders["out"] / "index.html").read_text()
+    assert "<title>A &amp; B</title>" in page
+    assert "street &amp; &lt;1&gt;" in page
+    assert "<2>" not in page
+    scores = [
+        measure(
+            *(read_image(folders[k] / f"street & <{number}>.png") for k in (version, "clean")),
+            "matlab_y",
+        )
+        for number in (1, 2)
+        for version in ("rainy", "restored")
+    ]
+    for psnr, ssim in scores:
+        assert f"<td>{psnr:.2f} dB</td><td>{ssim:.4f}</td>" in page
+    mean = (scores[1].psnr + scores[3].psnr) / 2
+    assert f"{mean:.2f} dB restored" in page
+    assert "<b>matlab_y</b>" in page
+
+
+def test_page_needs_nothing_else(compare_page, folders) -> None:
+    compare_page.main(arguments(folders, "rainy", "restored", "clean", "out"))
+    page = (folders["out"] / "index.html").read_text()
+    assert "http:" not in page
+    assert "https:" not in page
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert len(sources) == 2 * 4
+    head = "data:image/jpeg;base64,"
+    assert all(source.startswith(head) for source in sources)
+    first = Image.open(io.BytesIO(base64.b64decode(sources[0].removeprefix(head))))
+    rainy = read_image(folders["rainy"] / "street & <1>.png")
+    assert np.abs(np.asarray(first).astype(int) - rainy).mean() < 3
+    assert page.count('<input type="range"') == 2
+
+
+def test_without_clean_images(compare_page, folders) -> None:
+    compare_page.main(
+        [*arguments(folders, "rainy", "restored", "out"), "--max-images", "1"],
+    )
+    assert read_image(folders["out"] / "sheet.png").shape[1] == 14 + 3 * (420 + 14)
+    page = (folders["out"] / "index.html").read_text()
+    assert "nothing is measured" in page
+    assert "<table>" not in page
+    assert len(re.findall(r'src="', page)) == 3
+
+
+def test_change_map(compare_page) -> None:
+    before = np.full((1, 3, 3), 100, np.uint8)
+    after = before.copy()
+    after[0, 1, 2] = 90
+    after[0, 2] = 255
+    colours = compare_page.change_map(before, after).astype(int)
+    brightness = colours.sum(axis=2)[0]
+    assert brightness[0] < 10
+    assert brightness[0] < brightness[1] < brightness[2]
+    np.testing.assert_array_equal(colours, compare_page.change_map(after, before))
+
+
+def test_errors_are_one_line(folders) -> None:
+    write_png(folders["restored"] / "street & <1>.png", np.zeros((20, 30, 3), np.uint8))
+    command = [sys.executable, "scripts/compare_page.py"]
+    done = subprocess.run(
+        command + arguments(folders, "rainy", "restored", "clean", "out"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: street & <1>: the images to compare differ in size "
+        "(rainy 64x48, restored 30x20, clean 64x48)\n"
+    )
