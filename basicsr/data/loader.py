@@ -189,6 +189,3 @@ def _start_worker(worker: int) -> None:
     """Leave stop signals to the main process; it finishes its step and then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    import cv2
-
-    cv2.setNumThreads(0)

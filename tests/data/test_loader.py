@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basicsr.data import PatchStage, SyntheticRainDataset, build_dataset, training_batches
@@ -98,6 +98,7 @@ stages = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(stages, st.integers(1, 30), st.integers(0, 2**40), st.sampled_from([1, 2, 4]), st.data())
 def test_samples_are_a_function_of_seed_and_position(rows, length, seed, shares, data):
     whole = list(Schedule(rows, length, seed))

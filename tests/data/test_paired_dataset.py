@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basicsr.data import build_dataset, read_image
@@ -62,6 +62,7 @@ def test_split_keeps_all_rain_over_a_clean_image_together(make_images):
     assert source.names == ["1_1", "1_2", "1_3", "11_1", "11_2", "11_3"]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 60), min_size=2), st.randoms())
 def test_split_depends_on_names_only(numbers: list[int], random):
     names = [f"norain-{number}" for number in numbers]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basicsr.data import ImagePair
@@ -15,6 +15,7 @@ def _places(height: int, width: int) -> ImagePair:
     return ImagePair(image, image.copy())
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

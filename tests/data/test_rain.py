@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basicsr.data.rain import PRESETS, Rain, Streaks, draw_streaks, render_rain
@@ -22,6 +22,7 @@ def _rain(size: int = 200, seed: int = 0, **changes: float) -> np.ndarray:
     return draw_streaks(size, size, STREAKS._replace(**changes), np.random.default_rng(seed))
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.integers(1, 40),
     st.integers(1, 40),
