@@ -19,13 +19,13 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from .prenet_arch import PReNet
 from .released import Released, strict_load
+from .sizes import require_multiple
 from .transformer_blocks import (
     Blocks,
     Downsample,
     FeedForwardType,
     TransformerBlock,
     Upsample,
-    require_multiple,
 )
 from .vgg_features import WIDTHS, VGG16Features
 

@@ -15,13 +15,13 @@ from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from .released import Released, strict_load
+from .sizes import require_multiple
 from .transformer_blocks import (
     Blocks,
     Downsample,
     NormType,
     TransformerBlock,
     Upsample,
-    require_multiple,
 )
 
 

@@ -187,10 +187,3 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
-
-
-def require_multiple(image: Tensor, multiple: int) -> None:
-    """Raise ValueError unless the sides of `image` are multiples of `multiple`."""
-    height, width = image.shape[-2:]
-    if height % multiple or width % multiple:
-        raise ValueError(f"height and width must be multiples of {multiple}, not {height}x{width}")
