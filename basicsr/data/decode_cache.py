@@ -114,10 +114,7 @@ def _map_file(path: Path, size: int) -> mmap.mmap:
             if time.time() - other.stat().st_mtime > _UNUSED_DAYS * 86400:
                 other.unlink(missing_ok=True)
         with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-            file.truncate(size)
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                # reserves the room: writing to a map on a full disk would kill the process
-                os.posix_fallocate(file.fileno(), 0, size)
+            _reserve(file.fileno(), path, size)
             os.utime(path)
             return mmap.mmap(file.fileno(), size)
     except OSError as error:
@@ -125,3 +122,14 @@ def _map_file(path: Path, size: int) -> mmap.mmap:
             f"{path}: no room for a decode cache of {size / 2**30:.2f} GiB ({error.strerror}); "
             "lower cache_gib or set cache: none"
         ) from error
+
+
+def _reserve(file: int, path: Path, size: int) -> None:
+    """Take the room now: writing to a map on a full disk would kill the process."""
+    os.ftruncate(file, size)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
