@@ -6,8 +6,6 @@ import base64
 import importlib.util
 import io
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,17 +107,11 @@ def test_change_map(compare_page) -> None:
     np.testing.assert_array_equal(colours, compare_page.change_map(after, before))
 
 
-def test_errors_are_one_line(folders) -> None:
+def test_errors_are_one_line(compare_page, folders, capsys) -> None:
     write_png(folders["restored"] / "street & <1>.png", np.zeros((20, 30, 3), np.uint8))
-    command = [sys.executable, "scripts/compare_page.py"]
-    done = subprocess.run(
-        command + arguments(folders, "rainy", "restored", "clean", "out"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert done.stderr == (
+    with pytest.raises(SystemExit, match="2"):
+        compare_page.main(arguments(folders, "rainy", "restored", "clean", "out"))
+    assert capsys.readouterr().err == (
         "error: street & <1>: the images to compare differ in size "
         "(rainy 64x48, restored 30x20, clean 64x48)\n"
     )

@@ -1,10 +1,9 @@
-"""scripts/measure.py as users call it."""
+"""scripts/measure.py: its table, its file and its errors."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,12 @@ from basicsr.utils.errors import DataError
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/measure.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("measure", ROOT / "scripts/measure.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *arguments: module.main([str(argument) for argument in arguments])
 
 
 def random_image(seed: int, height: int = 40, width: int = 48) -> np.ndarray:
@@ -39,16 +41,16 @@ def folders(tmp_path) -> tuple[Path, Path]:
     return restored, clean
 
 
-def test_scores_of_a_layout(folders, tmp_path) -> None:
+def test_scores_of_a_layout(main, folders, tmp_path, capsys) -> None:
     restored, clean = folders
     file = tmp_path / "scores.json"
-    done = run(
+    main(
         *("--restored", restored, "--clean", clean, "--layout", "Rain100L", "--json", file),
         *("--protocol", "matlab_y", "dtpnet", "--workers", 2),
     )
-    assert done.returncode == 0, done.stderr
-    assert "| 3 | matlab_y | inf |" in done.stdout
-    assert "test.py measures the unrounded output" in done.stdout
+    printed = capsys.readouterr().out
+    assert "| 3 | matlab_y | inf |" in printed
+    assert "test.py measures the unrounded output" in printed
     document = json.loads(file.read_text())
     assert [(r["protocol"], r["images"]) for r in document["results"]] == [
         ("matlab_y", 3),
@@ -65,12 +67,12 @@ def test_scores_of_a_layout(folders, tmp_path) -> None:
     assert document["results"][1]["ssim"] == pytest.approx(mean)
 
 
-def test_errors_are_one_line(folders, tmp_path) -> None:
+def test_errors_are_one_line(main, folders, capsys) -> None:
     restored, clean = folders
     write_png(restored / "rain-002.png", random_image(2, 40, 40))
-    done = run("--restored", restored, "--clean", clean, "--layout", "Rain100L")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1] == (
+    with pytest.raises(SystemExit, match="2"):
+        main("--restored", restored, "--clean", clean, "--layout", "Rain100L")
+    assert capsys.readouterr().err.splitlines()[-1] == (
         f"error: {restored}/rain-002.png against {clean}/norain-002.png: restored image is 40 x 40 "
         "(RGB), target is 48 x 40 (RGB): only images of one size can be compared"
     )
