@@ -55,9 +55,8 @@ def test(options: TestOptions, option_file: str) -> None:
         )
         if not source.has_gt:
             logger.info(
-                "%s: %d images restored; without clean images there is nothing to measure",
-                name,
-                len(source),
+                "%s: %d images restored; there are no clean ones to measure against",
+                *(name, len(source)),
             )
     rows = summary(measured, options.val.protocols)
     facts = {

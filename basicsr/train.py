@@ -99,7 +99,7 @@ def train(options: TrainOptions, auto_resume: bool = False) -> None:
             scores = validate(options.val, model, val_source, folder, log, iteration)
             if scores.psnr > best.get("psnr", -math.inf):
                 best = {**scores._asdict(), "iteration": iteration}
-                folder.save_best(model, iteration, options.network_g.arguments(), **best)
+                folder.save_best(model, options.network_g.arguments(), **best)
         if due(options.logger.save_checkpoint_freq):
             report.require_finite(iteration)
             folder.save(

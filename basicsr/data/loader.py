@@ -186,6 +186,5 @@ def _raising(loader: DataLoader) -> Iterator[TrainingBatch]:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave stop signals to the main process; it finishes its step and then ends its workers."""
+    """Leave Ctrl-C to the main process. SIGTERM stays: that is how the main process ends a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

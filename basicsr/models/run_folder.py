@@ -51,12 +51,11 @@ class RunFolder:
             self._weights(f"net_g_{int(old.stem)}").unlink(missing_ok=True)
             old.unlink()
 
-    def save_best(
-        self, model: RestorationModel, iteration: int, network: Mapping[str, Any], **facts: Any
-    ) -> None:
-        """Keep the present weights as the best ones."""
-        weights = model.restoring_network.state_dict()
-        save_weights(self._weights("net_g_best"), weights, network, iteration=iteration, **facts)
+    def save_best(self, model: RestorationModel, network: Mapping[str, Any], **facts: Any) -> None:
+        """Keep the present weights as the best ones, with `facts` that say how good they are."""
+        save_weights(
+            self._weights("net_g_best"), model.restoring_network.state_dict(), network, **facts
+        )
 
     def _weights(self, name: str) -> Path:
         folder = self.path / "models"

@@ -1,0 +1,136 @@
+import pytest
+import torch
+from torch import nn
+
+from basicsr.data import TrainingBatch
+from basicsr.losses import build_losses
+from basicsr.models.restoration_model import RestorationModel
+from basicsr.utils.errors import CheckpointError
+
+
+class TwoStages(nn.Module):
+    size_multiple = 1
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 3, padding=1)
+        self.second = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x, all_stages=False):
+        stages = [self.first(x)]
+        stages.append(self.second(stages[0]) + x)
+        return stages if all_stages else stages[-1]
+
+
+LOSSES = [{"type": "L1Loss"}, {"type": "MSELoss", "weight": 0.5, "stage": 0}]
+
+
+def build(device, losses=LOSSES, lr=1e-2, **settings):
+    torch.manual_seed(0)
+    network = TwoStages().to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    return RestorationModel(
+        network, build_losses(losses), optimizer, lambda i, base: base / (i + 1), device, **settings
+    )
+
+
+def batch(seed, size=2):
+    images = torch.randint(
+        0,
+        256,
+        (2, size, 3, 12, 12),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return TrainingBatch(images[0], images[1], ["x"] * size)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten().cpu() for p in model.network.parameters()])
+
+
+def test_a_step_follows_the_weighted_losses_of_its_stages(device):
+    model = build(device)
+    twin = build(device)
+    data = batch(1)
+    shown = model.step(0, [data])
+    x, y = (images.to(device).float() / 255 for images in data[:2])
+    coarse, restored = twin.network(x, all_stages=True)
+    l1, mse = (restored - y).abs().mean(), ((coarse - y) ** 2).mean()
+    assert shown["L1Loss"].item() == pytest.approx(l1.item(), rel=1e-5)
+    assert shown["loss"].item() == pytest.approx((l1 + 0.5 * mse).item(), rel=1e-5)
+    (l1 + 0.5 * mse).backward()
+    twin.optimizer.step()
+    assert torch.allclose(weights(model), weights(twin), atol=1e-6)
+
+
+def test_the_schedule_sets_the_rate(device):
+    model = build(device)
+    for iteration in range(3):
+        model.step(iteration, [batch(iteration)])
+    assert model.learning_rate == pytest.approx(1e-2 / 3)
+
+
+def test_accumulated_micro_batches_are_one_batch(device):
+    whole, parts = build(device), build(device)
+    data = batch(3, size=4)
+    halves = [TrainingBatch(data.lq[i : i + 2], data.gt[i : i + 2], ["x"] * 2) for i in (0, 2)]
+    one, two = whole.step(0, [data]), parts.step(0, halves)
+    assert two["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-5)
+    assert torch.allclose(weights(whole), weights(parts), atol=1e-5)
+
+
+def test_gradients_are_clipped(device):
+    model = build(device, losses=[{"type": "L1Loss", "weight": 1000.0}], clip_grad_norm=0.01)
+    shown = model.step(0, [batch(4)])
+    assert shown["grad_norm"] > 1
+    norm = torch.cat([p.grad.flatten() for p in model.network.parameters() if p.grad is not None])
+    assert norm.norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_average_follows_the_weights(device):
+    model = build(device, ema_decay=0.5)
+    assert model.restoring_network is not model.network
+    model.step(0, [batch(5)])
+    after_one = weights(model)
+    model.step(1, [batch(6)])
+    averaged = torch.cat([p.flatten().cpu() for p in model.restoring_network.parameters()])
+    assert torch.allclose(averaged, 0.5 * after_one + 0.5 * weights(model), atol=1e-6)
+    assert build(device).average is None
+
+
+def test_bf16_steps_stay_close_to_float32(device):
+    exact, rough = build(device), build(device, precision="bf16")
+    assert rough.step(0, [batch(7)])["loss"].item() == pytest.approx(
+        exact.step(0, [batch(7)])["loss"].item(), rel=0.02
+    )
+
+
+def test_a_restored_model_goes_on_bit_for_bit():
+    cpu = torch.device("cpu")
+    straight = build(cpu, ema_decay=0.9)
+    for iteration in range(6):
+        straight.step(iteration, [batch(iteration)])
+    interrupted = build(cpu, ema_decay=0.9)
+    for iteration in range(3):
+        interrupted.step(iteration, [batch(iteration)])
+    resumed = build(cpu, ema_decay=0.9)
+    resumed.load_state_dict(interrupted.state_dict())
+    for iteration in range(3, 6):
+        resumed.step(iteration, [batch(iteration)])
+    assert torch.equal(weights(resumed), weights(straight))
+    for ours, theirs in zip(
+        resumed.restoring_network.parameters(),
+        straight.restoring_network.parameters(),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_state_of_something_else_is_refused(device):
+    with pytest.raises(CheckpointError, match="ema_decay"):
+        build(device).load_state_dict(build(device, ema_decay=0.9).state_dict())
+    state = build(device).state_dict()
+    del state["network"]["first.weight"]
+    with pytest.raises(CheckpointError, match="another network or optimizer"):
+        build(device).load_state_dict(state)

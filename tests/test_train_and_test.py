@@ -1,0 +1,256 @@
+"""train.py and test.py as their users run them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORK = {
+    "type": "DTPNet",
+    "dim": 8,
+    "num_blocks": [1, 1, 1, 1],
+    "num_refinement_blocks": 1,
+    "heads": [1, 1, 2, 2],
+    "recurrent_iter": 2,
+    "recurrent_channels": 8,
+}
+ITERATIONS = 12
+
+
+def run(script, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, ROOT / "basicsr" / script, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with photographs and the two option files."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "clean").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        smooth = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(smooth).resize((45, 37)).save(folder / "clean" / f"{i}.png")
+    photographs = {"type": "SyntheticRainDataset", "dataroot_gt": "clean", "rain": "light"}
+    train = {
+        "name": "tiny",
+        "model_type": "RestorationModel",
+        "manual_seed": 7,
+        "network_g": NETWORK,
+        "datasets": {
+            "train": {
+                "name": "photographs",
+                **photographs,
+                "patches": [
+                    {"size": 16, "batch_size": 2, "iters": 7},
+                    {"size": 24, "batch_size": 2, "iters": 5},
+                ],
+                "num_worker_per_gpu": 1,
+            },
+            "val": {"name": "photographs-val", **photographs, "seed": 1},
+        },
+        "train": {
+            "total_iter": ITERATIONS,
+            "optim_g": {"type": "AdamW", "lr": 1e-3},
+            "scheduler": {"type": "MultiStepLR", "milestones": [8], "gamma": 0.5},
+            "ema_decay": 0.9,
+            "losses": [{"type": "SSIMLoss"}, {"type": "MSELoss", "weight": 0.5, "stage": 0}],
+        },
+        "val": {"val_freq": 6, "protocols": ["matlab_y", "dtpnet"]},
+        "logger": {"print_freq": 3, "save_checkpoint_freq": 4, "keep_checkpoints": 2},
+    }
+    test = {
+        "name": "tiny-test",
+        "network_g": NETWORK,
+        "path": {"pretrain_network_g": "experiments/tiny/models/net_g_latest.safetensors"},
+        "datasets": {
+            "test_1": {"name": "photographs", **photographs, "seed": 2},
+            "test_2": {"name": "real", "type": "ImageFolderDataset", "dataroot_lq": "clean"},
+        },
+        "val": {"protocols": ["matlab_y", "dtpnet"], "quantize": "truncate"},
+    }
+    (folder / "train.yml").write_text(yaml.safe_dump(train))
+    (folder / "test.yml").write_text(yaml.safe_dump(test))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(workplace):
+    done = run("train.py", "-opt", "train.yml", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    return workplace / "experiments" / "tiny"
+
+
+def test_a_run_leaves_what_it_should(trained):
+    assert {f.name for f in (trained / "models").iterdir()} == {
+        "net_g_8.safetensors",
+        "net_g_12.safetensors",
+        "net_g_latest.safetensors",
+        "net_g_best.safetensors",
+    }
+    assert [f.name for f in sorted((trained / "training_states").iterdir())] == [
+        "00000008.state",
+        "00000012.state",
+    ]
+    assert list((trained / "tb_logger").iterdir())
+    assert len(list((trained / "visualization" / "restored").iterdir())) == 5
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["iteration"]: line for line in lines if "train/loss" in line}
+    assert sorted(losses) == [3, 6, 9, 12]
+    for line in losses.values():
+        total = line["train/SSIMLoss"] + line["train/MSELoss_stage0"]
+        assert line["train/loss"] == pytest.approx(total, abs=1e-5)
+    assert losses[6]["train/learning_rate"] == pytest.approx(1e-3)
+    assert losses[12]["train/learning_rate"] == pytest.approx(5e-4)
+    validated = [line["iteration"] for line in lines if "val/matlab_y_psnr" in line]
+    assert validated == [6, 12]
+    effective = yaml.safe_load((trained / "options.yml").read_text())
+    assert effective["train"]["optim_g"]["weight_decay"] == 0.01  # AdamW's default, written out
+
+
+def test_a_killed_run_goes_on_bit_for_bit(trained, workplace):
+    """SIGKILL in the middle; the resumed run ends with the weights and log of the straight one."""
+    arguments = ["-opt", "train.yml", "--force_yml", "name=killed"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "basicsr/train.py", *arguments],
+        cwd=workplace,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    states = workplace / "experiments" / "killed" / "training_states"
+    deadline = time.monotonic() + 120
+    while not list(states.glob("*.state")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(states.glob("*.state")), "no state was saved in time"
+    assert not (states / "00000012.state").exists(), "the run ended before it was killed"
+    done = run("train.py", *arguments, "logger:print_freq=3", "--auto_resume", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "resumed" in done.stdout or "iterations 5 to 12" in done.stdout
+    killed = workplace / "experiments" / "killed"
+    for name in ("net_g_latest", "net_g_best"):
+        straight = (trained / "models" / f"{name}.safetensors").read_bytes()
+        assert (killed / "models" / f"{name}.safetensors").read_bytes() == straight
+    timeless = [
+        [
+            {k: v for k, v in json.loads(line).items() if not k.startswith("time/")}
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ]
+        for folder in (trained, killed)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_second_run_keeps_the_first(trained, workplace):
+    arguments = ["-opt", "train.yml", "--force_yml", "name=twice", "logger:use_tb_logger=false"]
+    for _ in range(2):
+        assert run("train.py", *arguments, cwd=workplace).returncode == 0
+    folders = sorted(f.name for f in (workplace / "experiments").glob("twice*"))
+    assert folders[0] == "twice"
+    assert folders[1].startswith("twice_archived_")
+
+
+def test_scores_pictures_and_where_they_come_from(trained, workplace):
+    done = run("test.py", "-opt", "test.yml", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "real: 5 images restored; there are no clean ones to measure against" in done.stdout
+    results = workplace / "results" / "tiny-test"
+    scores = json.loads((results / "scores.json").read_text())
+    assert [(r["dataset"], r["protocol"], r["images"]) for r in scores["results"]] == [
+        ("photographs", "matlab_y", 5),
+        ("photographs", "dtpnet", 5),
+    ]
+    with (results / "scores.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["protocol"] == "matlab_y"]
+    assert [row["image"] for row in rows] == ["0", "1", "2", "3", "4"]
+    mean = sum(float(row["psnr"]) for row in rows) / 5
+    assert scores["results"][0]["psnr"] == pytest.approx(mean, abs=1e-7)
+    facts = scores["provenance"]
+    assert facts["options"]["val"]["quantize"] == "truncate"
+    assert len(facts["weights_sha256"]) == 64
+    assert {"library", "git_revision", "device", "date", "option_file"} <= set(facts)
+    assert f"{mean:.2f}" in (results / "scores.md").read_text()
+    assert r"\toprule" in (results / "scores.tex").read_text()
+    assert len(list((results / "real" / "restored").iterdir())) == 5
+    assert not (results / "real" / "clean").exists()
+
+    measured = subprocess.run(
+        [
+            *(sys.executable, ROOT / "scripts" / "measure.py"),
+            *("--restored", results / "photographs" / "restored"),
+            *("--clean", results / "photographs" / "clean"),
+            *("--protocol", "matlab_y", "--json", "measured.json", "--workers", "1"),
+        ],
+        cwd=workplace,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert measured.returncode == 0, measured.stderr
+    again = json.loads((workplace / "measured.json").read_text())
+    assert f"{mean:.9f}"[:9] in json.dumps(again)
+
+
+def test_check_tells_the_cost_and_starts_nothing(workplace):
+    done = run("train.py", "-opt", "train.yml", "--check", "--force_yml", "name=checked",
+               cwd=workplace)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the options are valid; 5 training images" in done.stdout
+    assert "parameters" in done.stdout
+    assert not (workplace / "experiments" / "checked").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "force", "message"),
+    [
+        ("train", "datasets:train:dataroot_gt=nowhere", "nowhere"),
+        ("train", "network_g:dim=9", "heads"),
+        ("train", "path:pretrain_network_g=none.pth", "none.pth: there is no such file"),
+        ("train", "path:resume_state=train.yml", "train.yml: damaged, or no PyTorch file"),
+        ("train", "train:losses:1:stage=5", "there is no stage 5"),
+        ("train", "train:optim_g:type=Muon", "train.optim_g: Muon"),
+        ("test", "path:pretrain_network_g=test.yml", "test.yml: damaged, or no PyTorch file"),
+        ("test", "network_g:dim=16", "net_g_latest.safetensors"),
+        ("test", "network_g={type: PReNet}", "weights of DTPNet, but network_g.type is PReNet"),
+        ("test", "datasets:test_1:dataroot_gt=train.yml", "train.yml"),
+    ],
+)
+def test_faults_are_one_line(trained, workplace, script, force, message):
+    done = run(f"{script}.py", "-opt", f"{script}.yml", "--force_yml", "name=fault", force,
+               cwd=workplace)  # fmt: skip
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not (workplace / "experiments" / "fault").exists() or script == "train"
+
+
+def test_a_truncated_image_is_named(workplace, trained):
+    broken = workplace / "broken"
+    broken.mkdir()
+    whole = (workplace / "clean" / "0.png").read_bytes()
+    (broken / "0.png").write_bytes(whole[: len(whole) // 2])
+    done = run("test.py", "-opt", "test.yml", "--force_yml", "datasets:test_1:dataroot_gt=broken",
+               cwd=workplace)  # fmt: skip
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "0.png" in done.stderr
