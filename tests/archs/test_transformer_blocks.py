@@ -96,8 +96,10 @@ def test_resampling_shapes(x):
 def test_memory_format_does_not_change_the_result(x, norm):
     block = TransformerBlock(8, 2, 2.66, bias=True, norm=norm)
     expected = block(x)
-    faster = block.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(faster(x.contiguous(memory_format=torch.channels_last)), expected)
+    block.to(memory_format=torch.channels_last)
+    result = block(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(result, expected)
+    assert result.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_autocast_keeps_norms_and_attention_precise(x):
