@@ -35,6 +35,7 @@ from pydantic_core import CoreSchema, ErrorDetails
 
 # These packages register what option files can name.
 from basicsr import archs, data, losses, models  # noqa: F401
+from basicsr.foreign_options import MODEL_TYPES, is_foreign, translated
 from basicsr.metrics import PROTOCOLS
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import (
@@ -58,7 +59,7 @@ Fields = dict[
 class Strict(BaseModel):
     """A mapping whose keys are all known and whose values are of the announced types."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Component(Strict):
@@ -68,7 +69,7 @@ class Component(Strict):
 
     def arguments(self) -> dict[str, Any]:
         """`type` and its constructor's arguments, without the keys of the place of use."""
-        place = next(base for base in type(self).__mro__ if base.__module__ == __name__)
+        place: Any = next(base for base in type(self).__mro__ if base.__module__ == __name__)
         return self.model_dump(exclude=set(place.model_fields) - {"type"})
 
 
@@ -92,12 +93,9 @@ class OneOf:
     ) -> CoreSchema:
         for name, fields in self.choices.items():
             if (place, name) not in self.models:
+                fields = {"type": (Literal[name], ...), **fields}
                 self.models[place, name] = create_model(
-                    name,
-                    __base__=place,
-                    __module__="generated",
-                    type=(Literal[name], ...),
-                    **fields,
+                    name, __base__=place, __module__="generated", **fields
                 )
         union = reduce(or_, (self.models[place, name] for name in self.choices))
         return handler.generate_schema(Annotated[union, Field(discriminator="type")])
@@ -105,7 +103,8 @@ class OneOf:
 
 def _fields(entry: Entry, skip: Iterable[str] = ()) -> Fields:
     """The arguments of a constructor as fields; what only a tensor could be is left out."""
-    hints = typing.get_type_hints(entry.cls.__init__)
+    constructed: Any = entry.cls
+    hints = typing.get_type_hints(constructed.__init__)
     return {
         name: (_plain(hints[name]), ... if given.default is inspect._empty else given.default)
         for name, given in entry.parameters().items()
@@ -118,7 +117,7 @@ def _plain(annotation: Any) -> Any:
     if typing.get_origin(annotation) in (Union, types.UnionType):
         return reduce(or_, (_plain(part) for part in parts if part is not torch.Tensor))
     if typing.get_origin(annotation) is tuple:
-        return tuple[tuple(part if part is ... else _plain(part) for part in parts)]
+        return types.GenericAlias(tuple, tuple(p if p is ... else _plain(p) for p in parts))
     return annotation
 
 
@@ -258,7 +257,12 @@ class TrainOptions(Options):
     @field_validator("model_type")
     @classmethod
     def _known(cls, name: str) -> str:
-        MODEL_REGISTRY.entry(name)
+        if name not in MODEL_REGISTRY:
+            raise ValueError(
+                f"no model type is called '{name}'{nearest(name, MODEL_REGISTRY.names())}; known: "
+                f"{', '.join(MODEL_REGISTRY.names())}, and in the option files of BasicSR and "
+                f"Restormer {', '.join(MODEL_TYPES)}"
+            )
         return name
 
     @model_validator(mode="after")
@@ -297,16 +301,25 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] = ()) -> AnyOptions:
     """The options in `file`, with the `--force_yml` assignments "a:b:c=value" applied to them.
 
-    Raises OptionsError with one line for every fault.
+    A file of BasicSR or Restormer is translated (after the assignments), and what was mapped is
+    printed. Raises OptionsError with one line for every fault.
     """
     raw = _read(Path(file))
     for assignment in force:
         _assign(raw, assignment)
+    mapped: list[str] = []
+    faults: list[str] = []
+    if is_foreign(raw):
+        raw, mapped, faults = translated(raw, training=issubclass(kind, TrainOptions))
     try:
-        return kind.model_validate_json(json.dumps(raw))
+        options = kind.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        lines = [_line(kind, raw, each) for each in error.errors(include_url=False)]
-        raise OptionsError("\n".join(f"{file}: {line}" for line in lines)) from None
+        faults += [_line(kind, raw, each) for each in error.errors(include_url=False)]
+    if faults:
+        raise OptionsError("\n".join(f"{file}: {fault}" for fault in faults))
+    if mapped:
+        print(f"{file}: translated from the options of BasicSR or Restormer", *mapped, sep="\n  ")
+    return options
 
 
 def save_options(options: Options, file: Path) -> None:
@@ -318,14 +331,13 @@ def save_options(options: Options, file: Path) -> None:
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-4 is a number, a date is text, and a repeated key is an error."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-        first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a plain word", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key.value}' stands here twice", key.start_mark
@@ -334,6 +346,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
@@ -411,7 +427,7 @@ def _path_in(raw: Any, loc: Sequence[str | int]) -> tuple[str, Any]:
     path, here = "", raw
     for step in loc:
         if isinstance(step, int):
-            path, here = f"{path}[{step}]", here[step]
+            path, here = f"{path}[{step}]", here[step] if step < len(here) else None
         elif isinstance(here, dict) and step != here.get("type"):
             path, here = f"{path}.{step}" if path else step, here.get(step)
     return path, here
@@ -422,8 +438,8 @@ def _fault(kind: type[Options], error: ErrorDetails, given: Any) -> str:
     match error["type"]:
         case "extra_forbidden":
             key = str(error["loc"][-1])
-            known = set(_model_at(kind, error["loc"][:-1]).model_fields)
-            return f"unknown key{nearest(key, known)}; known here: {', '.join(sorted(known))}"
+            known = sorted(_model_at(kind, error["loc"][:-1]).model_fields)
+            return f"unknown key{nearest(key, known)}; known here: {', '.join(known)}"
         case "missing":
             return "required, but missing"
         case "union_tag_not_found":
@@ -437,8 +453,19 @@ def _fault(kind: type[Options], error: ErrorDetails, given: Any) -> str:
             return f"expected {context['expected']}, not {given!r}{nearest(str(given), known)}"
         case "value_error":
             return str(context["error"])
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"expected a section with 'key: value' lines, not {given!r}"
+        case "list_type" | "tuple_type":
+            return f"expected a list, not {given!r}"
+        case "too_short":
+            return f"expected at least {context['min_length']} of them, not {given!r}"
+        case "too_long":
+            return f"expected at most {context['max_length']} of them, not {given!r}"
+        case "string_pattern_mismatch":
+            return f"expected a word of letters, digits, _ + . and -, not {given!r}"
         case _:
             expected = error["msg"].removeprefix("Input ").replace("should be", "expected", 1)
+            expected = re.sub("^expected (greater|less)", r"expected a number \1", expected)
             return f"{expected}, not {given!r}"
 
 
