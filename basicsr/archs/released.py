@@ -16,9 +16,11 @@ _CHARACTERISTIC_KEYS = {
     "encoder.downs.2.body.0.weight": "DTPNet (in this project's layout)",
     "patch_embed.proj.weight": "Restormer",
     "shallow_feat1.0.weight": "MPRNet",
-    "conv_refin.weight": "DID-MDN's de-rainer",
+    "refineclean1.weight": "DID-MDN's de-rainer",
     "dense_block1.conv1.weight": "DID-MDN's residual net",
     "dense_classifier.weight": "DID-MDN's density classifier",
+    "derainer.refineclean1.weight": "DID-MDN (in this project's layout)",
+    "localization.to_mask.weight": "SPAIR (in this project's layout)",
 }
 
 

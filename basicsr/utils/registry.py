@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from basicsr.utils.errors import OptionsError
@@ -80,7 +81,37 @@ class Registry:
         return cls(**{**preset, **arguments})
 
 
-ARCH_REGISTRY = Registry("network")
+class NetworkRegistry(Registry):
+    """Networks, which remember the arguments they are made with: `options_of` tells them."""
+
+    def register(self, cls: Registered) -> Registered:
+        _remember_arguments(cls)
+        return super().register(cls)
+
+
+def _remember_arguments(cls: type) -> None:
+    """Have the constructor of `cls` leave its arguments, defaults included, in the instance."""
+    init, signature = cls.__init__, inspect.signature(cls)
+
+    @functools.wraps(init)
+    def remembering(self: object, *args: Any, **kwargs: Any) -> None:
+        made_with = signature.bind(*args, **kwargs)
+        made_with.apply_defaults()
+        vars(self).setdefault("_made_with", dict(made_with.arguments))
+        init(self, *args, **kwargs)
+
+    type.__setattr__(cls, "__init__", remembering)
+
+
+def options_of(network: object) -> dict[str, Any]:
+    """Options from which an equal registered network is built, every argument among them.
+
+    Its `type` is the class's name, also where the network was built under a variant's.
+    """
+    return {"type": type(network).__name__, **vars(network)["_made_with"]}
+
+
+ARCH_REGISTRY = NetworkRegistry("network")
 DATASET_REGISTRY = Registry("data set type")
 LOSS_REGISTRY = Registry("loss")
 MODEL_REGISTRY = Registry("model type")

@@ -103,7 +103,8 @@ def test_surplus_and_foreign_weights_are_told(derainer_case):
 
 
 def test_parts_are_told_apart(derainer_case, residual_case):
-    with pytest.raises(CheckpointError, match="not a published DID-MDN de-rainer checkpoint"):
+    residual_net = "looks like a checkpoint of DID-MDN's residual net"
+    with pytest.raises(CheckpointError, match=residual_net):
         from_released("DIDMDNDerainer", residual_case.state_dict)
     with pytest.raises(CheckpointError, match="looks like a checkpoint of DID-MDN's de-rainer"):
         from_released("DIDMDNResidual", derainer_case.state_dict)
