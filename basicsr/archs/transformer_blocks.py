@@ -7,6 +7,7 @@ in `torch.channels_last`. Submodules have the names of the published weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -67,11 +68,18 @@ class MDTA(nn.Module):
 
     def _attention(self, q: Tensor, k: Tensor) -> Tensor:
         """softmax(cosine similarity * temperature), N x heads x C/heads x C/heads, in float32."""
-        with torch.autocast(q.device.type, enabled=False):
+        with _autocast_off(q.device.type):
             precise = self.temperature.dtype
             q = F.normalize(q.to(precise), dim=-1)
             k = F.normalize(k.to(precise), dim=-1)
             return (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)
+
+
+def _autocast_off(device_type: str) -> AbstractContextManager:
+    """torch's own context for that knows no meta device, on which costs are counted."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 class GDFN(nn.Module):

@@ -113,6 +113,11 @@ def test_autocast_keeps_norms_and_attention_precise(x):
     torch.testing.assert_close(rough.float(), block(x), rtol=0.05, atol=0.05)
 
 
+def test_costs_can_be_counted_without_computing():
+    with torch.device("meta"):
+        assert TransformerBlock(8, 2, 2.66)(torch.empty(1, 8, 64, 64)).shape == (1, 8, 64, 64)
+
+
 def test_checkpointing_recomputes_and_gives_the_same_gradients(x):
     torch.manual_seed(0)
     plain = Blocks(*(TransformerBlock(8, 2, 2.0) for _ in range(2)))
