@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +18,16 @@ from torch import Tensor
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.files import written_whole
 
-
 METADATA = "dtpnet-derain"
 
 
 class Weights(NamedTuple):
-    """A state dict, and the `network_g` options it was saved with (None in foreign files)."""
+    """A state dict, the `network_g` options it was saved with (None in foreign files), and the
+    other facts that were saved with it."""
 
     state_dict: dict[str, Tensor]
     network: dict[str, Any] | None
+    facts: dict[str, Any]
 
 
 def save_weights(
@@ -47,14 +50,15 @@ def load_weights(path: str | Path) -> Weights:
     path = Path(path)
     _require_file(path)
     if path.suffix != ".safetensors":
-        return Weights(_unwrapped(_load_tensors(path), path), None)
+        return Weights(_unwrapped(_load_tensors(path), path), None, {})
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
+        facts = json.loads(metadata.get(METADATA, "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: damaged, or no .safetensors file ({error})") from None
-    return Weights(tensors, json.loads(metadata.get(METADATA, "{}")).get("network_g"))
+    return Weights(tensors, facts.pop("network_g", None), facts)
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -82,14 +86,25 @@ def _require_file(path: Path) -> None:
 
 def _load_tensors(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; the errors below say more
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused:
+            raise CheckpointError(
+                f"{path}: holds a Python object ({refused[1]}), which could run code when read, "
+                "and is refused; where you trust the file, load it yourself and keep only the "
+                "tensors: torch.save(net.state_dict(), ...)"
+            ) from None
         raise CheckpointError(
-            f"{path}: holds Python objects other than tensors, which could run code when read, "
-            "and is refused; save it again with torch.save(net.state_dict(), ...)"
+            f"{path}: damaged, or no PyTorch file (or a pickle of something other than tensors, "
+            "which is not read because it could run code)"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # a damaged file can make the reader stumble over anything
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise CheckpointError(f"{path}: damaged, or no PyTorch file ({reason})") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from basicsr.utils.errors import OptionsError
@@ -91,7 +91,8 @@ class NetworkRegistry(Registry):
 
 def _remember_arguments(cls: type) -> None:
     """Have the constructor of `cls` leave its arguments, defaults included, in the instance."""
-    init, signature = cls.__init__, inspect.signature(cls)
+    init = inspect.getattr_static(cls, "__init__")
+    signature = inspect.signature(cls)
 
     @functools.wraps(init)
     def remembering(self: object, *args: Any, **kwargs: Any) -> None:
