@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from basicsr.archs import build_network
 from basicsr.data import ImageSource, PatchStage, build_dataset, training_batches
-from basicsr.losses import build_losses
+from basicsr.losses import LossTerms, build_losses
 from basicsr.metrics import Scores
 from basicsr.models.cost import network_cost, training_memory
 from basicsr.models.evaluation import evaluate, mean_scores
@@ -118,9 +118,11 @@ def build_model(options: TrainOptions, device: torch.device) -> RestorationModel
         else build_network(options.network_g.arguments())
     ).to(device, memory_format=torch.channels_last)
     settings = options.train
+    losses = build_losses([loss.model_dump() for loss in settings.losses])
+    try_losses(network, losses.to(device), device)
     return MODEL_REGISTRY.entry(options.model_type).cls(
         network,
-        build_losses([loss.model_dump() for loss in settings.losses]),
+        losses,
         build_optimizer(settings.optim_g.arguments(), network),
         warmed_up(SCHEDULER_REGISTRY.build(settings.scheduler.arguments()), settings.warmup_iter),
         device,
@@ -128,6 +130,14 @@ def build_model(options: TrainOptions, device: torch.device) -> RestorationModel
         clip_grad_norm=settings.clip_grad_norm,
         ema_decay=settings.ema_decay,
     )
+
+
+@torch.no_grad()
+def try_losses(network: nn.Module, losses: LossTerms, device: torch.device) -> None:
+    """Raise what is wrong with a loss (a stage that is not there) before a run is begun."""
+    side = -(-32 // network.size_multiple) * network.size_multiple
+    black = torch.zeros(1, 3, side, side, device=device)
+    losses(network.eval()(black, all_stages=True), black)
 
 
 def build_optimizer(arguments: dict[str, Any], network: nn.Module) -> torch.optim.Optimizer:

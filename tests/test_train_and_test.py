@@ -1,6 +1,7 @@
 """train.py and test.py as their users run them."""
 
 import csv
+import importlib
 import json
 import os
 import signal
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = {
@@ -89,6 +89,20 @@ def workplace(tmp_path_factory):
     (folder / "train.yml").write_text(yaml.safe_dump(train))
     (folder / "test.yml").write_text(yaml.safe_dump(test))
     return folder
+
+
+@pytest.fixture
+def call(workplace, monkeypatch, capsys):
+    """Run a command in this process: (script, arguments) -> (exit code, what it said on stderr)."""
+
+    def run_here(script, *arguments):
+        monkeypatch.chdir(workplace)
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            importlib.import_module(f"basicsr.{script}").main()
+        return stopped.value.code, capsys.readouterr().err.strip()
+
+    return run_here
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +236,7 @@ def test_check_tells_the_cost_and_starts_nothing(workplace):
     ("script", "force", "message"),
     [
         ("train", "datasets:train:dataroot_gt=nowhere", "nowhere"),
-        ("train", "network_g:dim=9", "heads"),
+        ("train", "network_g:heads=[3,1,2,2]", "heads: 8 channels cannot be divided among 3 heads"),
         ("train", "path:pretrain_network_g=none.pth", "none.pth: there is no such file"),
         ("train", "path:resume_state=train.yml", "train.yml: damaged, or no PyTorch file"),
         ("train", "train:losses:1:stage=5", "there is no stage 5"),
@@ -233,24 +247,23 @@ def test_check_tells_the_cost_and_starts_nothing(workplace):
         ("test", "datasets:test_1:dataroot_gt=train.yml", "train.yml"),
     ],
 )
-def test_faults_are_one_line(trained, workplace, script, force, message):
-    done = run(f"{script}.py", "-opt", f"{script}.yml", "--force_yml", "name=fault", force,
-               cwd=workplace)  # fmt: skip
-    assert done.returncode == 2
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    assert message in lines[0]
-    assert not (workplace / "experiments" / "fault").exists() or script == "train"
+def test_faults_are_one_line(trained, workplace, script, force, message, call):
+    code, error = call(script, "-opt", f"{script}.yml", "--force_yml", "name=fault", force)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (workplace / "experiments" / "fault").exists()
 
 
-def test_a_truncated_image_is_named(workplace, trained):
+def test_a_truncated_image_is_named(trained, workplace, call):
     broken = workplace / "broken"
     broken.mkdir()
     whole = (workplace / "clean" / "0.png").read_bytes()
     (broken / "0.png").write_bytes(whole[: len(whole) // 2])
-    done = run("test.py", "-opt", "test.yml", "--force_yml", "datasets:test_1:dataroot_gt=broken",
-               cwd=workplace)  # fmt: skip
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "0.png" in done.stderr
+    code, error = call(
+        "test", "-opt", "test.yml", "--force_yml", "datasets:test_1:dataroot_gt=broken"
+    )
+    assert code == 2
+    assert len(error.splitlines()) == 1
+    assert "0.png" in error

@@ -39,7 +39,7 @@ class RestorationModel:
         ema_decay: float = 0.0,
     ) -> None:
         self.network = network
-        self.losses = losses.to(device)
+        self.losses = losses
         self.optimizer = optimizer
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self.schedule = schedule

@@ -30,7 +30,12 @@ def build(device, losses=LOSSES, lr=1e-2, **settings):
     network = TwoStages().to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     return RestorationModel(
-        network, build_losses(losses), optimizer, lambda i, base: base / (i + 1), device, **settings
+        network,
+        build_losses(losses).to(device),
+        optimizer,
+        lambda i, base: base / (i + 1),
+        device,
+        **settings,
     )
 
 
