@@ -2,6 +2,7 @@
 
 from .edge_loss import EdgeLoss
 from .fft_loss import FFTLoss
+from .mask_loss import MaskLoss
 from .perceptual_loss import PerceptualLoss
 from .pixel_losses import CharbonnierLoss, L1Loss, MSELoss
 from .ssim_loss import SSIMLoss
@@ -14,6 +15,7 @@ __all__ = [
     "L1Loss",
     "LossTerms",
     "MSELoss",
+    "MaskLoss",
     "PerceptualLoss",
     "SSIMLoss",
     "build_losses",
