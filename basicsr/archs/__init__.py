@@ -21,7 +21,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from .released import misfits, strict_load
 
-__all__ = ["build_network", "from_released", "strict_load"]
+__all__ = ["build_network", "from_released", "released_hints", "strict_load"]
 
 for _module in pkgutil.iter_modules(__path__):
     if _module.name.endswith("_arch"):
@@ -44,10 +44,7 @@ def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> 
     the weights belong to another network or to another size or variant than `type`.
     """
     cls, preset = ARCH_REGISTRY.entry(type)
-    read = getattr(cls, "from_released", None)
-    if read is None:
-        raise CheckpointError(f"{type}: there are no published weights to read")
-    accepted = set(inspect.signature(read).parameters) - {"state_dict"}
+    accepted = released_hints(type)
     if unknown := sorted(set(hints) - accepted):
         raise CheckpointError(
             f"{type}: '{unknown[0]}' is no hint for reading published weights; "
@@ -56,10 +53,21 @@ def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> 
     if all(key.startswith("module.") for key in state_dict):
         state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
     known = {name: value for name, value in preset.items() if name in accepted}
-    net: nn.Module = read(state_dict, **{**known, **hints})
+    net: nn.Module = cls.from_released(state_dict, **{**known, **hints})
     if preset:
         with torch.device("meta"):
             named = cls(**{**preset, **hints})
         if misfit := misfits(named, net.state_dict()):
             raise CheckpointError(f"these weights are a {cls.__name__}, but no {type}: {misfit}")
     return net
+
+
+def released_hints(type: str) -> set[str]:
+    """The hints that `from_released` takes for the network `type`.
+
+    Raises CheckpointError where its authors published no weights.
+    """
+    cls = ARCH_REGISTRY.entry(type).cls
+    if not hasattr(cls, "from_released"):
+        raise CheckpointError(f"{type}: there are no published weights to read")
+    return set(inspect.signature(cls.from_released).parameters) - {"state_dict"}

@@ -26,6 +26,7 @@ from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from .released import Released, strict_load
+from .sizes import require_multiple
 
 Statistics = Literal["image", "running"]
 Net = TypeVar("Net", bound=nn.Module)
@@ -175,6 +176,7 @@ class RainEstimator(nn.Module):
 
     def rain(self, x: Tensor, label: Tensor | float) -> Tensor:
         """The rain in [-1, 1] of images in [-1, 1]; `label` is one density, or one per image."""
+        require_multiple(x, self.size_multiple)
         count, _, height, width = x.shape
         labels = torch.as_tensor(label, dtype=x.dtype, device=x.device).reshape(-1)
         if len(labels) not in (1, count):
@@ -334,8 +336,9 @@ class DIDMDN(nn.Module):
         """
         if residual is None or classifier is None:
             raise CheckpointError(
-                "DIDMDN: the published weights are three files; give the state dicts of the other "
-                "two as `residual` and `classifier`, or read the de-rainer alone as DIDMDNDerainer"
+                "DIDMDN: the published weights are three files; make one of them by "
+                "scripts/convert_weights.py (in Python: give the other two as `residual` and "
+                "`classifier`), or read the de-rainer alone as DIDMDNDerainer"
             )
         net = cls(batch_norm)
         _read(net.derainer, "DID-MDN de-rainer", state_dict, _dead_in_derainer())

@@ -224,19 +224,25 @@ class DTPNet(nn.Module):
         released = Released("DTPNet", state_dict)
         dim = released.shape("patch_embed.transform2.weight")[0]
         scales = [_PUBLISHED_PREFIXES[f"encoder.levels.{i}."][:-1] for i in range(LEVELS)]
-        net = cls(
-            dim=dim,
-            num_blocks=tuple(released.length(name) for name in scales),
-            num_refinement_blocks=released.length("outc"),
-            heads=tuple(released.shape(f"{name}.0.attn.temperature")[0] for name in scales),
-            ffn_expansion_factor=released.expansion_factor(dim, scales),
-            recurrent_iter=max(1, recurrent_iter),
-            recurrent_channels=released.shape("conv0.0.weight")[0],
-        )
+
+        def network(passes: int) -> DTPNet:
+            return cls(
+                dim=dim,
+                num_blocks=tuple(released.length(name) for name in scales),
+                num_refinement_blocks=released.length("outc"),
+                heads=tuple(released.shape(f"{name}.0.attn.temperature")[0] for name in scales),
+                ffn_expansion_factor=released.expansion_factor(dim, scales),
+                recurrent_iter=passes,
+                recurrent_channels=released.shape("conv0.0.weight")[0],
+            )
+
+        net = network(max(1, recurrent_iter))
         strict_load(net, state_dict, net.published_keys)
-        if not recurrent_iter:
-            net.progressive = None
-        return net
+        if recurrent_iter:
+            return net
+        coarse = network(0)
+        strict_load(coarse, {key: net.state_dict()[key] for key in coarse.state_dict()})
+        return coarse
 
 
 _PUBLISHED_PREFIXES = {

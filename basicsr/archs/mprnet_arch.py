@@ -21,6 +21,7 @@ from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from .released import Released, strict_load
+from .sizes import require_multiple
 
 
 def to_halves(x: Tensor, dim: int) -> Tensor:
@@ -288,6 +289,7 @@ class MPRNet(nn.Module):
 
     def forward(self, x: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
         """The restored image; with `all_stages`, those of stages 1, 2 and 3."""
+        require_multiple(x, self.size_multiple)
         halves = to_halves(x, 2)
         features, attended, image1 = self.stage1(halves)
         features, attended, image2 = self.stage2(x, halves, features, attended)

@@ -128,7 +128,11 @@ class PReNet(nn.Module):
         strict_load(net, state_dict, net.published_keys)
         if recurrent_unit == "lstm" and image_input and not shared_block:
             read_as = "PReNet" if image_residual else "PReNet_LSTM"
-            logger.info("weights of PReNet and PReNet_LSTM look the same; read as %s", read_as)
+            logger.warning(
+                "these weights fit PReNet and PReNet_LSTM alike; read as %s because the network's "
+                "type says so",
+                read_as,
+            )
         return net
 
 

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from .sizes import require_multiple
+
 # Every pixel counts this much for either side of the mask, so that an empty side has statistics.
 EPSILON = 1e-5
 
@@ -258,6 +260,7 @@ class SPAIR(nn.Module):
     def forward(self, x: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
         """The restored images; with `all_stages`, before them N x 4 x H x W: the degraded images
         with the mask as their alpha channel, from which with the clean ones its loss is made."""
+        require_multiple(x, self.size_multiple)
         mask, located = self.localization(x)
         restored = self.restoration(x, mask, located)
         return [torch.cat([x, mask], 1), restored] if all_stages else restored
