@@ -105,6 +105,7 @@ def train(options: TrainOptions, auto_resume: bool = False) -> None:
             folder.save(
                 model, iteration, options.network_g.arguments(), best=best, loss_sums=report.sums()
             )
+        report.leave_out_pause()
     log.close()
     logger.info("finished; weights are in %s", folder.path / "models")
 

@@ -119,6 +119,12 @@ class TrainingReport:
         self._images += images
         self._mark = time.perf_counter()
 
+    def leave_out_pause(self) -> None:
+        """Call when what took place since the last step, a validation say, is not to be timed."""
+        now = time.perf_counter()
+        self._started += now - self._mark
+        self._mark = now
+
     def tell(self, iteration: int, learning_rate: float) -> None:
         """Log means since the last call. Raises UserError where the loss is no finite number."""
         self.require_finite(iteration)

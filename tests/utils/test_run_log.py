@@ -1,0 +1,76 @@
+import json
+import logging
+
+import pytest
+import torch
+
+from basicsr.utils.errors import UserError
+from basicsr.utils.run_log import RunLog, TrainingReport
+
+CPU = torch.device("cpu")
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_log_drops_what_is_done_again(tmp_path):
+    log = RunLog(tmp_path, 0, tensorboard=False)
+    for iteration in (10, 20, 30):
+        log.scalars(iteration, {"loss": iteration / 10})
+    with log.file.open("a") as file:
+        file.write('{"iteration": 40, "lo')  # killed while writing
+    RunLog(tmp_path, 20, tensorboard=False).scalars(30, {"loss": 9.0})
+    assert lines(tmp_path) == [
+        {"iteration": 10, "loss": 1.0},
+        {"iteration": 20, "loss": 2.0},
+        {"iteration": 30, "loss": 9.0},
+    ]
+
+
+def test_a_report_tells_means_since_the_last_one(tmp_path, caplog):
+    log = RunLog(tmp_path, 0, tensorboard=False)
+    report = TrainingReport(log, CPU, total=4, sums={})
+    logging.getLogger("basicsr").propagate = True
+    with caplog.at_level(logging.INFO, "basicsr"):
+        for value in (1.0, 2.0, 3.0, 6.0):
+            report.data_arrived()
+            report.step_done({"loss": torch.tensor(value)}, images=2)
+            if value in (2.0, 6.0):
+                report.tell(2 if value == 2.0 else 4, learning_rate=0.1)
+    assert [line["train/loss"] for line in lines(tmp_path)] == [1.5, 4.5]
+    assert lines(tmp_path)[0]["train/learning_rate"] == 0.1
+    assert "iteration 2/4  loss 1.50000  lr 0.1" in caplog.text
+    assert "ETA 0:00:00" in caplog.text
+
+
+def test_a_report_is_taken_up_where_it_was_left(tmp_path):
+    log = RunLog(tmp_path, 0, tensorboard=False)
+    first = TrainingReport(log, CPU, 10, {})
+    first.step_done({"loss": torch.tensor(4.0)}, 1)
+    second = TrainingReport(log, CPU, 10, first.sums())
+    second.step_done({"loss": torch.tensor(8.0)}, 1)
+    second.tell(2, 0.1)
+    assert lines(tmp_path)[0]["train/loss"] == 6.0
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    report = TrainingReport(RunLog(tmp_path, 0, tensorboard=False), CPU, 10, {})
+    report.step_done({"loss": torch.tensor(float("nan"))}, 1)
+    with pytest.raises(UserError, match="iteration 1: the loss is no finite number any more"):
+        report.tell(1, 0.1)
+
+
+def test_pictures_and_scalars_reach_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = RunLog(tmp_path, 0, tensorboard=True)
+    log.scalars(5, {"train/loss": 0.25})
+    log.picture(5, "rainy", torch.zeros(4, 6, 3, dtype=torch.uint8).numpy())
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tb_logger"))
+    events.Reload()
+    (scalar,) = events.Scalars("train/loss")
+    assert (scalar.step, scalar.value) == (5, 0.25)
+    (image,) = events.Images("rainy")
+    assert (image.step, image.height, image.width) == (5, 4, 6)
