@@ -37,8 +37,8 @@ def windowed_mean(maps: Tensor) -> Tensor:
     """The gaussian-weighted mean around each pixel, of N x C x H x W, zeros beyond the borders.
 
     Separable, one axis after the other. On a CPU an axis is a product with a banded matrix, which
-    is up to 40 times as fast there as a depthwise convolution of a training patch; elsewhere it is
-    the convolution, which tensor cores do not round to TF32 as they may round a matrix product.
+    is faster for training patches than a depthwise convolution; elsewhere it is the convolution,
+    which is not rounded to TF32 as a matrix product may be.
     """
     axis = _gaussian(maps)
     if maps.device.type == "cpu":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -13,16 +12,6 @@ from basicsr.data import read_image, write_png
 from basicsr.data.restored import match_restored
 from basicsr.metrics import measure
 from basicsr.utils.errors import DataError
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("measure", ROOT / "scripts/measure.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *arguments: module.main([str(argument) for argument in arguments])
 
 
 def random_image(seed: int, height: int = 40, width: int = 48) -> np.ndarray:
@@ -41,14 +30,15 @@ def folders(tmp_path) -> tuple[Path, Path]:
     return restored, clean
 
 
-def test_scores_of_a_layout(main, folders, tmp_path, capsys) -> None:
+def test_scores_of_a_layout(run_script, folders, tmp_path) -> None:
     restored, clean = folders
     file = tmp_path / "scores.json"
-    main(
+    code, printed, _ = run_script(
+        "measure",
         *("--restored", restored, "--clean", clean, "--layout", "Rain100L", "--json", file),
         *("--protocol", "matlab_y", "dtpnet", "--workers", 2),
     )
-    printed = capsys.readouterr().out
+    assert code == 0
     assert "| 3 | matlab_y | inf |" in printed
     assert "test.py measures the unrounded output" in printed
     document = json.loads(file.read_text())
@@ -67,12 +57,14 @@ def test_scores_of_a_layout(main, folders, tmp_path, capsys) -> None:
     assert document["results"][1]["ssim"] == pytest.approx(mean)
 
 
-def test_errors_are_one_line(main, folders, capsys) -> None:
+def test_errors_are_one_line(run_script, folders) -> None:
     restored, clean = folders
     write_png(restored / "rain-002.png", random_image(2, 40, 40))
-    with pytest.raises(SystemExit, match="2"):
-        main("--restored", restored, "--clean", clean, "--layout", "Rain100L")
-    assert capsys.readouterr().err.splitlines()[-1] == (
+    code, printed, complaint = run_script(
+        "measure", "--restored", restored, "--clean", clean, "--layout", "Rain100L"
+    )
+    assert (code, printed) == (2, "")
+    assert complaint.splitlines()[-1] == (
         f"error: {restored}/rain-002.png against {clean}/norain-002.png: restored image is 40 x 40 "
         "(RGB), target is 48 x 40 (RGB): only images of one size can be compared"
     )
