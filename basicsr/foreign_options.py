@@ -181,7 +181,9 @@ class _Translator:
         mixing = self.section(train, "mixing_augs")
         if mixing.get("mixup") or train.get("mixup"):
             self.refused.append("train: mixup is not done here; deraining recipes do without it")
-        self.drop(train, "train", "mixing_augs", "mixup")
+        if mixing:
+            self.drop(train, "train", "mixing_augs")
+        self.drop(train, "train", "mixup")
         self.ignore(train, "train", "list such terms under train.losses", perceptual_opt=None)
         if pixel := self.section(train, "pixel_opt"):
             train["losses"] = [self.pixel_loss(pixel)]
@@ -235,11 +237,11 @@ class _Translator:
         self.ignore(val, "val", "restored images keep their names", suffix=None)
         if val.pop("use_image", True) is False:
             self.mapped.append("val.use_image: False -> measured on 8-bit images, as protocols are")
-        metrics = self.section(val, "metrics")
-        val.pop("metrics", None)
-        chosen = [self.protocol(f"val.metrics.{name}", m) for name, m in metrics.items()]
-        if "protocols" not in val and any(chosen):
-            val["protocols"] = list(dict.fromkeys(name for name in chosen if name))
+        if metrics := self.section(val, "metrics"):
+            del val["metrics"]
+            chosen = [self.protocol(f"val.metrics.{name}", m) for name, m in metrics.items()]
+            if any(chosen):
+                val.setdefault("protocols", list(dict.fromkeys(filter(None, chosen))))
 
     def protocol(self, path: str, metric: Any) -> str | None:
         """The protocol that measures the same, where there is one.
@@ -281,9 +283,10 @@ class _Translator:
     def logger(self, logger: dict[str, Any]) -> None:
         _make_whole(logger, "print_freq")
         _make_whole(logger, "save_checkpoint_freq")
-        if self.section(logger, "wandb").get("project"):
-            self.refused.append("logger.wandb: not supported; use_tb_logger logs to TensorBoard")
-        self.drop(logger, "logger", "wandb")
+        if wandb := self.section(logger, "wandb"):
+            if wandb.get("project"):
+                self.refused.append("logger.wandb: not supported; use_tb_logger is TensorBoard")
+            self.drop(logger, "logger", "wandb")
 
     def section(self, parent: dict[str, Any], key: str) -> dict[str, Any]:
         """A section to be changed in place; an absent, empty or wrong one reads as empty."""

@@ -1,0 +1,245 @@
+"""What is said about faults of option files, and what is read from files without any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from basicsr import options as schema
+from basicsr.options import TrainOptions, load_options, save_options
+from basicsr.utils.errors import OptionsError
+
+GOOD = """
+name: try
+model_type: RestorationModel
+network_g: {type: DTPNet-T}
+datasets:
+  train:
+    name: a
+    type: PairedImageDataset
+    dataroot_lq: rainy
+    dataroot_gt: clean
+    patches:
+      - {size: 64, batch_size: 4, iters: 6}
+      - {size: 96, batch_size: 2, iters: 4}
+  val: {name: b, type: PairedImageDataset, dataroot: there, layout: Rain100L}
+train:
+  total_iter: 10
+  optim_g: {type: Adam, lr: 1e-4}
+  scheduler: {type: MultiStepLR, milestones: [5]}
+  losses:
+    - {type: SSIMLoss}
+    - {type: MSELoss, weight: 0.5, stage: 0}
+val: {val_freq: 5}
+"""
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "options.yml"
+    path.write_text(GOOD)
+    return path
+
+
+def faults(file: Path, *force: str, kind=TrainOptions) -> list[str]:
+    """The lines of the error, less the file's name in front of each."""
+    with pytest.raises(OptionsError) as caught:
+        load_options(kind, file, force)
+    return [line.removeprefix(f"{file}: ") for line in str(caught.value).splitlines()]
+
+
+def test_a_good_file_is_read_with_its_defaults(file):
+    options = load_options(TrainOptions, file)
+    assert options.train.optim_g.lr == 1e-4
+    assert options.network_g.arguments()["dim"] == 16
+    assert [loss.stage for loss in options.train.losses] == [-1, 0]
+    assert options.val.protocols == ["matlab_y"]
+    assert options.train.precision == "fp32"
+    assert options.datasets.train.use_rot
+
+
+def test_arguments_are_those_of_the_constructor(file):
+    options = load_options(TrainOptions, file)
+    assert options.datasets.val.arguments() == {
+        "type": "PairedImageDataset",
+        "dataroot": "there",
+        "layout": "Rain100L",
+        "dataroot_lq": None,
+        "dataroot_gt": None,
+        "split": "all",
+        "cache": "none",
+        "cache_gib": 4.0,
+    }
+    assert "weight" not in options.train.losses[1].arguments()
+
+
+def test_effective_options_can_be_saved_and_loaded_again(file, tmp_path):
+    options = load_options(TrainOptions, file, ["train:optim_g:lr=3e-4", "val:tile=64"])
+    save_options(options, tmp_path / "saved.yml")
+    assert load_options(TrainOptions, tmp_path / "saved.yml") == options
+
+
+@pytest.mark.parametrize(
+    ("assignment", "fault"),
+    [
+        ("modeltype=x", "modeltype: unknown key (did you mean 'model_type'?); known here: "),
+        ("network_g:dimm=3", "network_g.dimm: unknown key (did you mean 'dim'?); known here: "),
+        ("train:losses:1:weigth=2", "train.losses[1].weigth: unknown key (did you mean 'weight'?)"),
+        ("train:optim_g:params=3", "train.optim_g.params: unknown key"),
+        ("train:zzz=3", "train.zzz: unknown key; known here: accumulation_steps, "),
+        ("network_g:dim=a", "network_g.dim: expected a valid integer, not 'a'"),
+        ("network_g:dim=~", "network_g.dim: expected a valid integer, not None"),
+        ("network_g:num_blocks=4", "network_g.num_blocks: expected a list, not 4"),
+        ("network_g:num_blocks=[4, a]", "network_g.num_blocks[1]: expected a valid integer"),
+        ("train:optim_g:betas=[0.9]", "train.optim_g.betas[1]: required, but missing"),
+        ("train:optim_g:betas=[0.9, 0.9, 0.9]", "train.optim_g.betas: expected at most 2 of them"),
+        ("train:optim_g:lr=.nan", "train.optim_g.lr: expected a finite number, not nan"),
+        ("train:total_iter=true", "train.total_iter: expected a valid integer, not True"),
+        ("train:ema_decay=1", "train.ema_decay: expected a number less than 1, not 1"),
+        ("val:val_freq=0", "val.val_freq: expected a number greater than 0, not 0"),
+        ("val:val_freq=5e3", "val.val_freq: expected a valid integer, not 5000.0"),
+        ("network_g=DTPNet", "network_g: expected a section with 'key: value' lines, not 'DTPNet'"),
+        ("network_g={dim: 3}", "network_g: needs a 'type'"),
+        ("datasets=~", "datasets: expected a section with 'key: value' lines, not None"),
+        ("train:losses=[]", "train.losses: expected at least 1 of them, not []"),
+        ("train:losses=L1Loss", "train.losses: expected a list, not 'L1Loss'"),
+        ("train:losses:1:type=L1Los", "train.losses[1]: no such type 'L1Los' (did you mean 'L1Lo"),
+        (
+            "network_g:type=restormer",
+            "network_g: no such type 'restormer' (did you mean 'Restormer",
+        ),
+        (
+            "model_type=GANModel",
+            "model_type: no model type is called 'GANModel'; known: Restoration",
+        ),
+        ("train:precision=fp16", "train.precision: expected 'fp32' or 'bf16', not 'fp16' (did you"),
+        ("val:quantize=floor", "val.quantize: expected 'round' or 'truncate', not 'floor'"),
+        (
+            "val:protocols=[matlab]",
+            "val.protocols: no protocol is called 'matlab' (did you mean 'm",
+        ),
+        ("name=a/b", "name: expected a word of letters, digits, _ + . and -, not 'a/b'"),
+        (
+            "train:total_iter=11",
+            "train.total_iter is 11, but the iters of datasets.train.patches add up to 10; "
+            "make them equal",
+        ),
+        ("datasets:val=~", "'val' and 'datasets.val' go together: give both, or none"),
+        ("val=~", "'val' and 'datasets.val' go together: give both, or none"),
+    ],
+)
+def test_a_fault_is_named_with_its_place(file, assignment, fault):
+    (line,) = faults(file, assignment)
+    assert line.startswith(fault)
+
+
+@pytest.mark.parametrize("missing", ["name", "network_g", "train", "datasets", "model_type"])
+def test_what_is_missing_is_named(file, missing):
+    content = yaml.safe_load(GOOD)
+    del content[missing]
+    file.write_text(yaml.safe_dump(content))
+    assert faults(file) == [f"{missing}: required, but missing"]
+
+
+def test_all_faults_come_at_once(file):
+    lines = faults(file, "network_g:dimm=3", "train:precision=fp16", "val:val_freq=a", "what=1")
+    assert [line.split(":")[0] for line in lines] == [
+        "network_g.dimm",
+        "train.precision",
+        "val.val_freq",
+        "what",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "fault"),
+    [
+        ("a", "--force_yml a: expected a:b:c=value"),
+        ("=3", "--force_yml =3: expected a:b:c=value"),
+        ("name:x=1", "--force_yml name:x=1: 'name' is a value, not a section"),
+        ("name:x:y=1", "--force_yml name:x:y=1: 'name' is a value, not a section"),
+        (
+            "train:losses:7:weight=1",
+            "--force_yml train:losses:7:weight=1: 'train:losses' is a list of 2; "
+            "'7' is no index of it (the first is 0)",
+        ),
+        (
+            "train:losses:-1=x",
+            "--force_yml train:losses:-1=x: 'train:losses' is a list of 2; "
+            "'-1' is no index of it (the first is 0)",
+        ),
+        ("x=[1", "--force_yml x=[1, line 1, column 3: expected ',' or ']', but got '<stream end>'"),
+        (
+            "x=!!python/object:os.system []",
+            "--force_yml x=!!python/object:os.system [], line 1, column 1: could not determine a "
+            "constructor for the tag 'tag:yaml.org,2002:python/object:os.system'",
+        ),
+    ],
+)
+def test_a_wrong_assignment_is_named(file, assignment, fault):
+    assert faults(file, assignment) == [fault]
+
+
+def test_assignments_are_parsed_as_yaml_and_make_sections(file):
+    force = ["train:optim_g:betas=[0.5, 0.9]", "logger:print_freq=7", "train:losses:1:weight=2"]
+    options = load_options(TrainOptions, file, force)
+    assert options.train.optim_g.betas == (0.5, 0.9)
+    assert options.logger.print_freq == 7
+    assert options.train.losses[1].weight == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("name: a\nname: b\n", ", line 2, column 1: the key 'name' stands here twice"),
+        ("train:\n  x: 1\n  x: 2\n", ", line 3, column 3: the key 'x' stands here twice"),
+        ("? [a, b]\n: 1\n", ", line 1, column 3: a key must be a plain word"),
+        ("name: [1\n", ", line 2, column 1: expected ',' or ']', but got '<stream end>'"),
+        ("name: a\n  b: 1\n", ", line 2, column 4: mapping values are not allowed here"),
+        ("- a\n", ": an option file holds 'key: value' lines; this one does not"),
+        ("", ": an option file holds 'key: value' lines; this one does not"),
+    ],
+)
+def test_what_is_no_option_file_is_told_with_its_line(file, text, fault):
+    file.write_text(text)
+    with pytest.raises(OptionsError) as caught:
+        load_options(TrainOptions, file)
+    assert str(caught.value) == f"{file}{fault}"
+
+
+def test_no_such_file(tmp_path):
+    assert faults(tmp_path / "no.yml") == ["there is no such option file"]
+
+
+def test_a_picture_is_no_option_file(file):
+    file.write_bytes(b"\x89PNG\r\n\x1a\n\xff")
+    assert faults(file) == ["not a text file"]
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "1.e-4", "+1E-4", "!!float 1e-4", "0.0001"])
+def test_numbers_as_people_write_them(file, text):
+    options = load_options(TrainOptions, file, [f"train:optim_g:lr={text}"])
+    assert options.train.optim_g.lr == 1e-4
+
+
+def test_a_date_is_text(file):
+    assert load_options(TrainOptions, file, ["name=2024-01-31"]).name == "2024-01-31"
+
+
+def test_test_files_name_each_data_set_once(file):
+    dataset = {"name": "x", "type": "ImageFolderDataset", "dataroot_lq": "there"}
+    content = {
+        "name": "t",
+        "network_g": {"type": "PRN"},
+        "path": {"pretrain_network_g": "weights.pth"},
+        "datasets": {"test_1": dataset, "test_2": dict(dataset)},
+    }
+    file.write_text(yaml.safe_dump(content))
+    assert faults(file, kind=schema.TestOptions) == [
+        "datasets: two data sets are called 'x'; results go by that name"
+    ]
+    assert faults(file, "datasets={}", kind=schema.TestOptions) == [
+        "datasets: expected at least 1 of them, not {}"
+    ]
