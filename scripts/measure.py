@@ -1,4 +1,4 @@
-"""Measure a folder of restored images against the clean ones.
+r"""Measure a folder of restored images against the clean ones.
 
     python scripts/measure.py --restored results/NAME/Rain100L/restored \
         --clean datasets/Rain100L/norain --layout Rain100L --protocol matlab_y dtpnet
