@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
@@ -63,8 +64,10 @@ def load_weights(path: str | Path) -> Weights:
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a training state, complete or not at all."""
+    content = io.BytesIO()  # torch.save to a file hides what went wrong with the file
+    torch.save(dict(state), content)
     with written_whole(path) as file:
-        torch.save(dict(state), file)
+        file.write(content.getbuffer())
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
