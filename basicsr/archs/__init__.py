@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> 
     if all(key.startswith("module.") for key in state_dict):
         state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
     known = {name: value for name, value in preset.items() if name in accepted}
-    net: nn.Module = cls.from_released(state_dict, **{**known, **hints})
+    net = _reader(type)(state_dict, **{**known, **hints})
     if preset:
         with torch.device("meta"):
             named = cls(**{**preset, **hints})
@@ -67,7 +67,12 @@ def released_hints(type: str) -> set[str]:
 
     Raises CheckpointError where its authors published no weights.
     """
-    cls = ARCH_REGISTRY.entry(type).cls
-    if not hasattr(cls, "from_released"):
+    return set(inspect.signature(_reader(type)).parameters) - {"state_dict"}
+
+
+def _reader(type: str) -> Callable[..., nn.Module]:
+    read: Callable[..., nn.Module] | None
+    read = getattr(ARCH_REGISTRY.entry(type).cls, "from_released", None)
+    if read is None:
         raise CheckpointError(f"{type}: there are no published weights to read")
-    return set(inspect.signature(cls.from_released).parameters) - {"state_dict"}
+    return read
