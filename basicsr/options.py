@@ -11,32 +11,20 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
-from operator import or_
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import CoreSchema, ErrorDetails
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 # These packages register what option files can name.
 from basicsr import archs, data, losses, models  # noqa: F401
 from basicsr.foreign_options import MODEL_TYPES, is_foreign, translated
 from basicsr.metrics import PROTOCOLS
+from basicsr.utils.components import Component, OneOf, Strict, fields_of, model_at
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
@@ -45,80 +33,12 @@ from basicsr.utils.registry import (
     MODEL_REGISTRY,
     SCHEDULER_REGISTRY,
     Entry,
-    Registry,
     nearest,
 )
+from basicsr.utils.yaml_files import assign, read_yaml
 
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
-Fields = dict[
-    str, Any
-]  # argument name -> (annotation, default), as pydantic's create_model takes them
-
-
-class Strict(BaseModel):
-    """A mapping whose keys are all known and whose values are of the announced types."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Component(Strict):
-    """A mapping with a `type`. Subclasses add the keys that belong to the place of use."""
-
-    type: str
-
-    def arguments(self) -> dict[str, Any]:
-        """`type` and its constructor's arguments, without the keys of the place of use."""
-        place: Any = next(base for base in type(self).__mro__ if base.__module__ == __name__)
-        return self.model_dump(exclude=set(place.model_fields) - {"type"})
-
-
-class OneOf:
-    """Annotation of a Component field: which types it may have, each with its own arguments."""
-
-    models: ClassVar[dict[tuple[type[BaseModel], str], type[BaseModel]]] = {}
-
-    def __init__(self, kind: str, choices: Mapping[str, Fields]) -> None:
-        self.kind = kind
-        self.choices = choices
-
-    @classmethod
-    def registered(cls, registry: Registry) -> OneOf:
-        return cls(
-            registry.kind, {name: _fields(registry.entry(name)) for name in registry.names()}
-        )
-
-    def __get_pydantic_core_schema__(
-        self, place: type[Component], handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        for name, fields in self.choices.items():
-            if (place, name) not in self.models:
-                fields = {"type": (Literal[name], ...), **fields}
-                self.models[place, name] = create_model(
-                    name, __base__=place, __module__="generated", **fields
-                )
-        union = reduce(or_, (self.models[place, name] for name in self.choices))
-        return handler.generate_schema(Annotated[union, Field(discriminator="type")])
-
-
-def _fields(entry: Entry, skip: Iterable[str] = ()) -> Fields:
-    """The arguments of a constructor as fields; what only a tensor could be is left out."""
-    constructed: Any = entry.cls
-    hints = typing.get_type_hints(constructed.__init__)
-    return {
-        name: (_plain(hints[name]), ... if given.default is inspect._empty else given.default)
-        for name, given in entry.parameters().items()
-        if name not in skip
-    }
-
-
-def _plain(annotation: Any) -> Any:
-    parts = typing.get_args(annotation)
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        return reduce(or_, (_plain(part) for part in parts if part is not torch.Tensor))
-    if typing.get_origin(annotation) is tuple:
-        return types.GenericAlias(tuple, tuple(p if p is ... else _plain(p) for p in parts))
-    return annotation
 
 
 def _optimizers() -> OneOf:
@@ -131,7 +51,7 @@ def _optimizers() -> OneOf:
     for needs_more in ("Optimizer", "LBFGS", "SparseAdam"):  # abstract, a closure, sparse gradients
         del classes[needs_more]
     return OneOf(
-        "optimizer", {name: _fields(Entry(cls, {}), ("params",)) for name, cls in classes.items()}
+        "optimizer", {name: fields_of(Entry(cls, {}), ("params",)) for name, cls in classes.items()}
     )
 
 
@@ -182,16 +102,20 @@ class TrainingSets(Strict):
 class Evaluation(Strict):
     """How images are restored, made 8-bit, kept and measured."""
 
-    protocols: Annotated[list[str], Field(min_length=1)] = ["matlab_y"]
+    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("matlab_y",)
     quantize: Literal["round", "truncate"] = "round"
     save_img: bool = True
     self_ensemble: bool = False
     tile: Positive | None = None
     tile_overlap: NotNegative = 32
 
+    def restoring(self) -> dict[str, Any]:
+        """How images are restored, as arguments of Restorer."""
+        return self.model_dump(include={"self_ensemble", "tile", "tile_overlap"})
+
     @field_validator("protocols")
     @classmethod
-    def _known(cls, protocols: list[str]) -> list[str]:
+    def _known(cls, protocols: tuple[str, ...]) -> tuple[str, ...]:
         for name in protocols:
             if name not in PROTOCOLS:
                 raise ValueError(
@@ -304,9 +228,9 @@ def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] 
     A file of BasicSR or Restormer is translated (after the assignments), and what was mapped is
     printed. Raises OptionsError with one line for every fault.
     """
-    raw = _read(Path(file))
+    raw = read_yaml(Path(file))
     for assignment in force:
-        _assign(raw, assignment)
+        assign(raw, assignment)
     mapped: list[str] = []
     faults: list[str] = []
     if is_foreign(raw):
@@ -326,94 +250,6 @@ def save_options(options: Options, file: Path) -> None:
     """Write the effective options, defaults included, as a file that can be loaded again."""
     plain = options.model_dump(mode="json")
     file.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number, a date is text, and a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a plain word", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' stands here twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise OptionsError(f"{file}: there is no such option file") from None
-    except UnicodeDecodeError:
-        raise OptionsError(f"{file}: not a text file") from None
-    content = _parse(text, str(file))
-    if not isinstance(content, dict):
-        raise OptionsError(f"{file}: an option file holds 'key: value' lines; this one does not")
-    return content
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise OptionsError(f"{where}{line}: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise OptionsError(f"{where}: {' '.join(str(error).split())}") from None
-
-
-def _assign(raw: dict[str, Any], assignment: str) -> None:
-    """Set one value of `raw` in place; sections on the way are made where they are missing."""
-    path, equals, value = assignment.partition("=")
-    if not equals or not path:
-        raise OptionsError(f"--force_yml {assignment}: expected a:b:c=value")
-    *parents, last = path.split(":")
-    place: Any = raw
-    for step, key in enumerate(parents):
-        place = _item(place, key, assignment, ":".join(parents[:step]), make=True)
-    if isinstance(place, list):
-        _item(place, last, assignment, ":".join(parents))
-        place[int(last)] = _parse(value, f"--force_yml {assignment}")
-    elif isinstance(place, dict):
-        place[last] = _parse(value, f"--force_yml {assignment}")
-    else:
-        raise OptionsError(
-            f"--force_yml {assignment}: '{':'.join(parents)}' is a value, not a section"
-        )
-
-
-def _item(place: Any, key: str, assignment: str, path: str, make: bool = False) -> Any:
-    if isinstance(place, list):
-        if not key.isdecimal() or int(key) >= len(place):
-            raise OptionsError(
-                f"--force_yml {assignment}: '{path}' is a list of {len(place)}; "
-                f"'{key}' is no index of it (the first is 0)"
-            )
-        return place[int(key)]
-    if isinstance(place, dict):
-        if make and place.get(key) is None:
-            place[key] = {}
-        return place[key]
-    raise OptionsError(f"--force_yml {assignment}: '{path}' is a value, not a section")
 
 
 def _line(kind: type[Options], raw: Any, error: ErrorDetails) -> str:
@@ -438,7 +274,7 @@ def _fault(kind: type[Options], error: ErrorDetails, given: Any) -> str:
     match error["type"]:
         case "extra_forbidden":
             key = str(error["loc"][-1])
-            known = sorted(_model_at(kind, error["loc"][:-1]).model_fields)
+            known = sorted(model_at(kind, error["loc"][:-1]).model_fields)
             return f"unknown key{nearest(key, known)}; known here: {', '.join(known)}"
         case "missing":
             return "required, but missing"
@@ -467,20 +303,3 @@ def _fault(kind: type[Options], error: ErrorDetails, given: Any) -> str:
             expected = error["msg"].removeprefix("Input ").replace("should be", "expected", 1)
             expected = re.sub("^expected (greater|less)", r"expected a number \1", expected)
             return f"{expected}, not {given!r}"
-
-
-def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel]:
-    """The model of the section at `loc`, found by following field types and chosen types."""
-    for step in loc:
-        if (model, step) in OneOf.models:
-            model = OneOf.models[model, str(step)]
-        elif step in model.model_fields:
-            model = _section(model.model_fields[str(step)].annotation) or model
-    return model
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_section(part) for part in typing.get_args(annotation))
-    return next((section for section in found if section), None)

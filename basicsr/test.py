@@ -38,9 +38,7 @@ def test(options: TestOptions, option_file: str) -> None:
         network_with_weights(options.network_g.arguments(), weights),
         device,
         options.precision,
-        options.val.tile,
-        options.val.tile_overlap,
-        options.val.self_ensemble,
+        **options.val.restoring(),
     )
     folder = Path("results", options.name)
     folder.mkdir(parents=True, exist_ok=True)

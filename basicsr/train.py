@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from basicsr.archs import build_network
+from basicsr.archs import build_network, fitting_side
 from basicsr.data import ImageSource, PatchStage, build_dataset, training_batches
 from basicsr.losses import LossTerms, build_losses
 from basicsr.metrics import Scores
@@ -60,7 +60,7 @@ def train(options: TrainOptions, auto_resume: bool = False) -> None:
     """Run the training that `options` describe, from its beginning or from a training state."""
     device = select_device(options.device)
     source = build_dataset(options.datasets.train.arguments())
-    val_source = build_dataset(options.datasets.val.arguments()) if options.datasets.val else None
+    val_source = validation_set(options)
     model = build_model(options, device)
     folder = RunFolder(Path("experiments", options.name), options.logger.keep_checkpoints)
     state = state_to_resume(options, folder, auto_resume)
@@ -117,7 +117,8 @@ def build_model(options: TrainOptions, device: torch.device) -> RestorationModel
         network_with_weights(options.network_g.arguments(), options.path.pretrain_network_g)
         if options.path.pretrain_network_g
         else build_network(options.network_g.arguments())
-    ).to(device, memory_format=torch.channels_last)
+    )
+    network = network.to(device).to(memory_format=torch.channels_last)
     settings = options.train
     losses = build_losses([loss.model_dump() for loss in settings.losses])
     try_losses(network, losses.to(device), device)
@@ -136,7 +137,7 @@ def build_model(options: TrainOptions, device: torch.device) -> RestorationModel
 @torch.no_grad()
 def try_losses(network: nn.Module, losses: LossTerms, device: torch.device) -> None:
     """Raise what is wrong with a loss (a stage that is not there) before a run is begun."""
-    side = -(-32 // network.size_multiple) * network.size_multiple
+    side = fitting_side(network, 32)
     black = torch.zeros(1, 3, side, side, device=device)
     losses(network.eval()(black, all_stages=True), black)
 
@@ -149,6 +150,15 @@ def build_optimizer(arguments: dict[str, Any], network: nn.Module) -> torch.opti
         return getattr(torch.optim, name)(parameters, **arguments)
     except (ValueError, RuntimeError, TypeError) as error:
         raise OptionsError(f"train.optim_g: {name}: {error}") from None
+
+
+def validation_set(options: TrainOptions) -> ImageSource | None:
+    if options.datasets.val is None:
+        return None
+    source = build_dataset(options.datasets.val.arguments())
+    if not source.has_gt:
+        raise OptionsError("datasets.val: without clean images there is nothing to validate on")
+    return source
 
 
 def sampling(options: TrainOptions, device: torch.device) -> dict[str, Any]:
@@ -167,8 +177,7 @@ def sampling(options: TrainOptions, device: torch.device) -> dict[str, Any]:
 
 def state_to_resume(options: TrainOptions, folder: RunFolder, auto: bool) -> dict[str, Any]:
     """The training state to go on from; empty for a new run."""
-    file = folder.latest_state() if auto else None
-    file = file or options.path.resume_state
+    file = (folder.latest_state() if auto else None) or options.path.resume_state
     if file is None:
         return {}
     state = load_state(file)
@@ -190,12 +199,7 @@ def validate(
 ) -> Scores:
     """Restore and measure the validation set; log all scores and return the first protocol's."""
     restorer = Restorer(
-        model.restoring_network,
-        model.device,
-        model.precision,
-        options.tile,
-        options.tile_overlap,
-        options.self_ensemble,
+        model.restoring_network, model.device, model.precision, **options.restoring()
     )
     pictures = folder.path / "visualization" if options.save_img else None
     images = evaluate(restorer, source, options.protocols, options.quantize, pictures)
@@ -206,9 +210,10 @@ def validate(
             "validation at %d: %.4f dB, SSIM %.4f (%s, %d images)",
             *(iteration, psnr, ssim, protocol, len(images)),
         )
-    pair = source.sample(0)
-    triple = [pair.lq, quantize(restorer(pair.lq)), pair.gt]
-    log.picture(iteration, "rainy, restored, clean", np.concatenate(triple, axis=1))
+    lq, gt = source.sample(0)
+    assert gt is not None
+    triple = np.concatenate([lq, quantize(restorer(lq)), gt], axis=1)
+    log.picture(iteration, "rainy, restored, clean", triple)
     return mean_scores([image.restored[options.protocols[0]] for image in images])
 
 
@@ -219,13 +224,12 @@ def check(options: TrainOptions) -> None:
     model = build_model(options, device)
     batch = next(training_batches(source, start=0, **sampling(options, device)))
     print(f"{options.name}: the options are valid; {len(source)} training images")
-    if options.datasets.val:
-        val_source = build_dataset(options.datasets.val.arguments())
+    if val_source := validation_set(options):
         val_source.sample(0)
         print(f"validation: {len(val_source)} images")
     print(f"first batch: {tuple(batch.lq.shape)}, {', '.join(batch.names[:4])} ...")
     for stage in options.datasets.train.patches:
-        size = -(-stage.size // model.network.size_multiple) * model.network.size_multiple
+        size = fitting_side(model.network, stage.size)
         per_step = stage.batch_size // options.train.accumulation_steps
         cost = network_cost(model.network, (per_step, 3, size, size), options.train.precision)
         memory = training_memory(model.network, cost.activations, options.train.ema_decay > 0)

@@ -20,8 +20,9 @@ from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from .released import misfits, strict_load
+from .sizes import fitting_side
 
-__all__ = ["build_network", "from_released", "released_hints", "strict_load"]
+__all__ = ["build_network", "fitting_side", "from_released", "released_hints", "strict_load"]
 
 for _module in pkgutil.iter_modules(__path__):
     if _module.name.endswith("_arch"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any
+
+from torch import Tensor, nn
 
 
 def require_multiple(image: Tensor, multiple: int) -> None:
@@ -10,3 +12,9 @@ def require_multiple(image: Tensor, multiple: int) -> None:
     height, width = image.shape[-2:]
     if height % multiple or width % multiple:
         raise ValueError(f"height and width must be multiples of {multiple}, not {height}x{width}")
+
+
+def fitting_side(network: nn.Module, side: int) -> int:
+    """The smallest side of at least `side` pixels that `network` takes."""
+    multiple: Any = network.size_multiple
+    return -(-side // multiple) * multiple

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..utils.registry import DATASET_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY
+
 from .folder_dataset import ImageFolderDataset
 from .image_files import list_images, read_image, write_png
 from .image_source import ImagePair, ImageSource

@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..utils.errors import DataError
+from basicsr.utils.errors import DataError
+
 from .image_files import image_size, read_image
 
 CacheKind = Literal["none", "memory", "disk"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..utils.registry import DATASET_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY
+
 from .image_files import images_by_stem, read_image
 from .image_source import ImagePair, ImageSource
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..utils.errors import OptionsError, UserError
+from basicsr.utils.errors import OptionsError, UserError
+
 from .image_source import ImageSource
 from .patches import draw_patch
 from .randomness import PATCH, generator, order_of
@@ -186,5 +187,5 @@ def _raising(loader: DataLoader) -> Iterator[TrainingBatch]:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process. SIGTERM stays: that is how the main process ends a worker."""
+    """Leave Ctrl-C to the main process, which ends its workers by SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.errors import DataError, OptionsError
-from ..utils.registry import DATASET_REGISTRY
+from basicsr.utils.errors import DataError, OptionsError
+from basicsr.utils.registry import DATASET_REGISTRY
+
 from .decode_cache import CacheKind, DecodeCache
 from .image_files import read_image
 from .image_source import ImagePair, ImageSource

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..utils.errors import DataError
-from ..utils.registry import nearest
+from basicsr.utils.errors import DataError
+from basicsr.utils.registry import nearest
+
 from .image_files import image_size, read_image
 from .layouts import LAYOUTS, Folders, Pairing, Side, SideBySide, match_folders
 

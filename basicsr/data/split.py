@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from ..utils.errors import DataError
+from basicsr.utils.errors import DataError
+
 from .image_files import natural_key
 
 Split = Literal["all", "train", "val"]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.errors import DataError
-from ..utils.registry import DATASET_REGISTRY, nearest
+from basicsr.utils.errors import DataError
+from basicsr.utils.registry import DATASET_REGISTRY, nearest
+
 from .decode_cache import CacheKind, DecodeCache
 from .image_files import images_by_stem
 from .image_source import ImagePair, ImageSource

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..utils.registry import LOSS_REGISTRY
+from basicsr.utils.registry import LOSS_REGISTRY
+
 from .restoration_loss import RestorationLoss
 
 

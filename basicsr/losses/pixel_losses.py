@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..utils.registry import LOSS_REGISTRY
+from basicsr.utils.registry import LOSS_REGISTRY
+
 from .restoration_loss import RestorationLoss
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..utils.registry import LOSS_REGISTRY
+from basicsr.utils.registry import LOSS_REGISTRY
+
 from .restoration_loss import RestorationLoss
 
 _RADIUS = 5

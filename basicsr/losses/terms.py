@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..utils.errors import OptionsError
-from ..utils.registry import LOSS_REGISTRY
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.registry import LOSS_REGISTRY
 
 
 class Term(NamedTuple):

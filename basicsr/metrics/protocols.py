@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..utils.errors import DataError, OptionsError
-from ..utils.registry import nearest
+from basicsr.utils.errors import DataError, OptionsError
+from basicsr.utils.registry import nearest
+
 from .ssim import WINDOW, ssim, zero_padded_ssim
 
 

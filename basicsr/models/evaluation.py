@@ -60,7 +60,7 @@ def _measured(
     gt: np.ndarray,
     protocols: Sequence[str],
 ) -> ImageScores:
-    """`dtpnet` is defined on the network's unrounded output, the other protocols on 8-bit images."""
+    """`dtpnet` is defined on the network's unrounded output, the others on 8-bit images."""
     return ImageScores(
         name,
         {p: measure(restored if p == "dtpnet" else image, gt, p) for p in protocols},

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from basicsr.archs import fitting_side
+
 
 class Restorer:
     """Calls `network` on whole images.
@@ -30,7 +32,7 @@ class Restorer:
         tile_overlap: int = 32,
         self_ensemble: bool = False,
     ) -> None:
-        self.network = network.eval().to(device, memory_format=torch.channels_last)
+        self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         self.device = device
         self.precision = precision
         self.tile = tile
@@ -70,19 +72,19 @@ class Restorer:
 
     def _whole(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        x = pad_to_multiple(x, self.network.size_multiple)
+        x = pad_to(x, fitting_side(self.network, height), fitting_side(self.network, width))
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             restored = self.network(x.contiguous(memory_format=torch.channels_last))
         return restored[:, :, :height, :width].float()
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Extend an N x C x H x W batch at the bottom and right until `multiple` divides H and W.
+def pad_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Extend an N x C x H x W batch at the bottom and right.
 
     Reflects, and repeats the last row or column where the image is too small to be reflected.
     """
-    for axis in (2, 3):
-        missing = -x.shape[axis] % multiple
+    for axis, wanted in ((2, height), (3, width)):
+        missing = wanted - x.shape[axis]
         reflected = min(missing, x.shape[axis] - 1)
         for amount, mode in ((reflected, "reflect"), (missing - reflected, "replicate")):
             if amount:

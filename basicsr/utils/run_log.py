@@ -113,7 +113,8 @@ class TrainingReport:
         self._waited += time.perf_counter() - self._mark
 
     def step_done(self, losses: Mapping[str, Tensor], images: int) -> None:
-        for name, value in {**losses, "steps": 1.0}.items():
+        counted: dict[str, float | Tensor] = {**losses, "steps": 1.0}
+        for name, value in counted.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._timed += 1
         self._images += images

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from basicsr.models.restoring import Restorer, pad_to_multiple, quantize
+from basicsr.models.restoring import Restorer, pad_to, quantize
 
 CPU = torch.device("cpu")
 
@@ -43,7 +43,7 @@ def test_any_size_is_padded_for_the_network_and_cropped_back(height, width):
 
 def test_padding_reflects_and_then_repeats():
     x = torch.tensor([[1.0, 2.0, 3.0]])[None, None]
-    padded = pad_to_multiple(x, 8)
+    padded = pad_to(x, 8, 8)
     assert padded.shape == (1, 1, 8, 8)
     assert padded[0, 0, 0].tolist() == [1, 2, 3, 2, 1, 1, 1, 1]
     assert torch.equal(padded[0, 0], padded[0, 0, :1].expand(8, 8))
