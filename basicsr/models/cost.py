@@ -1,31 +1,54 @@
-"""What a network costs: parameters, multiply-accumulates, memory of a training step.
+"""What a network costs: parameters, multiply-accumulates, memory of a training step, latency.
 
-All of it is read off a run on fake tensors, which have shapes but no data: no size is too large.
+All but the latency is read off a run on fake tensors, which have shapes but no data: no size is too
+large.
 """
 
 from __future__ import annotations
 
 import copy
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+Shape = tuple[int, int, int, int]
+
+WARM_UP = 3
+
 
 class Cost(NamedTuple):
-    """Of one forward pass: its multiply-accumulates, and the bytes kept for the backward pass."""
+    """Of one forward pass.
+
+    `macs` are the multiply-accumulates of convolutions and matrix products, `convolution_macs`
+    those of convolutions alone, as many papers count; `activations` are the bytes kept for the
+    backward pass.
+    """
 
     parameters: int
     macs: int
+    convolution_macs: int
     activations: int
 
 
-def network_cost(
-    network: nn.Module, shape: tuple[int, int, int, int], precision: str = "fp32"
-) -> Cost:
+class Latency(NamedTuple):
+    """Seconds of one forward pass: the median and the quartiles over the timed runs."""
+
+    median: float
+    lower: float
+    upper: float
+
+
+def network_cost(network: nn.Module, shape: Shape, precision: str = "fp32") -> Cost:
     """The cost of `network` on a batch of `shape`, whose sides its `size_multiple` divides."""
     kept: dict[int, Tensor] = {}
 
@@ -39,14 +62,16 @@ def network_cost(
         with (
             counter,
             saved_tensors_hooks(keep, lambda tensor: tensor),
-            torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+            _autocast(torch.device("cpu"), precision),
         ):
             twin(torch.rand(shape), all_stages=True)
     for parameter in twin.parameters():
         kept.pop(parameter.untyped_storage()._cdata, None)
+    flops = counter.get_flop_counts()["Global"]
     return Cost(
         parameters=sum(p.numel() for p in network.parameters()),
-        macs=counter.get_total_flops() // 2,
+        macs=sum(flops.values()) // 2,
+        convolution_macs=sum(n for op, n in flops.items() if "convolution" in str(op)) // 2,
         activations=sum(tensor.untyped_storage().nbytes() for tensor in kept.values()),
     )
 
@@ -59,3 +84,66 @@ def training_memory(network: nn.Module, activations: int, averaged: bool) -> int
     """
     weights = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return 4 * weights * (5 if averaged else 4) + activations
+
+
+@torch.inference_mode()
+def latency(
+    network: nn.Module, shape: Shape, device: torch.device, precision: str = "fp32", runs: int = 20
+) -> Latency:
+    """Time `runs` forward passes on `device`, after a few untimed ones, as test.py restores images.
+
+    Raises MemoryError where the device has too little memory.
+    """
+    try:
+        with _bounded_memory(device), _autocast(device, precision):
+            network = network.eval().to(device).to(memory_format=torch.channels_last)
+            x = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
+            seconds = [_seconds(network, x) for _ in range(WARM_UP + runs)][WARM_UP:]
+    except RuntimeError as error:  # PyTorch has a class of its own for a full GPU only
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise MemoryError from None
+        raise
+    lower, median, upper = np.percentile(seconds, [25, 50, 75])
+    return Latency(float(median), float(lower), float(upper))
+
+
+@contextmanager
+def _bounded_memory(device: torch.device) -> Iterator[None]:
+    """Make the CPU's allocations fail where memory ends.
+
+    Linux would grant more than there is, and then end some process that uses it.
+    """
+    meminfo = Path("/proc/meminfo")
+    if device.type != "cpu" or not meminfo.exists():
+        yield
+        return
+    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    available = 1024 * int(lines["MemAvailable"].split()[0])
+    held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = held + available
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (bound if soft == resource.RLIM_INFINITY else min(soft, bound), hard)
+    )
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _seconds(network: nn.Module, x: Tensor) -> float:
+    """A GPU works on its own, so it is waited for before either look at the clock."""
+    _wait(x.device)
+    start = time.perf_counter()
+    network(x)
+    _wait(x.device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,157 @@
+"""What networks cost: parameters, multiply-accumulates, training memory and latency.
+
+    python scripts/cost.py --networks DTPNet Restormer --size 256 256 --json cost.json
+
+One image of H x W pixels. Where a network needs multiples of some number, the size is rounded up,
+as test.py pads, and the table says so. MACs are of convolutions and matrix products, with those of
+the convolutions alone beside them. Activations are what one training image of that size keeps for
+the backward pass. Latencies are of this machine, the median of --runs forward passes and their
+quartiles; --runs 0 leaves them out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from basicsr.archs import build_network
+from basicsr.models.cost import Shape, latency, network_cost
+from basicsr.utils.cli import command
+from basicsr.utils.devices import select_device
+from basicsr.utils.files import written_whole
+from basicsr.utils.provenance import provenance
+from basicsr.utils.registry import ARCH_REGISTRY
+
+HEADINGS = (
+    *("network", "parameters", "size", "GMACs", "of convolutions", "activations (GiB)"),
+    *("latency (ms)", "quartiles (ms)"),
+)
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    device = select_device(options.device)
+    for name in options.networks:
+        ARCH_REGISTRY.entry(name)
+    facts = provenance(device)
+    height, width = options.size
+    print(
+        f"One image of {width} x {height}, {options.precision}; latency on {facts['device']}, "
+        f"torch {facts['torch']}\n"
+    )
+    columns = HEADINGS if options.runs else HEADINGS[:-2]
+    print(_line(columns), _line(("---",) * len(columns)), sep="\n")
+    networks = []
+    for name in options.networks:
+        cost = cost_of(name, (height, width), device, options.precision, options.runs)
+        networks.append(cost)
+        print(_line(cells(cost)[: len(columns)]), flush=True)
+    if any(cost["reconstruction"] for cost in networks):
+        print("\n(reconstruction): built from a description; the authors' own network may differ")
+    if options.json:
+        document = {
+            "size": [height, width],
+            "precision": options.precision,
+            "runs": options.runs,
+            "networks": networks,
+            "provenance": facts,
+        }
+        with written_whole(options.json) as file:
+            file.write(json.dumps(document, indent=2).encode() + b"\n")
+
+
+def cost_of(
+    name: str, size: tuple[int, int], device: torch.device, precision: str, runs: int
+) -> dict[str, Any]:
+    """The registered network's cost, as it goes into the JSON file; bytes and seconds."""
+    network: Any = build_network({"type": name})
+    height, width = (-(-side // network.size_multiple) * network.size_multiple for side in size)
+    shape = (1, 3, height, width)
+    return {
+        "network": name,
+        "reconstruction": getattr(network, "reconstruction", False),
+        "size": [height, width],
+        "padded": [height, width] != list(size),
+        **network_cost(network, shape, precision)._asdict(),
+        "latency": latency_of(network, shape, device, precision, runs) if runs else None,
+    }
+
+
+def latency_of(
+    network: nn.Module, shape: Shape, device: torch.device, precision: str, runs: int
+) -> dict[str, float] | str:
+    try:
+        return latency(network, shape, device, precision, runs)._asdict()
+    except MemoryError:
+        return "out of memory"
+
+
+def cells(cost: dict[str, Any]) -> tuple[str, ...]:
+    """A network's row of the table."""
+    height, width = cost["size"]
+    return (
+        cost["network"] + (" (reconstruction)" if cost["reconstruction"] else ""),
+        f"{cost['parameters']:,}",
+        f"{width} x {height}" + (" (padded)" if cost["padded"] else ""),
+        f"{cost['macs'] / 1e9:.2f}",
+        f"{cost['convolution_macs'] / 1e9:.2f}",
+        f"{cost['activations'] / 2**30:.2f}",
+        *_latency_cells(cost["latency"]),
+    )
+
+
+def _latency_cells(measured: dict[str, float] | str | None) -> tuple[str, str]:
+    if not isinstance(measured, dict):
+        return measured or "", ""
+    median, lower, upper = (_milliseconds(measured[key]) for key in ("median", "lower", "upper"))
+    return median, f"{lower} to {upper}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.4g}" if seconds < 10 else f"{1000 * seconds:.0f}"
+
+
+def _line(texts: tuple[str, ...]) -> str:
+    return "| " + " | ".join(texts) + " |"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = ARCH_REGISTRY.names()
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        default=names,
+        metavar="NAME",
+        help=f"{', '.join(names)}; all of them without this option",
+    )
+    parser.add_argument("--size", nargs=2, type=_positive, default=[256, 256], metavar=("H", "W"))
+    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--runs", type=_not_negative, default=20, help="timed forward passes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError("at least 0")
+    return number
+
+
+if __name__ == "__main__":
+    main()
