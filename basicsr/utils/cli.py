@@ -6,6 +6,8 @@ import functools
 import sys
 from collections.abc import Callable
 
+import torch
+
 from basicsr.utils.errors import UserError
 
 
@@ -20,6 +22,12 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
             _stop(str(error), 2)
         except OSError as error:  # a full disk, a folder without permission
             _stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+        except torch.OutOfMemoryError:
+            _stop(
+                "out of GPU memory: use smaller patches or batches, accumulation_steps, bf16 or "
+                "activation_checkpointing in training, tiles in testing",
+                2,
+            )
         except KeyboardInterrupt:
             _stop("interrupted", 130)
 

@@ -1,0 +1,39 @@
+import errno
+
+import pytest
+import torch
+
+from basicsr.utils.cli import command
+from basicsr.utils.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (DataError("a/b.png: truncated"), 2, "error: a/b.png: truncated"),
+        (OSError(errno.ENOSPC, "No space left", "x.state"), 2, "error: x.state: No space left"),
+        (OSError("odd"), 2, "error: odd"),
+        (torch.OutOfMemoryError("CUDA: 3 GiB"), 2, "error: out of GPU memory: use smaller"),
+        (KeyboardInterrupt(), 130, "error: interrupted"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(raised, code, said, capsys):
+    @command
+    def main():
+        raise raised
+
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == code
+    error = capsys.readouterr().err
+    assert error.startswith(said)
+    assert error.count("\n") == 1
+
+
+def test_our_own_bugs_keep_their_stack_trace():
+    @command
+    def main():
+        raise KeyError("oops")
+
+    with pytest.raises(KeyError):
+        main()
