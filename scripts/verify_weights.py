@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     facts = weights.facts
     print(f"{weights.network['type']} trained on {facts['train_set']}, from {facts['source']}")
-    print(f"{score.dataset}, {len(scores)} images, {score.protocol}, outputs {score.quantize}d:")
+    print(f"{score.dataset}, {len(scores)} images, {score.protocol}, quantize: {score.quantize}")
     for name, printed, value, tolerance in zip(
         ("PSNR", "SSIM"), (score.psnr, score.ssim), measured, score.tolerances(), strict=True
     ):

@@ -1,0 +1,202 @@
+"""Weights into networks: published layouts, our own files, and files that belong elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from golden import Case, assert_matches, load_case
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from basicsr.archs import build_network, didmdn_arch
+from basicsr.archs.released import system_of
+from basicsr.models.pretrained import network_with_weights, saved_network
+from basicsr.utils.checkpoints import save_weights
+from basicsr.utils.errors import CheckpointError
+from basicsr.utils.registry import options_of
+
+PRENETS = ("PReNet", "PReNet_LSTM", "PReNet_GRU", "PReNet_x", "PReNet_r", "PRN", "PRN_r")
+SMALL = {"type": "PReNet", "recurrent_iter": 2, "channels": 8}
+
+
+def published(name: str) -> tuple[Case, dict]:
+    """A golden case, and the options of its network."""
+    case = load_case(name)
+    config = dict(case.facts["config"])
+    if name.startswith("prenet"):
+        return case, config
+    system = name.partition("_")[0]
+    types = {"dtpnet": "DTPNet", "restormer": "Restormer", "mprnet": "MPRNet"}
+    if system in types:
+        return case, {"type": types[system], **config}
+    statistics = {"eval": "running", "train": "image"}[config["batch_norm"]]
+    return case, {"type": "DIDMDNDerainer", "label": config["label"], "batch_norm": statistics}
+
+
+@torch.no_grad()
+def restored(network: nn.Module, case: Case) -> Tensor:
+    """What the authors' networks put out: DID-MDN's images are in [-1, 1]."""
+    if options_of(network)["type"] == "DIDMDNDerainer":
+        return 2 * network.eval()((case.input + 1) / 2) - 1
+    return network.eval()(case.input)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"prenet_{variant}" for variant in PRENETS),
+        "dtpnet_dim16_iter2",
+        "restormer_withbias",
+        "restormer_biasfree_gray",
+        "restormer_dual_pixel",
+        "mprnet_deraining",
+        "didmdn_eval",
+        "didmdn_train",
+    ],
+)
+def test_published_files_are_taken_as_they_are(tmp_path, name):
+    case, options = published(name)
+    wrapped = {f"module.{key}": value for key, value in case.state_dict.items()}
+    torch.save({"epoch": 1, "state_dict": wrapped}, tmp_path / "net.pth.tar")
+    network = network_with_weights(options, tmp_path / "net.pth.tar")
+    expected = case.outputs.get("restored", case.outputs.get("stage3"))
+    assert_matches(restored(network, case), expected)
+
+
+def test_published_safetensors_are_taken_too(tmp_path):
+    case, options = published("restormer_withbias")
+    save_file(case.state_dict, tmp_path / "net.safetensors")
+    network = network_with_weights(options, tmp_path / "net.safetensors")
+    assert_matches(restored(network, case), case.outputs["restored"])
+
+
+def test_options_decide_what_weights_cannot_tell(tmp_path):
+    """The number of passes, and whether the last stage is there at all."""
+    case, options = published("prenet_PRN")
+    torch.save(case.state_dict, tmp_path / "prn.pth")
+    network = network_with_weights({**options, "recurrent_iter": 3}, tmp_path / "prn.pth")
+    assert_matches(restored(network, case), case.outputs["stage3"])
+    case, options = published("dtpnet_dim16_iter2")
+    torch.save(case.state_dict, tmp_path / "dtpnet.pth")
+    network = network_with_weights({**options, "recurrent_iter": 0}, tmp_path / "dtpnet.pth")
+    assert_matches(restored(network, case), case.outputs["coarse"])
+
+
+@pytest.mark.parametrize("read_as", ["PReNet", "PReNet_LSTM"])
+def test_it_is_told_which_of_two_alike_networks_is_read(tmp_path, caplog, read_as):
+    case, _ = published(f"prenet_{read_as}")
+    torch.save(case.state_dict, tmp_path / "net.pth")
+    with caplog.at_level(logging.WARNING, logger="basicsr"):
+        network = network_with_weights({"type": read_as}, tmp_path / "net.pth")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"fit PReNet and PReNet_LSTM alike; read as {read_as} because" in caplog.text
+    assert_matches(restored(network, case), case.outputs["restored"])
+
+
+def test_no_variant_that_can_be_told_is_doubted(tmp_path, caplog):
+    case, _ = published("prenet_PReNet_r")
+    torch.save(case.state_dict, tmp_path / "net.pth")
+    with caplog.at_level(logging.WARNING, logger="basicsr"):
+        network_with_weights({"type": "PReNet_r"}, tmp_path / "net.pth")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("case", "options", "message"),
+    [
+        ("mprnet_deraining", {"type": "PReNet"}, "it looks like a checkpoint of MPRNet"),
+        ("prenet_PRN_r", {"type": "Restormer"}, "it looks like a checkpoint of PRN_r"),
+        ("restormer_withbias", {"type": "MPRNet"}, "it looks like a checkpoint of Restormer"),
+        ("prenet_PReNet", {"type": "PReNet_GRU"}, "checkpoint of PReNet or PReNet_LSTM"),
+        ("didmdn_residual_eval", {"type": "DIDMDNDerainer"}, "of DID-MDN's residual net"),
+        ("didmdn_eval", {"type": "DIDMDN"}, "three files; make one of them by scripts/convert_"),
+        ("prenet_PReNet", {"type": "SPAIR"}, "there are no published weights to read"),
+        ("restormer_withbias", {"type": "Restormer", "dim": 16}, "patch_embed.proj.weight is (8"),
+    ],
+)
+def test_weights_of_something_else(tmp_path, monkeypatch, case, options, message):
+    monkeypatch.setattr(didmdn_arch, "CLASSIFIER_SIZE", 32)  # the real one is 262 MB
+    torch.save(load_case(case).state_dict, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError) as caught:
+        network_with_weights(options, tmp_path / "net.pth")
+    assert str(caught.value).startswith(f"{tmp_path / 'net.pth'}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("conv.0.bias"), "missing: conv.0.bias"),
+        (lambda w: w.update({"conv.1.bias": torch.zeros(3)}), "surplus: conv.1.bias"),
+        (lambda w: w.update({"conv.0.bias": torch.zeros(4)}), "conv.0.bias is (4,), not (3,)"),
+    ],
+)
+def test_keys_that_are_missing_left_over_or_of_another_shape(tmp_path, change, message):
+    weights = load_case("prenet_PRN_r").state_dict
+    change(weights)
+    torch.save(weights, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError) as caught:
+        network_with_weights({"type": "PRN_r"}, tmp_path / "net.pth")
+    assert message in str(caught.value)
+
+
+@pytest.fixture
+def small_file(tmp_path) -> Path:
+    torch.manual_seed(0)
+    network = build_network(SMALL)
+    file = tmp_path / "net.safetensors"
+    save_weights(file, network.state_dict(), options_of(network), iteration=9)
+    return file
+
+
+def test_our_file_rebuilds_its_network(small_file):
+    network, weights = saved_network(small_file)
+    given = network_with_weights(SMALL, small_file)
+    assert options_of(network) == options_of(build_network(SMALL))
+    assert weights.facts == {"iteration": 9}
+    image = torch.rand(1, 3, 9, 11)
+    with torch.no_grad():
+        assert torch.equal(network(image), given(image))
+
+
+def test_our_file_of_another_type_or_size(small_file):
+    with pytest.raises(CheckpointError, match=r"weights of PReNet, but network_g\.type is PRN$"):
+        network_with_weights({"type": "PRN", "channels": 8}, small_file)
+    with pytest.raises(CheckpointError, match="of another shape: blocks"):
+        network_with_weights({"type": "PReNet"}, small_file)
+
+
+def test_other_options_than_the_saved_ones_are_told(small_file, caplog):
+    with caplog.at_level(logging.WARNING, logger="basicsr"):
+        network_with_weights(SMALL, small_file)
+        assert not caplog.records
+        network_with_weights({**SMALL, "recurrent_iter": 5}, small_file)
+    (record,) = caplog.records
+    assert record.message == (
+        f"{small_file}: network_g differs from the saved options: recurrent_iter is 5, was 2"
+    )
+
+
+def test_files_that_do_not_tell_their_network(tmp_path):
+    network = build_network(SMALL)
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=r"convert it first with scripts/convert_weights\.py"):
+        saved_network(tmp_path / "net.pth")
+    for wrong in ({"channels": 8}, {"type": "PReNet", "colour": "red"}):
+        save_weights(tmp_path / "net.safetensors", network.state_dict(), wrong)
+        with pytest.raises(CheckpointError, match="its options build no network"):
+            saved_network(tmp_path / "net.safetensors")
+    save_weights(tmp_path / "net.safetensors", network.state_dict(), {"type": "PReNet"})
+    with pytest.raises(CheckpointError, match="the weights do not fit PReNet"):
+        saved_network(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize(("type", "system"), [("SPAIR", "SPAIR"), ("DIDMDN", "DID-MDN")])
+def test_our_own_layouts_are_recognized(type, system):
+    with torch.device("meta"):
+        weights = build_network({"type": type}).state_dict()
+    assert system_of(weights) == f"{system} (in this project's layout)"

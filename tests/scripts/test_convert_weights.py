@@ -1,0 +1,169 @@
+"""convert_weights.py and verify_weights.py as their users run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from basicsr.metrics import measure
+from basicsr.models.pretrained import saved_network
+from basicsr.models.restoring import quantize
+from basicsr.utils.checkpoints import load_weights, save_weights
+
+CHANNELS = 32  # as published; another number is no PRN_r
+FACTS = ("--train-set", "RainTrainL", "--source", "https://github.com/csdwren/PReNet")
+
+
+@pytest.fixture
+def original(tmp_path) -> Path:
+    """PRN_r in its authors' layout, with random weights, so small that images hardly change."""
+    torch.manual_seed(0)
+    shapes = {
+        "conv0.0": (CHANNELS, 6, 3, 3),
+        "res_conv1.0": (CHANNELS, CHANNELS, 3, 3),
+        "res_conv1.2": (CHANNELS, CHANNELS, 3, 3),
+        "conv.0": (3, CHANNELS, 3, 3),
+    }
+    weights = {}
+    for key, shape in shapes.items():
+        weights[f"{key}.weight"] = 0.01 * torch.randn(shape)
+        weights[f"{key}.bias"] = torch.full(shape[:1], 0.004)
+    torch.save(weights, tmp_path / "net_latest.pth")
+    return tmp_path / "net_latest.pth"
+
+
+@pytest.fixture
+def dataroot(tmp_path) -> Path:
+    """Two pairs laid out as Rain100L."""
+    rng = np.random.default_rng(0)
+    for number in ("001", "002"):
+        clean = rng.integers(20, 200, (16, 20, 3), dtype=np.uint8)
+        rainy = np.clip(clean + rng.normal(0, 6, clean.shape), 0, 255).astype(np.uint8)
+        for folder, name, image in (("norain", "norain", clean), ("rainy", "rain", rainy)):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / "data" / folder / f"{name}-{number}.png")
+    return tmp_path / "data"
+
+
+def true_score(dataroot: Path, weights: Path, mode: str) -> tuple[str, str]:
+    """PSNR with two digits and SSIM with three, the long way round."""
+    network, _ = saved_network(weights)
+    scores = []
+    for rainy in sorted((dataroot / "rainy").iterdir()):
+        clean = dataroot / "norain" / rainy.name.replace("rain", "norain")
+        x, target = (np.asarray(Image.open(file)) for file in (rainy, clean))
+        with torch.no_grad():
+            batch = torch.from_numpy(x.copy()).permute(2, 0, 1)[None] / 255
+            restored = network.eval()(batch)[0].clamp(0, 1).permute(1, 2, 0).numpy()
+        scores.append(measure(quantize(restored, mode), target, "matlab_y_double"))
+    psnr, ssim = np.mean(scores, axis=0)
+    return f"{psnr:.2f}", f"{ssim:.3f}"
+
+
+def test_converts_and_tells_what_it_made(original, tmp_path, run_script):
+    out = tmp_path / "prn_r.safetensors"
+    score = "Rain100L:36.11:0.973:matlab_y_double:truncate"
+    code, printed, complaint = run_script(
+        "convert_weights", original, "--type", "PRN_r", "--hint", "recurrent_iter=4",
+        *FACTS, "--score", score, "-o", out,
+    )  # fmt: skip
+    assert (code, complaint) == (0, "")
+    assert printed == f"{out}: PRN_r with 21,123 parameters\n"
+    weights = load_weights(out)
+    assert weights.network == {
+        "type": "PRN_r",
+        "recurrent_iter": 4,
+        "channels": CHANNELS,
+        "recurrent_unit": "none",
+        "shared_block": True,
+        "image_input": True,
+        "image_residual": True,
+    }
+    assert weights.facts["train_set"] == "RainTrainL"
+    assert weights.facts["source"] == "https://github.com/csdwren/PReNet"
+    assert weights.facts["scores"] == [
+        {
+            "dataset": "Rain100L",
+            "psnr": "36.11",
+            "ssim": "0.973",
+            "protocol": "matlab_y_double",
+            "quantize": "truncate",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--type", "PReNet"], "it looks like a checkpoint of PRN_r"),
+        (["--type", "SPAIR"], "SPAIR: there are no published weights to read"),
+        (["--hint", "recurrent=4"], "--hint recurrent=4: expected NAME=VALUE; PRN_r takes"),
+        (["--hint", "recurrent_iter=four"], "--hint recurrent_iter: Input should be a valid int"),
+        (["--hint", "recurrent_unit=gated"], "--hint recurrent_unit: Input should be 'lstm',"),
+        (["--score", "Rain100L:36.11:0.973:matlab"], "no protocol is called 'matlab'"),
+        (["--score", "A:1:1:rgb", "--score", "A:2:1:rgb"], "--score: there are two of A"),
+        (["--residual", "x.pth"], "PRN_r is one file: leave out --residual"),
+        (["-o", "net.pth"], "-o net.pth: the file's name must end in .safetensors"),
+        (["-o", "nowhere/net.safetensors"], "No such file or directory"),
+    ],
+)
+def test_faults_are_one_line(original, tmp_path, run_script, change, message):
+    out = tmp_path / "net.safetensors"
+    code, printed, complaint = run_script(
+        "convert_weights", original, "--type", "PRN_r", *FACTS, "-o", out, *change
+    )
+    assert (code, printed) == (2, "")
+    assert complaint.startswith("error: ")
+    assert message in complaint
+    assert complaint.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("mode", ["round", "truncate"])
+def test_verifies_the_score_under_its_own_protocol(original, dataroot, tmp_path, run_script, mode):
+    out = tmp_path / "prn_r.safetensors"
+    convert = ("convert_weights", original, "--type", "PRN_r", *FACTS, "-o", out)
+    assert run_script(*convert)[0] == 0
+    psnr, ssim = true_score(dataroot, out, mode)
+    how = f"{ssim}:matlab_y_double:{mode}"
+    assert run_script(*convert, "--score", f"Rain100L:{psnr}:{how}")[0] == 0
+    verify = ("verify_weights", out, "--dataroot", dataroot, "--device", "cpu")
+    code, printed, _ = run_script(*verify)
+    assert code == 0, printed
+    assert f"Rain100L, 2 images, matlab_y_double, quantize: {mode}" in printed
+    assert f"PSNR  published {psnr}  measured" in printed
+    assert "tolerance 0.015" in printed
+    assert printed.endswith("the published score is confirmed\n")
+
+    other = f"{float(psnr) + 0.02:.2f}"
+    assert run_script(*convert, "--score", f"Rain100L:{other}:{how}")[0] == 0
+    code, printed, _ = run_script(*verify)
+    assert code == 1
+    assert printed.endswith("the measured score is not the published one\n")
+
+
+def test_which_score_and_where_its_data_set_is(original, dataroot, tmp_path, run_script):
+    out = tmp_path / "prn_r.safetensors"
+    convert = ("convert_weights", original, "--type", "PRN_r", *FACTS, "-o", out)
+    verify = ("verify_weights", out, "--dataroot", dataroot, "--device", "cpu")
+    run_script(*convert)
+    code, _, complaint = run_script(*verify)
+    assert (code, "its metadata has no published score" in complaint) == (2, True)
+
+    run_script(*convert, "--score", "Rain100L:9:0.1:rgb", "--score", "Mine:10:0.2:matlab_y")
+    code, _, complaint = run_script(*verify)
+    assert (code, "which data set? Add --dataset; it has scores of Rain" in complaint) == (2, True)
+    code, _, complaint = run_script(*verify, "--dataset", "Rain12")
+    assert (code, "there is no score of Rain12" in complaint) == (2, True)
+    code, _, complaint = run_script(*verify, "--dataset", "Mine")
+    assert (code, "'Mine' names no layout; give --layout" in complaint) == (2, True)
+    code, printed, _ = run_script(*verify, "--dataset", "Mine", "--layout", "Rain100L")
+    assert (code, "Mine, 2 images, matlab_y, quantize: round" in printed) == (1, True)
+
+    save_weights(out, {}, {"type": "PRN_r"})
+    code, _, complaint = run_script(*verify)
+    assert (code, "the weights do not fit" in complaint) == (2, True)
