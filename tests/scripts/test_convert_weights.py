@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,16 @@ def test_which_score_and_where_its_data_set_is(original, dataroot, tmp_path, run
     save_weights(out, {}, {"type": "PRN_r"})
     code, _, complaint = run_script(*verify)
     assert (code, "the weights do not fit" in complaint) == (2, True)
+
+
+def test_commands_of_the_readme_fit_the_tools(run_script, tmp_path, monkeypatch):
+    """Up to the point where their files are opened, which are not here."""
+    readme = (Path(__file__).parents[2] / "pretrained_models" / "README.md").read_text()
+    blocks = "\n".join(readme.split("```")[1::2]).replace("\\\n", " ")
+    commands = [shlex.split(line) for line in blocks.splitlines() if line]
+    assert len(commands) == 6
+    monkeypatch.chdir(tmp_path)
+    for python, script, *arguments in commands:
+        assert python == "python"
+        code, _, complaint = run_script(Path(script).stem, *arguments)
+        assert (code, complaint) == (2, f"error: {arguments[0]}: there is no such file\n")
