@@ -1,4 +1,4 @@
-"""Package contents and the ranges of what it needs; the versions it is tested with are in requirements.txt."""
+"""The package and the ranges of what it needs; requirements.txt has the tested versions."""
 
 from setuptools import find_packages, setup
 

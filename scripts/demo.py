@@ -25,7 +25,7 @@ def main() -> None:
         done = subprocess.run([sys.executable, *command.split()], cwd=ROOT)
         if done.returncode:
             sys.exit(done.returncode)
-    print(f"\nLook at {ROOT}/results/demo/index.html (drag the dividers) and at sheet.png beside it.")
+    print(f"\nLook at {ROOT}/results/demo/index.html: drag the dividers. sheet.png lies beside it.")
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ def test_restormers_own_file_is_its_recipe(write):
         "restart_weights": (1.0, 1.0),
     }
     assert theirs.val.val_freq == 4000
-    assert theirs.val.protocols == ["matlab_y_double"]
+    assert theirs.val.protocols == ("matlab_y_double",)
     assert theirs.logger.save_checkpoint_freq == 4000
 
 

@@ -55,7 +55,7 @@ def test_a_good_file_is_read_with_its_defaults(file):
     assert options.train.optim_g.lr == 1e-4
     assert options.network_g.arguments()["dim"] == 16
     assert [loss.stage for loss in options.train.losses] == [-1, 0]
-    assert options.val.protocols == ["matlab_y"]
+    assert options.val.protocols == ("matlab_y",)
     assert options.train.precision == "fp32"
     assert options.datasets.train.use_rot
 
