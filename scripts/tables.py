@@ -298,6 +298,7 @@ class Point(NamedTuple):
     """A row of the picture, and its network's cost."""
 
     method: str
+    network: str
     measured: bool
     psnr: float
     cost: dict[str, Any]
@@ -320,7 +321,7 @@ def points(entries: Iterable[Entry], costs: Costs) -> list[Point]:
             print(f"{entry.file}: not in the picture: {name} has other options", file=sys.stderr)
             continue
         found.append(
-            Point(entry.method, entry.file is not None, entry.psnr.value, costs.networks[name])
+            Point(entry.method, name, entry.measured, entry.psnr.value, costs.networks[name])
         )
     return found
 
@@ -368,20 +369,19 @@ def draw(
     figure, row = pyplot.subplots(
         1, len(axes_of), figsize=(4.6 * len(axes_of), 4.2), sharey=True, layout="constrained"
     )
-    methods = list(dict.fromkeys(point.method for point in found))
-    for axes, (label, position) in zip(row, axes_of.items(), strict=True):
-        for point in found:
-            x = position(point)
-            if x:
-                _plot(axes, point, x, COLOURS[methods.index(point.method) % len(COLOURS)])
-        axes.set_xscale("log")
-        axes.set_xlabel(label)
-        axes.margins(x=0.25, y=0.15)
-        axes.grid(alpha=0.3)
     row[0].set_ylabel(f"PSNR (dB), {dataset}, {protocol}")
+    for axes, (label, position) in zip(row, axes_of.items(), strict=True):
+        axes.set(xlabel=label, xscale="log")
+        axes.margins(x=0.3, y=0.15)
+        axes.grid(alpha=0.3)
+        _scatter(axes, [(point, x) for point in found if (x := position(point))])
     for measured in sorted({point.measured for point in found}):
-        row[0].plot([], [], **_marker(measured, "0.3"), label=_kind(measured))
+        kind = "measured here" if measured else "as published"
+        row[0].plot([], [], **_marker(measured, "0.3"), label=kind)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    figure.draw_without_rendering()
+    for axes in row:
+        _place_names(axes)
     with written_whole(file) as stream:
         figure.savefig(stream, format="png", dpi=150)
     pyplot.close(figure)
@@ -405,29 +405,43 @@ def milliseconds(point: Point) -> float | None:
     return 1000 * latency["median"] if isinstance(latency, dict) else None
 
 
-def _kind(measured: bool) -> str:
-    return "measured here" if measured else "as published"
-
-
 def _marker(measured: bool, colour: str) -> dict[str, Any]:
     shape = {"marker": "D", "markersize": 7} if measured else {"marker": "o", "markersize": 10}
     face = colour if measured else "none"
     return {**shape, "color": colour, "markerfacecolor": face, "linestyle": "none"}
 
 
-def _plot(axes: Any, point: Point, x: float, colour: str) -> None:
-    axes.plot([x], [point.psnr], **_marker(point.measured, colour))
-    side = -1 if point.measured else 1  # names above published points, below measured ones
-    axes.annotate(
-        point.method,
-        (x, point.psnr),
-        xytext=(0, 9 * side),
-        textcoords="offset points",
-        ha="center",
-        va="bottom" if side > 0 else "top",
-        fontsize=8,
-        color=colour,
-    )
+def _scatter(axes: Any, placed: Sequence[tuple[Point, float]]) -> None:
+    """Points in a colour for each network, with their names, and round numbers along the axis."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    networks = sorted({point.network for point, _ in placed})
+    for point, x in placed:
+        colour = COLOURS[networks.index(point.network) % len(COLOURS)]
+        axes.plot([x], [point.psnr], **_marker(point.measured, colour))
+        name = axes.annotate(point.method, (x, point.psnr), (0, 8), textcoords="offset points")
+        name.set(fontsize=8, in_layout=False)
+    xs = [x for _, x in placed]
+    digits = (1, 2, 5) if max(xs) / min(xs) > 5 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8)
+    axes.xaxis.set_major_locator(LogLocator(subs=digits))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _place_names(axes: Any) -> None:
+    """Put each name above, below or beside its point, where it covers nothing if it can."""
+    from matplotlib.transforms import Bbox
+
+    around = axes.transData.transform([name.xy for name in axes.texts])
+    taken = [Bbox.from_extents(x - 7, y - 7, x + 7, y + 7) for x, y in around]
+    sides = (((0, 8), "center"), ((0, -14), "center"), ((9, -3), "left"), ((-9, -3), "right"))
+    for name in axes.texts:
+        for offset, align in sides:
+            name.set(position=offset, ha=align)
+            box = name.get_window_extent()
+            if box.count_overlaps(taken) == 0:
+                break
+        taken.append(box)
 
 
 def _parser() -> argparse.ArgumentParser:

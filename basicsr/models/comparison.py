@@ -81,6 +81,10 @@ class Entry(NamedTuple):
     network: Mapping[str, Any] | None = None
 
     @property
+    def measured(self) -> bool:
+        return self.file is not None
+
+    @property
     def whole(self) -> bool:
         """Whether the whole test set was measured; published rows are taken at their word."""
         return self.images is None or self.images in IMAGES[self.dataset]
@@ -341,7 +345,7 @@ def _row(entries: Sequence[Entry]) -> Row:
     sources = dict.fromkeys(entry.source for entry in entries)
     return Row(
         first.method,
-        first.file is not None,
+        first.measured,
         first.network is not None and is_reconstruction(first.network["type"]),
         "; ".join([*sources, *remarks]),
         {entry.dataset: entry for entry in entries},
