@@ -33,6 +33,9 @@ def test(options: TestOptions, option_file: str) -> None:
     """Restore every data set of `options`, and write `results/<name>`: images and scores."""
     device = select_device(options.device)
     sources = {each.name: build_dataset(each.arguments()) for each in options.datasets.values()}
+    folder = Path("results", options.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    logger = start_logging(folder / "test.log")
     weights = Path(options.path.pretrain_network_g)
     restorer = Restorer(
         network_with_weights(options.network_g.arguments(), weights),
@@ -40,9 +43,6 @@ def test(options: TestOptions, option_file: str) -> None:
         options.precision,
         **options.val.restoring(),
     )
-    folder = Path("results", options.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    logger = start_logging(folder / "test.log")
     save_options(options, folder / "options.yml")
 
     measured = {}
