@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def run_of(tmp_path: Path) -> Write:
+    """Writes a run of `count` lines whose loss is 1 / line number; validations at the even ones."""
+
+    def write(name: str, count: int, best: float = 30.0) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        lines = []
+        for i in range(1, count + 1):
+            values = {
+                "train/loss": 1 / i,
+                "train/L1Loss": 1 / i,
+                "train/learning_rate": 1e-3,
+                "time/images_per_second": 10.0 * i,
+                "time/waiting_for_data": 0.25,
+            }
+            lines.append({"iteration": 100 * i, **values})
+            if i % 2 == 0:
+                scores = {"val/matlab_y_psnr": best - abs(i - 2), "val/matlab_y_ssim": 0.9}
+                lines.append({"iteration": 100 * i, **scores})
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / "metrics.jsonl").write_text(text)
+        return folder
+
+    return write
+
+
+def test_table_and_picture(run_script, run_of, tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn: list[tuple[str, list[float]]] = []
+    plot = Axes.plot
+
+    def noted(self, x, y, **look):
+        drawn.append((look["color"], list(y)))
+        return plot(self, x, y, **look)
+
+    monkeypatch.setattr(Axes, "plot", noted)
+    picture = tmp_path / "curves.png"
+    code, printed, err = run_script(
+        *("plot_runs", run_of("A", 5), run_of("B", 3, 31.5), "--out", picture, "--smooth", 3)
+    )
+    assert (code, err) == (0, "")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines()]
+    assert rows[0][3] == "best PSNR (matlab_y)"
+    assert rows[2] == ["A", "500", "0.20000", "30.0000 at 200", "30", "25%"]
+    assert rows[3] == ["B", "300", "0.33333", "31.5000 at 200", "20", "25%"]
+    blue, orange = "#0072B2", "#D55E00"
+    assert drawn[:2] == [(blue, [30.0, 28.0]), (orange, [31.5])]  # validations as they are
+    means = [1, (1 + 1 / 2 + 1 / 3) / 3, (1 / 2 + 1 / 3 + 1 / 4) / 3, (1 / 3 + 1 / 4 + 1 / 5) / 3]
+    losses = [values for colour, values in drawn[4:8] if colour == blue]
+    assert losses[0] == [1 / i for i in range(1, 6)]
+    assert losses[1] == pytest.approx([*means, 1 / 5])
+    assert [1e-3] * 5 in [values for _, values in drawn]  # the learning rate is not smoothed
+    assert len([values for _, values in drawn if len(values) == 5]) == 3  # L1Loss is the loss
+
+
+def test_runs_of_one_name_are_told_apart(run_script, run_of, tmp_path):
+    first, second = run_of("monday/try", 2), run_of("friday/try", 2)
+    _, printed, _ = run_script("plot_runs", first, second, first, "--out", tmp_path / "x.png")
+    names = [line.split("|")[1].strip() for line in printed.splitlines()[2:]]
+    assert names == ["monday/try", "friday/try"]
+
+
+def test_a_line_that_is_being_written_is_left(run_script, run_of, tmp_path):
+    folder = run_of("A", 2)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 300, "train/lo')
+    code, printed, _ = run_script("plot_runs", folder, "--out", tmp_path / "x.png")
+    assert code == 0
+    assert "| A | 200 |" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "nothing is logged yet; the first line comes at print_freq"),
+        ('{"iteration": 1, "a": 2}\nnonsense\n', "line 2 is no line of a training's metrics"),
+        ('{"train/loss": 2}\n', "line 1 is no line of a training's metrics"),
+        ("[1]\n", "line 1 is no line of a training's metrics"),
+    ],
+)
+def test_what_is_no_log(run_script, tmp_path, text, complaint):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(text)
+    code, printed, err = run_script("plot_runs", tmp_path, "--out", tmp_path / "x.png")
+    assert (code, printed) == (2, "")
+    assert err == f"error: {file}: {complaint}\n"
+
+
+def test_even_windows_have_no_middle(run_script, tmp_path):
+    code, _, err = run_script("plot_runs", tmp_path, "--out", "x.png", "--smooth", 4)
+    assert code == 2
+    assert "an odd number, at least 1" in err
