@@ -139,7 +139,11 @@ def try_losses(network: nn.Module, losses: LossTerms, device: torch.device) -> N
     """Raise what is wrong with a loss (a stage that is not there) before a run is begun."""
     side = fitting_side(network, 32)
     black = torch.zeros(1, 3, side, side, device=device)
-    losses(network.eval()(black, all_stages=True), black)
+    stages = network.eval()(black, all_stages=True)
+    try:
+        losses(stages, black)
+    except ValueError as error:  # a stage that is no image for an image's loss, or the reverse
+        raise OptionsError(f"train.losses: {error}") from None
 
 
 def build_optimizer(arguments: dict[str, Any], network: nn.Module) -> torch.optim.Optimizer:

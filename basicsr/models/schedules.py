@@ -43,6 +43,8 @@ class CosineAnnealingRestartCyclicLR:
         restart_weights: tuple[float, ...] = (1.0,),
         eta_mins: tuple[float, ...] = (0.0,),
     ) -> None:
+        if not periods:
+            raise OptionsError("train.scheduler.periods: none is given; at least one is needed")
         self.ends = list(itertools.accumulate(periods))
         self.periods = periods
         self.weights = _one_each("restart_weights", restart_weights, len(periods))

@@ -42,3 +42,8 @@ def test_warm_up_is_a_straight_line():
 def test_one_value_for_each_period():
     with pytest.raises(OptionsError, match="restart_weights: 3 values for 2 periods"):
         CosineAnnealingRestartLR((10, 10), (1.0, 1.0, 1.0))
+
+
+def test_at_least_one_period():
+    with pytest.raises(OptionsError, match="periods: none is given"):
+        CosineAnnealingRestartLR(())
