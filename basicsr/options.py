@@ -82,13 +82,19 @@ class EvaluationSet(Component):
 
 
 class TrainingSet(Component):
-    """A data set that is trained on, and how patches are drawn from it."""
+    """A data set that is trained on, and how patches are drawn from it.
+
+    With `on_bad_image: skip`, up to `bad_image_limit` different images that cannot be used are
+    logged and replaced by others of the set; with `raise` the first one ends the run.
+    """
 
     name: str
     patches: Annotated[list[PatchStage], Field(min_length=1)]
     use_hflip: bool = True
     use_rot: bool = True
     num_worker_per_gpu: NotNegative = 4
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    bad_image_limit: NotNegative = 100
 
 
 DATA_SETS = OneOf.registered(DATASET_REGISTRY)

@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from basicsr.archs import build_network, fitting_side
-from basicsr.data import ImageSource, PatchStage, build_dataset, training_batches
+from basicsr.data import BadImages, ImageSource, PatchStage, build_dataset, training_batches
 from basicsr.losses import LossTerms, build_losses
 from basicsr.metrics import Scores
 from basicsr.models.cost import network_cost, training_memory
@@ -176,6 +176,9 @@ def sampling(options: TrainOptions, device: torch.device) -> dict[str, Any]:
         "num_workers": train_set.num_worker_per_gpu,
         "micro_batches": options.train.accumulation_steps,
         "pin_memory": device.type == "cuda",
+        "bad_images": BadImages(train_set.bad_image_limit)
+        if train_set.on_bad_image == "skip"
+        else None,
     }
 
 

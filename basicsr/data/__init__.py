@@ -7,6 +7,7 @@ from typing import Any
 
 from basicsr.utils.registry import DATASET_REGISTRY
 
+from .bad_images import BadImages
 from .folder_dataset import ImageFolderDataset
 from .image_files import list_images, read_image, write_png
 from .image_source import ImagePair, ImageSource
@@ -18,6 +19,7 @@ from .synthetic_dataset import SyntheticRainDataset
 
 __all__ = [
     "LAYOUTS",
+    "BadImages",
     "ImageFolderDataset",
     "ImagePair",
     "ImageSource",

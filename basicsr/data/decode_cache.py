@@ -43,15 +43,15 @@ class DecodeCache:
         self._places: dict[Path, _Place] = {}
         if kind == "none":
             return
-        paths = sorted(files)
-        self._bytes = 8 * len(paths)
-        for slot, path in enumerate(paths):
-            shape = (*image_size(path), 3)
+        known = {path: found for path in sorted(files) if (found := _look_at(path))}
+        self._slots = len(known)
+        self._bytes = 8 * self._slots
+        for slot, (path, (shape, _)) in enumerate(known.items()):
             if self._bytes + np.prod(shape) <= gib * 2**30:
                 self._places[path] = _Place(slot, self._bytes, shape)
                 self._bytes += int(np.prod(shape))
-        self._slots = len(paths)
-        self._key = _fingerprint(paths)
+        stamps = "".join(stamp for _, stamp in known.values())
+        self._key = hashlib.sha256(stamps.encode()).hexdigest()[:32]
         self._open()
 
     def __call__(self, path: Path) -> np.ndarray:
@@ -95,12 +95,18 @@ def _stamp(image: np.ndarray) -> np.uint64:
     return np.uint64(zlib.crc32(image.data) | 1 << 32)
 
 
-def _fingerprint(paths: list[Path]) -> str:
-    known = hashlib.sha256()
-    for path in paths:
+def _look_at(path: Path) -> tuple[tuple[int, int, int], str] | None:
+    """The image's shape, and what tells it from other images; None where it cannot be read.
+
+    Such a file is no concern of the cache: whoever reads it is told what is wrong with it.
+    """
+    try:
+        height, width = image_size(path)
         status = path.stat()
-        known.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return known.hexdigest()[:32]
+    except (DataError, OSError):
+        return None
+    stamp = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n"
+    return (height, width, 3), stamp
 
 
 def _cache_folder() -> Path:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from basicsr.utils.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+# by content, whatever the suffix; Pillow knows more, some of which start other programs
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 _EXIF_ORIENTATION = 0x0112
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
 
@@ -25,22 +30,41 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The image files below `folder`, subfolders included, hidden files left out, naturally sorted.
+    """The image files below `folder`, subfolders included, naturally sorted.
 
-    Raises DataError where the folder is missing or holds no image.
+    Hidden files and folders are left out, and so is what lies behind links to folders. Raises
+    DataError where the folder is missing, cannot be listed or holds no image, and for names that
+    no log or result file could hold.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; check the path, or put the data set there")
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            os.path.join(parent, name)
+            for name in files
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+        ]
     if not found:
         raise DataError(f"{folder}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
-    return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+    for name in found:
+        if not _is_text(name):
+            raise DataError(f"{name!a}: this file name is not UTF-8 text; rename the file")
+    return [Path(name) for name in sorted(found, key=natural_key)]
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
@@ -60,10 +84,11 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
 def read_image(path: str | Path) -> np.ndarray:
     """Decode a file to H x W x 3 uint8 RGB, turned upright as its EXIF orientation says.
 
-    Gray images get three equal channels, 16-bit gray is scaled to 8 bits, CMYK and palettes are
-    converted; an alpha channel is dropped, as OpenCV does, so that stored colours stay as they are.
-    Raises DataError for files that are missing, truncated, not images, or larger than Pillow's
-    limit against decompression bombs.
+    Gray images get three equal channels, 16 bits are scaled to 8, CMYK and palettes are converted;
+    an alpha channel is dropped, as OpenCV does, so that stored colours stay as they are. Of several
+    frames the first is read. Raises DataError for files that are missing, truncated, not images, or
+    larger than Pillow's limit against decompression bombs. Damage that leaves the structure whole
+    is not seen in formats without checksums: of those known here, only PNG has them.
     """
     with _opened(path) as image:
         try:
@@ -73,11 +98,15 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of the upright image, from the file's header alone."""
+    """(height, width) of the upright image, from the file's header alone.
+
+    Raises DataError as `read_image` does, as far as the header tells.
+    """
     with _opened(path) as image:
         width, height = image.size
         # the PNG plugin's own getexif decodes the whole image to look behind its pixels
         turned = Image.Image.getexif(image).get(_EXIF_ORIENTATION) in _TURNED
+        turned &= image.format != "TIFF"  # whose size Pillow gives as it is to be seen
     return (width, height) if turned else (height, width)
 
 
@@ -93,18 +122,49 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _opened(path: str | Path) -> Image.Image:
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+            raise DataError(f"{path}: not a file; remove it, or give it a name without this suffix")
+        if status.st_size == 0:
+            raise DataError(f"{path}: not a readable image (the file is empty)")
+        with _open(path) as image:
+            yield image
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path}: too large to be decoded ({_reason(error)}); cut it into smaller images, or "
+            "remove it if it should not be that large"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{path}: not a readable image (not {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]})"
+        ) from error
+    except Exception as error:
+        raise DataError(f"{path}: not a readable image ({_reason(error)})") from error
+
+
+def _open(path: str | Path) -> Image.Image:
+    """The file's header. Pillow itself only warns up to the double of its limit."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            return Image.open(path)
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such file") from error
-        except Exception as error:
-            raise DataError(f"{path}: not a readable image ({_reason(error)})") from error
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(path, formats=_FORMATS)
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        image.close()
+        raise Image.DecompressionBombError(
+            f"{image.width} x {image.height} pixels, the limit is {limit} in all"
+        )
+    return image
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
+    image.info.pop("transparency", None)  # is dropped; Pillow would warn that it is
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
@@ -117,4 +177,5 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split()) or type(error).__name__

@@ -3,7 +3,8 @@
 Sample number n of a run, counted over all iterations of all stages, is image
 `order_of(n // length)[n % length]`; its crop, flips and rain come from a generator keyed by
 (seed, epoch, index). So neither the number of workers or ranks, nor micro-batches, nor where a run
-was resumed changes what is seen at an iteration.
+was resumed changes what is seen at an iteration. Where an image that cannot be used is to be
+skipped, the next one in the epoch's order that can be used takes its place.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from basicsr.utils.errors import OptionsError, UserError
+from basicsr.utils.errors import DataError, OptionsError, UserError
 
-from .image_source import ImageSource
+from .bad_images import BadImages
+from .image_source import ImagePair, ImageSource
 from .patches import draw_patch
 from .randomness import PATCH, generator, order_of
 
@@ -32,11 +34,15 @@ class PatchStage(NamedTuple):
 
 
 class TrainingBatch(NamedTuple):
-    """`lq` and `gt`: b x 3 x size x size uint8 RGB; `names`: the images they were cut from."""
+    """`lq` and `gt`: b x 3 x size x size uint8 RGB; `names`: the images they were cut from.
+
+    `skipped`: names and reasons of images that could not be used and were replaced by others.
+    """
 
     lq: torch.Tensor
     gt: torch.Tensor
     names: list[str]
+    skipped: Sequence[tuple[str, str]] = ()
 
 
 class Draw(NamedTuple):
@@ -70,7 +76,6 @@ class Schedule:
                 )
         self.patches, self.length, self.seed, self.start = patches, length, seed, start
         self.rank, self.micro_batches, self.shares = rank, micro_batches, shares
-        self._known_epoch, self._known_order = -1, np.empty(0, np.int64)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         first_iteration = first_sample = 0
@@ -86,12 +91,8 @@ class Schedule:
 
     def _draw(self, sample: int, size: int) -> Draw:
         epoch, position = divmod(sample, self.length)
-        return Draw(epoch, int(self._order(epoch)[position]), size)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if self._known_epoch != epoch:
-            self._known_epoch, self._known_order = epoch, order_of(epoch, self.length, self.seed)
-        return self._known_order
+        order = order_of(epoch, self.length, self.seed)
+        return Draw(epoch, int(order[position]), size)
 
 
 def training_batches(
@@ -107,11 +108,13 @@ def training_batches(
     world_size: int = 1,
     micro_batches: int = 1,
     pin_memory: bool = False,
+    bad_images: BadImages | None = None,
 ) -> Iterator[TrainingBatch]:
     """This rank's batches from iteration `start` (from 0) to the schedule's end.
 
-    One batch per micro-batch, `micro_batches` of them to an iteration. Raises OptionsError for a
-    schedule that cannot be shared evenly, DataError for images that cannot be used.
+    One batch per micro-batch, `micro_batches` of them to an iteration. With `bad_images`, what
+    cannot be used is skipped and noted there when its batch is given out. Raises OptionsError for a
+    schedule that cannot be shared evenly, DataError for an image that cannot be used, or too many.
     """
     if not source.has_gt:
         raise OptionsError(f"{type(source).__name__} has no clean images to train on")
@@ -124,42 +127,66 @@ def training_batches(
         world_size=world_size,
         micro_batches=micro_batches,
     )
-    return _raising(
-        DataLoader(
-            _Patches(source, seed, use_hflip, use_rot),
-            batch_sampler=schedule,
-            num_workers=num_workers,
-            collate_fn=_collate,
-            pin_memory=pin_memory,
-            worker_init_fn=_start_worker,
-            # the loader draws its workers' base seed; the global stream is left alone
-            generator=torch.Generator(),
-        )
+    loader = DataLoader(
+        _Patches(source, seed, use_hflip, use_rot, bad_images),
+        batch_sampler=schedule,
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        # the loader draws its workers' base seed; the global stream is left alone
+        generator=torch.Generator(),
     )
+    return _checked(loader, bad_images)
 
 
 class _Patches(Dataset):
     """The map from draws to patches that loader workers evaluate."""
 
-    def __init__(self, source: ImageSource, seed: int, use_hflip: bool, use_rot: bool) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        seed: int,
+        use_hflip: bool,
+        use_rot: bool,
+        bad_images: BadImages | None,
+    ) -> None:
         self.source, self.seed = source, seed
         self.use_hflip, self.use_rot = use_hflip, use_rot
+        self.bad_images = bad_images
 
     def __getitem__(self, draw: Draw) -> TrainingBatch | UserError:
         rng = generator(PATCH, self.seed, draw.epoch, draw.image)
         try:
-            pair = draw_patch(
-                self.source.read(draw.image),
-                draw.size,
-                rng,
-                use_hflip=self.use_hflip,
-                use_rot=self.use_rot,
-            )
-            lq, gt = self.source.render(pair, rng)
+            image, pair, skipped = self._read(draw)
         except UserError as error:  # raised in a worker, it would arrive with a stack trace
             return error
+        pair = draw_patch(pair, draw.size, rng, use_hflip=self.use_hflip, use_rot=self.use_rot)
+        lq, gt = self.source.render(pair, rng)
         assert gt is not None
-        return TrainingBatch(_to_tensor(lq), _to_tensor(gt), [self.source.names[draw.image]])
+        names = [self.source.names[image]]
+        return TrainingBatch(_to_tensor(lq), _to_tensor(gt), names, list(skipped.items()))
+
+    def _read(self, draw: Draw) -> tuple[int, ImagePair, dict[str, str]]:
+        """The image that is drawn, or the one in its place, and what was skipped for it."""
+        if self.bad_images is None:
+            return draw.image, self.source.read(draw.image), {}
+        skipped: dict[str, str] = {}
+        for image in self._from(draw):
+            try:
+                return image, self.source.read(image), skipped
+            except DataError as error:
+                skipped[self.source.names[image]] = str(error)
+                self.bad_images.require_few(skipped)
+        first, *_ = skipped.values()
+        raise DataError(f"none of the {len(skipped)} training images can be used: {first}; ...")
+
+    def _from(self, draw: Draw) -> Iterator[int]:
+        """The image that is drawn, then all others in the epoch's order."""
+        yield draw.image
+        order = order_of(draw.epoch, len(self.source), self.seed)
+        place = int(np.flatnonzero(order == draw.image)[0])
+        yield from np.concatenate([order[place + 1 :], order[:place]]).tolist()
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
@@ -176,13 +203,16 @@ def _collate(samples: list[TrainingBatch | UserError]) -> TrainingBatch | UserEr
         torch.stack([sample.lq for sample in good]),
         torch.stack([sample.gt for sample in good]),
         [name for sample in good for name in sample.names],
+        [each for sample in good for each in sample.skipped],
     )
 
 
-def _raising(loader: DataLoader) -> Iterator[TrainingBatch]:
+def _checked(loader: DataLoader, bad_images: BadImages | None) -> Iterator[TrainingBatch]:
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch
+        if bad_images is not None:
+            bad_images.note(batch.skipped)
         yield batch
 
 

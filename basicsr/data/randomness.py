@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 ORDER, PATCH, SAMPLE = range(3)
@@ -12,6 +14,7 @@ def generator(purpose: int, *key: int) -> np.random.Generator:
     return np.random.default_rng([purpose, *key])
 
 
+@lru_cache(maxsize=2)
 def order_of(epoch: int, length: int, seed: int) -> np.ndarray:
-    """The permutation of `length` samples in which an epoch visits them."""
+    """The permutation of `length` samples in which an epoch visits them, not to be changed."""
     return generator(ORDER, seed, epoch).permutation(length)
