@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -22,3 +23,6 @@ class ImageFolderDataset(ImageSource):
 
     def read(self, index: int) -> ImagePair:
         return ImagePair(read_image(self.paths[index]), None)
+
+    def files(self, index: int) -> Sequence[Path]:
+        return (self.paths[index],)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +47,16 @@ class PairedImageDataset(ImageSource):
             )
         self.pairs = choose(split, pairs, [str(pair.clean) for pair in pairs])
         self.names = [pair.name for pair in self.pairs]
+        self.reading = f"rainy side: {self.pairs[0].rainy_side}"
         files = {path for pair in self.pairs for path in (pair.rainy, pair.clean)}
         self._decode = DecodeCache(files, cache, cache_gib)
 
     def read(self, index: int) -> ImagePair:
         return read_pair(self.pairs[index], self._decode)
+
+    def files(self, index: int) -> Sequence[Path]:
+        pair = self.pairs[index]
+        return tuple(dict.fromkeys((pair.rainy, pair.clean)))  # one file may hold both
 
 
 def read_pair(files: PairFiles, decode: Callable[[Path], np.ndarray] = read_image) -> ImagePair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -47,11 +48,15 @@ class SyntheticRainDataset(ImageSource):
         self.names = choose(split, list(photographs), list(photographs))
         self.paths = [photographs[name] for name in self.names]
         self.rain, self.seed = rain, seed
+        self.reading = f"{rain} rain"
         self._decode = DecodeCache(self.paths, cache, cache_gib)
 
     def read(self, index: int) -> ImagePair:
         clean = self._decode(self.paths[index])
         return ImagePair(clean, clean)
+
+    def files(self, index: int) -> Sequence[Path]:
+        return (self.paths[index],)
 
     def render(self, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
         assert pair.gt is not None
