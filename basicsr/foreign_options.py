@@ -284,8 +284,10 @@ class _Translator:
         _make_whole(logger, "print_freq")
         _make_whole(logger, "save_checkpoint_freq")
         if wandb := self.section(logger, "wandb"):
-            if wandb.get("project"):
-                self.refused.append("logger.wandb: not supported; use_tb_logger is TensorBoard")
+            if project := wandb.get("project"):
+                logger["wandb_project"] = project
+                self.mapped.append(f"logger.wandb.project -> wandb_project: {project}")
+                del logger["wandb"]
             self.drop(logger, "logger", "wandb")
 
     def section(self, parent: dict[str, Any], key: str) -> dict[str, Any]:

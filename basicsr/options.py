@@ -147,6 +147,12 @@ class TestPaths(Strict):
 
 
 class Training(Strict):
+    """`sharded`: the processes divide the weights among them (FSDP2); `compile`: by torch.compile.
+
+    A run ends after `nonfinite_limit` steps in a row whose loss or gradient is not finite, and when
+    nothing has happened for `stall_timeout` seconds.
+    """
+
     total_iter: Positive
     optim_g: Optimizer
     scheduler: Scheduler
@@ -156,13 +162,21 @@ class Training(Strict):
     accumulation_steps: Positive = 1
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    sharded: bool = False
+    compile: bool = False
+    nonfinite_limit: Positive = 10
+    stall_timeout: Annotated[float, Field(gt=0)] = 1800.0
 
 
 class Logger(Strict):
+    """The last `keep_checkpoints` stay, and every one at a multiple of `keep_every` iterations."""
+
     print_freq: Positive = 100
     save_checkpoint_freq: Positive = 5000
     keep_checkpoints: Positive = 3
+    keep_every: Positive | None = None
     use_tb_logger: bool = True
+    wandb_project: str | None = None
 
 
 class Options(Strict):

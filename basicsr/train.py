@@ -1,4 +1,7 @@
-"""Train a network from an option file:  python basicsr/train.py -opt options/train/...yml"""
+"""Train a network from an option file:  python basicsr/train.py -opt options/train/...yml
+
+On several GPUs:  torchrun --nproc-per-node 8 basicsr/train.py -opt options/train/...yml
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,31 @@ import argparse
 import itertools
 import logging
 import math
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from basicsr.archs import build_network, fitting_side
-from basicsr.data import BadImages, ImageSource, PatchStage, build_dataset, training_batches
-from basicsr.losses import LossTerms, build_losses
-from basicsr.metrics import Scores
+from basicsr.archs import fitting_side
+from basicsr.assembly import bad_images, build_model, sampling, validation_set
+from basicsr.data import build_dataset, training_batches
 from basicsr.models.cost import network_cost, training_memory
-from basicsr.models.evaluation import evaluate, mean_scores
-from basicsr.models.pretrained import network_with_weights
-from basicsr.models.restoration_model import RestorationModel
-from basicsr.models.restoring import Restorer, quantize
+from basicsr.models.nonfinite import NonFiniteSteps
 from basicsr.models.run_folder import RunFolder
-from basicsr.models.schedules import warmed_up
-from basicsr.options import TrainOptions, Validation, load_options, save_options
-from basicsr.utils.checkpoints import load_state
+from basicsr.options import TrainOptions, load_options, save_options
+from basicsr.resuming import run_identity, state_to_resume
 from basicsr.utils.cli import command
 from basicsr.utils.devices import select_device
-from basicsr.utils.errors import OptionsError
-from basicsr.utils.provenance import device_name
-from basicsr.utils.registry import MODEL_REGISTRY, SCHEDULER_REGISTRY
+from basicsr.utils.distributed import World, distributed_world, was_restarted
+from basicsr.utils.errors import Stopped
+from basicsr.utils.interruptions import StopRequest, Watchdog
+from basicsr.utils.provenance import device_name, record_environment
 from basicsr.utils.run_log import RunLog, TrainingReport, start_logging
+from basicsr.validation import Validator
+
+logger = logging.getLogger("basicsr")
 
 
 @command
@@ -46,187 +47,211 @@ def main() -> None:
         "--auto_resume", action="store_true", help="go on from this run's newest training state"
     )
     parser.add_argument(
+        "--force", action="store_true", help="go on although options or data have changed"
+    )
+    parser.add_argument(
         "--check", action="store_true", help="build everything, read a batch, tell the cost, stop"
     )
     arguments = parser.parse_args()
     options = load_options(TrainOptions, arguments.opt, arguments.force_yml)
+    device = select_device(options.device)
     if arguments.check:
-        check(options)
-    else:
-        train(options, arguments.auto_resume)
+        check(options, device)
+        return
+    with distributed_world(device, options.train.stall_timeout) as world:
+        resume = arguments.auto_resume or was_restarted()
+        Trainer(options, device, world, resume, arguments.force).run()
 
 
-def train(options: TrainOptions, auto_resume: bool = False) -> None:
-    """Run the training that `options` describe, from its beginning or from a training state."""
-    device = select_device(options.device)
-    source = build_dataset(options.datasets.train.arguments())
-    val_source = validation_set(options)
-    model = build_model(options, device)
-    folder = RunFolder(Path("experiments", options.name), options.logger.keep_checkpoints)
-    state = state_to_resume(options, folder, auto_resume)
-    if state:
-        model.load_state_dict(state)
-    batches = training_batches(source, start=state.get("iteration", 0), **sampling(options, device))
+class Trainer:
+    """The training that `options` describe, from its beginning or from a training state.
 
-    archived = None if state else folder.start_afresh()
-    logger = start_logging(folder.path / "train.log")
-    if archived:
-        logger.info("the earlier run of this name is now %s", archived)
-    save_options(options, folder.path / "options.yml")
-    start, total = state.get("iteration", 0), options.train.total_iter
-    best = state.get("best", {})
-    log = RunLog(folder.path, start, options.logger.use_tb_logger)
-    report = TrainingReport(log, device, total, state.get("loss_sums", {}))
-    logger.info(
-        "%s: iterations %d to %d on %s", options.name, start + 1, total, device_name(device)
-    )
+    Every process of the `world` has one; the main one writes `experiments/<name>`.
+    """
 
-    for iteration in tqdm(
-        range(start + 1, total + 1), options.name, total, initial=start, disable=None
-    ):
-        micro_batches = list(itertools.islice(batches, options.train.accumulation_steps))
-        report.data_arrived()
-        torch.manual_seed(options.manual_seed + iteration)
-        losses = model.step(iteration - 1, micro_batches)
-        report.step_done(losses, sum(len(batch.names) for batch in micro_batches))
-
-        def due(frequency: int, iteration: int = iteration) -> bool:
-            return iteration % frequency == 0 or iteration == total
-
-        if due(options.logger.print_freq):
-            report.tell(iteration, model.learning_rate)
-        if val_source and options.val and due(options.val.val_freq):
-            scores = validate(options.val, model, val_source, folder, log, iteration)
-            if scores.psnr > best.get("psnr", -math.inf):
-                best = {**scores._asdict(), "iteration": iteration}
-                folder.save_best(model, options.network_g.arguments(), **best)
-        if due(options.logger.save_checkpoint_freq):
-            report.require_finite(iteration)
-            folder.save(
-                model, iteration, options.network_g.arguments(), best=best, loss_sums=report.sums()
-            )
-        report.leave_out_pause()
-    log.close()
-    logger.info("finished; weights are in %s", folder.path / "models")
-
-
-def build_model(options: TrainOptions, device: torch.device) -> RestorationModel:
-    """The network, its losses, optimizer and schedule."""
-    torch.manual_seed(options.manual_seed)
-    network = (
-        network_with_weights(options.network_g.arguments(), options.path.pretrain_network_g)
-        if options.path.pretrain_network_g
-        else build_network(options.network_g.arguments())
-    )
-    network = network.to(device).to(memory_format=torch.channels_last)
-    settings = options.train
-    losses = build_losses([loss.model_dump() for loss in settings.losses])
-    try_losses(network, losses.to(device), device)
-    return MODEL_REGISTRY.entry(options.model_type).cls(
-        network,
-        losses,
-        build_optimizer(settings.optim_g.arguments(), network),
-        warmed_up(SCHEDULER_REGISTRY.build(settings.scheduler.arguments()), settings.warmup_iter),
-        device,
-        precision=settings.precision,
-        clip_grad_norm=settings.clip_grad_norm,
-        ema_decay=settings.ema_decay,
-    )
-
-
-@torch.no_grad()
-def try_losses(network: nn.Module, losses: LossTerms, device: torch.device) -> None:
-    """Raise what is wrong with a loss (a stage that is not there) before a run is begun."""
-    side = fitting_side(network, 32)
-    black = torch.zeros(1, 3, side, side, device=device)
-    stages = network.eval()(black, all_stages=True)
-    try:
-        losses(stages, black)
-    except ValueError as error:  # a stage that is no image for an image's loss, or the reverse
-        raise OptionsError(f"train.losses: {error}") from None
-
-
-def build_optimizer(arguments: dict[str, Any], network: nn.Module) -> torch.optim.Optimizer:
-    """An optimizer of torch.optim for the parameters of `network` that are not frozen."""
-    name = arguments.pop("type")
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    try:
-        return getattr(torch.optim, name)(parameters, **arguments)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise OptionsError(f"train.optim_g: {name}: {error}") from None
-
-
-def validation_set(options: TrainOptions) -> ImageSource | None:
-    if options.datasets.val is None:
-        return None
-    source = build_dataset(options.datasets.val.arguments())
-    if not source.has_gt:
-        raise OptionsError("datasets.val: without clean images there is nothing to validate on")
-    return source
-
-
-def sampling(options: TrainOptions, device: torch.device) -> dict[str, Any]:
-    """How training patches are drawn, as arguments of `training_batches`."""
-    train_set = options.datasets.train
-    return {
-        "patches": [PatchStage(**stage.model_dump()) for stage in train_set.patches],
-        "seed": options.manual_seed,
-        "use_hflip": train_set.use_hflip,
-        "use_rot": train_set.use_rot,
-        "num_workers": train_set.num_worker_per_gpu,
-        "micro_batches": options.train.accumulation_steps,
-        "pin_memory": device.type == "cuda",
-        "bad_images": BadImages(train_set.bad_image_limit)
-        if train_set.on_bad_image == "skip"
-        else None,
-    }
-
-
-def state_to_resume(options: TrainOptions, folder: RunFolder, auto: bool) -> dict[str, Any]:
-    """The training state to go on from; empty for a new run."""
-    file = (folder.latest_state() if auto else None) or options.path.resume_state
-    if file is None:
-        return {}
-    state = load_state(file)
-    if state["iteration"] >= options.train.total_iter:
-        raise OptionsError(
-            f"{file}: has done {state['iteration']} iterations, and train.total_iter is "
-            f"{options.train.total_iter}: nothing is left to do"
+    def __init__(
+        self,
+        options: TrainOptions,
+        device: torch.device,
+        world: World,
+        auto_resume: bool = False,
+        force: bool = False,
+    ) -> None:
+        self.options, self.device, self.world = options, device, world
+        start_logging(world=world)
+        source = build_dataset(options.datasets.train.arguments())
+        val_source = validation_set(options)
+        self.model = build_model(options, device, world)
+        self.folder = RunFolder(
+            Path("experiments", options.name),
+            options.logger.keep_checkpoints,
+            options.logger.keep_every,
         )
-    return state
-
-
-def validate(
-    options: Validation,
-    model: RestorationModel,
-    source: ImageSource,
-    folder: RunFolder,
-    log: RunLog,
-    iteration: int,
-) -> Scores:
-    """Restore and measure the validation set; log all scores and return the first protocol's."""
-    restorer = Restorer(
-        model.restoring_network, model.device, model.precision, **options.restoring()
-    )
-    pictures = folder.path / "visualization" if options.save_img else None
-    images = evaluate(restorer, source, options.protocols, options.quantize, pictures)
-    for protocol in options.protocols:
-        psnr, ssim = mean_scores([image.restored[protocol] for image in images])
-        log.scalars(iteration, {f"val/{protocol}_psnr": psnr, f"val/{protocol}_ssim": ssim})
-        logging.getLogger("basicsr").info(
-            "validation at %d: %.4f dB, SSIM %.4f (%s, %d images)",
-            *(iteration, psnr, ssim, protocol, len(images)),
+        self.validator = (
+            Validator(options, val_source, self.folder.path / "visualization")
+            if val_source
+            else None
         )
-    lq, gt = source.sample(0)
-    assert gt is not None
-    triple = np.concatenate([lq, quantize(restorer(lq)), gt], axis=1)
-    log.picture(iteration, "rainy, restored, clean", triple)
-    return mean_scores([image.restored[options.protocols[0]] for image in images])
+        self.identity = run_identity(options, source, val_source)
+        state = state_to_resume(options, self.identity, self.folder, auto_resume, force)
+        world.require_same(
+            state.get("iteration"),
+            "the checkpoint to go on from; experiments/ must be a folder that all machines share",
+        )
+        if state:
+            self.model.load_state_dict(state)
+        self.start = state.get("iteration", 0)
+        self.validation_due = state.get("validation_due", False)
+        self.best = state.get("best", {})
+        self.bad_images = bad_images(options)
+        self.nonfinite = NonFiniteSteps(
+            self.folder.path, world, options.train.nonfinite_limit, state.get("nonfinite", {})
+        )
+        self.batches = training_batches(
+            source,
+            start=self.start,
+            bad_images=self.bad_images,
+            **sampling(options, device, world),
+        )
+        self.log = self._open_folder(bool(state)) if world.is_main else None
+        self.report = TrainingReport(
+            self.log, device, options.train.total_iter, state.get("loss_sums", {}), world
+        )
+        self._share_bad_images(state.get("bad_images", {}))
+
+    def _open_folder(self, resumed: bool) -> RunLog:
+        options = self.options
+        archived = self.folder.go_on_after(self.start) if resumed else self.folder.start_afresh()
+        start_logging(self.folder.path / "train.log", self.world)
+        if archived:
+            logger.info("the earlier run of this name is now %s", archived)
+        save_options(options, self.folder.path / "options.yml")
+        record_environment(self.folder.path / "environment.jsonl", self.device)
+        return RunLog(
+            self.folder.path,
+            self.start,
+            options.logger.use_tb_logger,
+            options.logger.wandb_project,
+        )
+
+    def run(self) -> None:
+        """Train to the end. Raises Stopped, with all saved, where a signal asked to stop."""
+        total = self.options.train.total_iter
+        logger.info(
+            "%s: iterations %d to %d on %s%s",
+            *(self.options.name, self.start + 1, total, device_name(self.device)),
+            f", {self.world.size} processes" if self.world.size > 1 else "",
+        )
+        try:
+            with (
+                StopRequest() as self.stop,
+                Watchdog(self.options.train.stall_timeout) as self.watchdog,
+                closing(self.batches),
+            ):
+                if self.validation_due:
+                    self.validate(self.start)
+                    self.save(self.start, validation_due=False)
+                progress = tqdm(
+                    range(self.start + 1, total + 1),
+                    *(self.options.name, total),
+                    initial=self.start,
+                    disable=None if self.world.is_main else True,
+                )
+                for iteration in progress:
+                    self.iterate(iteration)
+        except Stopped as stopped:
+            self.folder.writer.finish(patience=10)
+            logger.info("stopped by %s; all is saved, go on with --auto_resume", stopped)
+            raise
+        finally:
+            if self.log is not None:
+                self.log.close()
+        self.folder.writer.finish(patience=600)
+        logger.info("finished; weights are in %s", self.folder.path / "models")
+
+    def iterate(self, iteration: int) -> None:
+        """A step, and what is due after it. Raises Stopped, once its state is saved."""
+
+        def due(frequency: int) -> bool:
+            return iteration % frequency == 0 or iteration == self.options.train.total_iter
+
+        stopping = self.step(iteration)
+        if due(self.options.logger.print_freq):
+            self._share_bad_images()
+            self.report.tell(iteration, self.model.learning_rate, **self.nonfinite.counts())
+            self.folder.writer.retry()
+        validation_due = self.options.val is not None and due(self.options.val.val_freq)
+        if validation_due and not stopping:
+            try:
+                self.validate(iteration)
+                validation_due = False
+            except Stopped:
+                stopping = True
+        if stopping or due(self.options.logger.save_checkpoint_freq):
+            self.save(iteration, validation_due)
+        if stopping:
+            raise Stopped(self.stop.name or "a signal to another process")
+        self.report.leave_out_pause()
+
+    def step(self, iteration: int) -> bool:
+        """One optimisation step. Returns whether a process of the run was asked to stop."""
+        micro_batches = list(itertools.islice(self.batches, self.options.train.accumulation_steps))
+        self.report.data_arrived()
+        torch.manual_seed(self.options.manual_seed + iteration)
+        losses, finite = self.model.compute_gradients(iteration - 1, micro_batches)
+        failures, stops = self.world.sum([not finite, self.stop.name is not None])
+        self.nonfinite.note(iteration, failures == 0, micro_batches)
+        if failures == 0:
+            self.model.update()
+        images = sum(len(batch.names) for batch in micro_batches)
+        self.report.step_done(losses if failures == 0 else {}, images)
+        self.watchdog.beat()
+        return stops > 0
+
+    def validate(self, iteration: int) -> None:
+        """Measure the validation set; keep the weights with the best PSNR of its first protocol.
+
+        Raises Stopped where the run is to stop.
+        """
+        assert self.validator is not None
+        score = self.validator(self.model, iteration, self.log, self._before_each_image)
+        if score.psnr > self.best.get("psnr", -math.inf):
+            self.best = {**score._asdict(), "iteration": iteration}
+            weights = self.model.weights()
+            if self.world.is_main:
+                self.folder.save_best(weights, self.options.network_g.arguments(), **self.best)
+
+    def _before_each_image(self) -> None:
+        self.watchdog.beat()
+        self.stop.check()
+
+    def _share_bad_images(self, known: Mapping[str, str] = {}) -> dict[str, str]:
+        """The images skipped so far by any process; the limit is for all of them together."""
+        if self.bad_images is None:
+            return {}
+        for found in (known, *self.world.gather(self.bad_images.found)):
+            self.bad_images.note(found.items())
+        return dict(self.bad_images.found)
+
+    def save(self, iteration: int, validation_due: bool) -> None:
+        """Save all that the rest of the run depends on."""
+        state = {
+            "iteration": iteration,
+            "validation_due": validation_due,
+            "best": self.best,
+            "loss_sums": self.report.sums(),
+            "bad_images": self._share_bad_images(),
+            "nonfinite": self.nonfinite.state(),
+            "identity": self.identity,
+            **self.model.state_dict(),
+        }
+        weights = self.model.weights()
+        if self.world.is_main:
+            self.folder.save(state, weights, self.options.network_g.arguments())
 
 
-def check(options: TrainOptions) -> None:
+def check(options: TrainOptions, device: torch.device) -> None:
     """Build everything that `options` name, read one batch, and print what a step will cost."""
-    device = select_device(options.device)
     source = build_dataset(options.datasets.train.arguments())
     model = build_model(options, device)
     batch = next(training_batches(source, start=0, **sampling(options, device)))

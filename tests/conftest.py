@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
+from runs import ITERATIONS, NETWORK, run
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,62 @@ def shared_data() -> Path:
 def device() -> torch.device:
     """A GPU where there is one, so that the same tests cover CUDA."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory):
+    """A folder with photographs and the two option files."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "clean").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        smooth = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(smooth).resize((45, 37)).save(folder / "clean" / f"{i}.png")
+    photographs = {"type": "SyntheticRainDataset", "dataroot_gt": "clean", "rain": "light"}
+    train = {
+        "name": "tiny",
+        "model_type": "RestorationModel",
+        "manual_seed": 7,
+        "network_g": NETWORK,
+        "datasets": {
+            "train": {
+                "name": "photographs",
+                **photographs,
+                "patches": [
+                    {"size": 16, "batch_size": 4, "iters": 7},
+                    {"size": 24, "batch_size": 4, "iters": 5},
+                ],
+                "num_worker_per_gpu": 1,
+            },
+            "val": {"name": "photographs-val", **photographs, "seed": 1},
+        },
+        "train": {
+            "total_iter": ITERATIONS,
+            "optim_g": {"type": "AdamW", "lr": 1e-3},
+            "scheduler": {"type": "MultiStepLR", "milestones": [8], "gamma": 0.5},
+            "ema_decay": 0.9,
+            "losses": [{"type": "SSIMLoss"}, {"type": "MSELoss", "weight": 0.5, "stage": 0}],
+        },
+        "val": {"val_freq": 6, "protocols": ["matlab_y", "dtpnet"]},
+        "logger": {"print_freq": 3, "save_checkpoint_freq": 4, "keep_checkpoints": 2},
+    }
+    test = {
+        "name": "tiny-test",
+        "network_g": NETWORK,
+        "path": {"pretrain_network_g": "experiments/tiny/models/net_g_latest.safetensors"},
+        "datasets": {
+            "test_1": {"name": "photographs", **photographs, "seed": 2},
+            "test_2": {"name": "real", "type": "ImageFolderDataset", "dataroot_lq": "clean"},
+        },
+        "val": {"protocols": ["matlab_y", "dtpnet"], "quantize": "truncate"},
+    }
+    (folder / "train.yml").write_text(yaml.safe_dump(train))
+    (folder / "test.yml").write_text(yaml.safe_dump(test))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(workplace):
+    done = run("train.py", "-opt", "train.yml", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    return workplace / "experiments" / "tiny"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from basicsr import options as schema
@@ -14,9 +15,11 @@ from basicsr.foreign_options import is_foreign
 from basicsr.metrics import measure
 from basicsr.options import TrainOptions, load_options, save_options
 from basicsr.test import test as run_test
-from basicsr.train import train as run_training
+from basicsr.train import Trainer
+from basicsr.utils.distributed import World
 from basicsr.utils.errors import OptionsError
 
+CPU = torch.device("cpu")
 RESTORMER = """
 name: Deraining_Restormer
 model_type: ImageCleanModel
@@ -241,6 +244,11 @@ def test_the_effective_options_are_ours(write, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_weights_and_biases_go_to_the_project_of_the_file(write):
+    options = load_options(TrainOptions, write(RESTORMER), ["logger:wandb:project=rain"])
+    assert options.logger.wandb_project == "rain"
+
+
 def test_assignments_are_in_the_words_of_the_file_or_in_ours(write):
     force = ["num_gpu=2", "train:precision=bf16", "datasets:train:dataroot_gt=elsewhere"]
     options = load_options(TrainOptions, write(RESTORMER), force)
@@ -315,10 +323,6 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
         ("val:metrics:psnr:what=4", "val.metrics.psnr.what: unknown to calculate_psnr"),
         ("val:grids=true", "val.grids: True cannot be honoured: give val.tile, in pixels, instead"),
         ("val:suffix=x", "val.suffix: 'x' cannot be honoured: restored images keep their names"),
-        (
-            "logger:wandb:project=p",
-            "logger.wandb: not supported; use_tb_logger is TensorBoard",
-        ),
         ("path:param_key=ema", "path.param_key: 'ema': expected params or params_ema"),
         ("val:metrics=[psnr]", "val.metrics: unknown key"),
         ("logger:wandb=3", "logger.wandb: unknown key"),
@@ -429,12 +433,12 @@ def test_a_basicsr_file_trains_and_is_tested_unchanged(tmp_path, monkeypatch, wr
     options = load_options(TrainOptions, write(BASICSR))
     assert options.device == "cpu"
     assert options.train.ema_decay == 0.5
-    run_training(options)
+    Trainer(options, CPU, World()).run()
     saved = yaml.safe_load((tmp_path / "experiments/try_B4G1/options.yml").read_text())
     assert saved["datasets"]["train"]["patches"] == [{"size": 16, "batch_size": 2, "iters": 3}]
 
     file = write(TESTING)
-    run_test(load_options(schema.TestOptions, file), str(file))
+    run_test(load_options(schema.TestOptions, file), str(file), CPU, World())
     assert len(list((tmp_path / "results/try_test/pairs").rglob("*.png"))) == 3
     assert len(list((tmp_path / "results/try_test/real").rglob("*.png"))) == 3
     assert "matlab_y_double" in (tmp_path / "results/try_test/scores.md").read_text()

@@ -4,91 +4,12 @@ import csv
 import importlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
-
-ROOT = Path(__file__).resolve().parent.parent
-NETWORK = {
-    "type": "DTPNet",
-    "dim": 8,
-    "num_blocks": [1, 1, 1, 1],
-    "num_refinement_blocks": 1,
-    "heads": [1, 1, 2, 2],
-    "recurrent_iter": 2,
-    "recurrent_channels": 8,
-}
-ITERATIONS = 12
-
-
-def run(script, *arguments, cwd):
-    return subprocess.run(
-        [sys.executable, ROOT / "basicsr" / script, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    """A folder with photographs and the two option files."""
-    folder = tmp_path_factory.mktemp("workplace")
-    (folder / "clean").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(5):
-        smooth = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(smooth).resize((45, 37)).save(folder / "clean" / f"{i}.png")
-    photographs = {"type": "SyntheticRainDataset", "dataroot_gt": "clean", "rain": "light"}
-    train = {
-        "name": "tiny",
-        "model_type": "RestorationModel",
-        "manual_seed": 7,
-        "network_g": NETWORK,
-        "datasets": {
-            "train": {
-                "name": "photographs",
-                **photographs,
-                "patches": [
-                    {"size": 16, "batch_size": 2, "iters": 7},
-                    {"size": 24, "batch_size": 2, "iters": 5},
-                ],
-                "num_worker_per_gpu": 1,
-            },
-            "val": {"name": "photographs-val", **photographs, "seed": 1},
-        },
-        "train": {
-            "total_iter": ITERATIONS,
-            "optim_g": {"type": "AdamW", "lr": 1e-3},
-            "scheduler": {"type": "MultiStepLR", "milestones": [8], "gamma": 0.5},
-            "ema_decay": 0.9,
-            "losses": [{"type": "SSIMLoss"}, {"type": "MSELoss", "weight": 0.5, "stage": 0}],
-        },
-        "val": {"val_freq": 6, "protocols": ["matlab_y", "dtpnet"]},
-        "logger": {"print_freq": 3, "save_checkpoint_freq": 4, "keep_checkpoints": 2},
-    }
-    test = {
-        "name": "tiny-test",
-        "network_g": NETWORK,
-        "path": {"pretrain_network_g": "experiments/tiny/models/net_g_latest.safetensors"},
-        "datasets": {
-            "test_1": {"name": "photographs", **photographs, "seed": 2},
-            "test_2": {"name": "real", "type": "ImageFolderDataset", "dataroot_lq": "clean"},
-        },
-        "val": {"protocols": ["matlab_y", "dtpnet"], "quantize": "truncate"},
-    }
-    (folder / "train.yml").write_text(yaml.safe_dump(train))
-    (folder / "test.yml").write_text(yaml.safe_dump(test))
-    return folder
+from runs import ROOT, run
 
 
 @pytest.fixture
@@ -105,13 +26,6 @@ def call(workplace, monkeypatch, capsys):
     return run_here
 
 
-@pytest.fixture(scope="module")
-def trained(workplace):
-    done = run("train.py", "-opt", "train.yml", cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    return workplace / "experiments" / "tiny"
-
-
 def test_a_run_leaves_what_it_should(trained):
     assert {f.name for f in (trained / "models").iterdir()} == {
         "net_g_8.safetensors",
@@ -120,9 +34,13 @@ def test_a_run_leaves_what_it_should(trained):
         "net_g_best.safetensors",
     }
     assert [f.name for f in sorted((trained / "training_states").iterdir())] == [
-        "00000008.state",
-        "00000012.state",
+        *("00000008.json", "00000008.state", "00000012.json", "00000012.state")
     ]
+    assert [f.name for f in sorted((trained / "samples").iterdir())] == [
+        *("00000006.png", "00000012.png")
+    ]
+    (environment,) = (trained / "environment.jsonl").read_text().splitlines()
+    assert {"torch", "numpy"} <= json.loads(environment)["packages"].keys()
     assert list((trained / "tb_logger").iterdir())
     assert len(list((trained / "visualization" / "restored").iterdir())) == 5
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
@@ -137,40 +55,6 @@ def test_a_run_leaves_what_it_should(trained):
     assert validated == [6, 12]
     effective = yaml.safe_load((trained / "options.yml").read_text())
     assert effective["train"]["optim_g"]["weight_decay"] == 0.01  # AdamW's default, written out
-
-
-def test_a_killed_run_goes_on_bit_for_bit(trained, workplace):
-    """SIGKILL in the middle; the resumed run ends with the weights and log of the straight one."""
-    arguments = ["-opt", "train.yml", "--force_yml", "name=killed"]
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "basicsr/train.py", *arguments],
-        cwd=workplace,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    states = workplace / "experiments" / "killed" / "training_states"
-    deadline = time.monotonic() + 120
-    while not list(states.glob("*.state")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert list(states.glob("*.state")), "no state was saved in time"
-    assert not (states / "00000012.state").exists(), "the run ended before it was killed"
-    done = run("train.py", *arguments, "logger:print_freq=3", "--auto_resume", cwd=workplace)
-    assert done.returncode == 0, done.stderr
-    assert "resumed" in done.stdout or "iterations 5 to 12" in done.stdout
-    killed = workplace / "experiments" / "killed"
-    for name in ("net_g_latest", "net_g_best"):
-        straight = (trained / "models" / f"{name}.safetensors").read_bytes()
-        assert (killed / "models" / f"{name}.safetensors").read_bytes() == straight
-    timeless = [
-        [
-            {k: v for k, v in json.loads(line).items() if not k.startswith("time/")}
-            for line in (folder / "metrics.jsonl").read_text().splitlines()
-        ]
-        for folder in (trained, killed)
-    ]
-    assert timeless[0] == timeless[1]
 
 
 def test_a_second_run_keeps_the_first(trained, workplace):

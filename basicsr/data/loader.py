@@ -9,8 +9,9 @@ skipped, the next one in the epoch's order that can be used takes its place.
 
 from __future__ import annotations
 
+import faulthandler
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from basicsr.utils.errors import DataError, OptionsError, UserError
+from basicsr.utils.interruptions import TELL_STACKS
 
 from .bad_images import BadImages
 from .image_source import ImagePair, ImageSource
@@ -43,6 +45,9 @@ class TrainingBatch(NamedTuple):
     gt: torch.Tensor
     names: list[str]
     skipped: Sequence[tuple[str, str]] = ()
+
+
+Batches = Generator[TrainingBatch, None, None]
 
 
 class Draw(NamedTuple):
@@ -109,7 +114,7 @@ def training_batches(
     micro_batches: int = 1,
     pin_memory: bool = False,
     bad_images: BadImages | None = None,
-) -> Iterator[TrainingBatch]:
+) -> Batches:
     """This rank's batches from iteration `start` (from 0) to the schedule's end.
 
     One batch per micro-batch, `micro_batches` of them to an iteration. With `bad_images`, what
@@ -207,7 +212,7 @@ def _collate(samples: list[TrainingBatch | UserError]) -> TrainingBatch | UserEr
     )
 
 
-def _checked(loader: DataLoader, bad_images: BadImages | None) -> Iterator[TrainingBatch]:
+def _checked(loader: DataLoader, bad_images: BadImages | None) -> Batches:
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch
@@ -217,5 +222,8 @@ def _checked(loader: DataLoader, bad_images: BadImages | None) -> Iterator[Train
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which ends its workers by SIGTERM."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave the end of the run to the main process, whatever signal asks for it: a scheduler sends
+    its own to every process of a job. The worker ends with the iterator, or with its parent."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.register(TELL_STACKS)

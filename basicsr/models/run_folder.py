@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from basicsr.models.restoration_model import RestorationModel
-from basicsr.utils.checkpoints import save_state, save_weights
+from torch import Tensor
+
+from basicsr.utils.background import BackgroundWriter
+from basicsr.utils.checkpoints import copied, load_state, save_state, save_weights
+from basicsr.utils.errors import CheckpointError
+from basicsr.utils.files import sha256, written_whole
+
+logger = logging.getLogger(__name__)
 
 
 class RunFolder:
     """Holds `models/net_g_{ITERATION,latest,best}.safetensors`, `training_states/ITERATION.state`.
 
-    A training state is complete by itself; the weights beside it are for testing and using.
+    A training state is complete by itself; the weights beside it are for testing and using. The
+    manifest `training_states/ITERATION.json` is written last, with the SHA-256 of both files: a
+    checkpoint without one does not count.
+
+    The last `keep` checkpoints stay, and those whose iteration is a multiple of `keep_every`.
     """
 
-    def __init__(self, path: Path, keep: int) -> None:
+    def __init__(self, path: Path, keep: int, keep_every: int | None = None) -> None:
         self.path = path
         self.keep = keep
+        self.keep_every = keep_every
+        self.writer = BackgroundWriter()
 
     def start_afresh(self) -> Path | None:
         """Make the folder; an older run of the same name is renamed, never overwritten."""
@@ -30,37 +45,109 @@ class RunFolder:
         self.path.mkdir(parents=True)
         return archived
 
-    def latest_state(self) -> Path | None:
-        states = self._states()
-        return states[-1] if states else None
+    def latest_state(self) -> dict[str, Any] | None:
+        """The newest training state that is undamaged; None where there is no checkpoint.
+
+        Damaged ones are reported. Raises CheckpointError where all are.
+        """
+        manifests = self._manifests()
+        for manifest in reversed(manifests):
+            try:
+                return verified_state(manifest.with_suffix(".state"))
+            except CheckpointError as error:
+                logger.warning("%s; trying the checkpoint before it", error)
+        if manifests:
+            raise CheckpointError(
+                f"{self._states}: every checkpoint is damaged; restore the folder from a copy, or "
+                "move it away to start anew"
+            )
+        return None
+
+    def go_on_after(self, iteration: int) -> Path | None:
+        """Make ready for a run that goes on after `iteration`: later checkpoints count no more.
+
+        A folder that has no checkpoint of that iteration is another run's, and renamed.
+        """
+        manifests = {int(manifest.stem): manifest for manifest in self._manifests()}
+        if iteration not in manifests:
+            return self.start_afresh()
+        for later in sorted(manifests.keys() - range(iteration + 1)):
+            logger.warning("iterations from %d to %d are done again", iteration + 1, later)
+            manifests[later].unlink()
+        return None
 
     def save(
-        self, model: RestorationModel, iteration: int, network: Mapping[str, Any], **progress: Any
+        self, state: Mapping[str, Any], weights: Mapping[str, Tensor], network: Mapping[str, Any]
     ) -> None:
-        """Save weights and a state after `iteration` steps; drop all but the last `keep` of them.
+        """Save, in the background, a training state (with its `iteration`) and the weights in use.
 
-        The state goes last: where it is, everything else of its iteration is there as well.
+        Both are copied first. Where the disk refuses them, `writer` tries again.
         """
-        weights = model.restoring_network.state_dict()
-        for name in (f"net_g_{iteration}", "net_g_latest"):
-            save_weights(self._weights(name), weights, network, iteration=iteration)
-        state = self.path / "training_states" / f"{iteration:08d}.state"
-        state.parent.mkdir(exist_ok=True)
-        save_state(state, {"iteration": iteration, **progress, **model.state_dict()})
-        for old in self._states()[: -self.keep]:
-            self._weights(f"net_g_{int(old.stem)}").unlink(missing_ok=True)
-            old.unlink()
+        write = functools.partial(self._write, copied(state), copied(weights), network)
+        self.writer.submit("checkpoint", write)
 
-    def save_best(self, model: RestorationModel, network: Mapping[str, Any], **facts: Any) -> None:
+    def save_best(
+        self, weights: Mapping[str, Tensor], network: Mapping[str, Any], **facts: Any
+    ) -> None:
         """Keep the present weights as the best ones, with `facts` that say how good they are."""
-        save_weights(
-            self._weights("net_g_best"), model.restoring_network.state_dict(), network, **facts
+        write = functools.partial(
+            save_weights, self._weights("best"), copied(weights), network, **facts
         )
+        self.writer.submit("best weights", write)
 
-    def _weights(self, name: str) -> Path:
+    def _write(
+        self, state: dict[str, Any], weights: dict[str, Tensor], network: Mapping[str, Any]
+    ) -> None:
+        iteration = state["iteration"]
+        files = [self._weights(iteration), self._states / f"{iteration:08d}.state"]
+        save_weights(files[0], weights, network, iteration=iteration)
+        save_state(files[1], state)
+        manifest = {
+            "iteration": iteration,
+            "saved": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "sha256": {file.relative_to(self.path).as_posix(): sha256(file) for file in files},
+        }
+        with written_whole(files[1].with_suffix(".json")) as file:
+            file.write((json.dumps(manifest, indent=1) + "\n").encode())
+        save_weights(self._weights("latest"), weights, network, iteration=iteration)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove what belongs to no checkpoint that is to be kept."""
+        iterations = [int(manifest.stem) for manifest in self._manifests()]
+        kept = set(iterations[-self.keep :])
+        if self.keep_every:
+            kept |= {each for each in iterations if each % self.keep_every == 0}
+        for file in (*self._states.iterdir(), *self._weights("latest").parent.iterdir()):
+            number = file.stem.removeprefix("net_g_")
+            unfinished = file.suffix == ".part"  # of a process that was killed
+            if unfinished or (number.isdecimal() and int(number) not in kept):
+                file.unlink()
+
+    def _weights(self, which: int | str) -> Path:
         folder = self.path / "models"
         folder.mkdir(exist_ok=True)
-        return folder / f"{name}.safetensors"
+        return folder / f"net_g_{which}.safetensors"
 
-    def _states(self) -> list[Path]:
-        return sorted((self.path / "training_states").glob("*.state"))
+    @property
+    def _states(self) -> Path:
+        folder = self.path / "training_states"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _manifests(self) -> list[Path]:
+        return sorted((self.path / "training_states").glob("*.json"))
+
+
+def verified_state(file: Path) -> dict[str, Any]:
+    """Read a training state; raises CheckpointError where it is not the one of its manifest."""
+    manifest = file.with_suffix(".json")
+    if manifest.exists() and file.exists():
+        try:
+            hashes = json.loads(manifest.read_text())["sha256"]
+            expected = hashes[f"{file.parent.name}/{file.name}"]
+        except (ValueError, KeyError, TypeError):
+            raise CheckpointError(f"{manifest}: damaged") from None
+        if sha256(file) != expected:
+            raise CheckpointError(f"{file}: damaged, its SHA-256 is not that of its manifest")
+    return load_state(file)

@@ -40,8 +40,8 @@ def save_weights(
     be equal files.
     """
     metadata = {METADATA: json.dumps({"network_g": dict(network), **facts})}
-    # clones, because a parameter that a network shares with itself is refused otherwise
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
+    # copies, because a parameter that a network shares with itself is refused otherwise
+    tensors = {key: value.contiguous() for key, value in copied(state_dict).items()}
     with written_whole(path) as file:
         file.write(save(tensors, metadata))
 
@@ -80,6 +80,17 @@ def load_state(path: str | Path) -> dict[str, Any]:
             f"{path}: no training state; resume_state wants a file of training_states/"
         )
     return state
+
+
+def copied(content: Any) -> Any:
+    """`content` with a copy on the CPU of every tensor in its dicts and lists."""
+    if isinstance(content, Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, Mapping):
+        return {key: copied(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [copied(value) for value in content]
+    return content
 
 
 def _require_file(path: Path) -> None:

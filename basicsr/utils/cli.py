@@ -1,14 +1,20 @@
-"""What every command of the project does with errors that a user can mend."""
+"""How every command of the project ends: its exit codes, and errors that a user can mend.
+
+0: done. 2: an error, told in a line. 75: stopped on request with everything saved, to be resumed
+(EX_TEMPFAIL of sysexits.h). 124: nothing happened for too long. 130: interrupted.
+"""
 
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable
 
 import torch
 
-from basicsr.utils.errors import UserError
+from basicsr.utils.errors import Stopped, UserError
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:
@@ -18,6 +24,8 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
     def run(*arguments: object) -> None:
         try:
             main(*arguments)
+        except Stopped:
+            sys.exit(75)
         except UserError as error:
             _stop(str(error), 2)
         except OSError as error:  # a full disk, a folder without permission
@@ -30,10 +38,16 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
             )
         except KeyboardInterrupt:
             _stop("interrupted", 130)
+        finally:  # a loader worker that waits for a dead file server does not hear SIGTERM
+            for child in multiprocessing.active_children():
+                child.kill()
 
     return run
 
 
 def _stop(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK")
+    print(
+        f"error: {message}" if rank is None else f"error: rank {rank}: {message}", file=sys.stderr
+    )
     sys.exit(code)

@@ -15,3 +15,7 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """Weights or a training state that cannot be read, or that belong to something else."""
+
+
+class Stopped(Exception):
+    """A run was asked to stop by a signal. The message is the signal's name."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
+import json
+import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,20 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": device_name(device),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def record_environment(file: Path, device: torch.device) -> None:
+    """Append a line that tells where, how and with which packages a run was started or resumed."""
+    packages = {each.name: each.version for each in importlib.metadata.distributions()}
+    facts = {
+        **provenance(device),
+        "command": sys.argv,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "platform": platform.platform(),
+        "packages": dict(sorted(packages.items(), key=lambda each: each[0].lower())),
+    }
+    with file.open("a") as lines:
+        lines.write(json.dumps(facts) + "\n")
 
 
 def device_name(device: torch.device) -> str:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import importlib
 import json
 import logging
-import math
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from basicsr.utils.devices import peak_memory_gib
-from basicsr.utils.errors import UserError
+from basicsr.utils.distributed import World
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.files import written_whole
 
 
@@ -28,37 +34,58 @@ class _ThroughTqdm(logging.StreamHandler):
         tqdm.write(self.format(record), file=sys.stdout)
 
 
-def start_logging(file: Path | None = None) -> logging.Logger:
-    """The project's logger, writing to the console and, with times, to `file`."""
+class _PatientFile(logging.FileHandler):
+    """A log file on a disk that may be full: the console has the lines as well."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+def start_logging(file: Path | None = None, world: World | None = None) -> logging.Logger:
+    """The project's logger, writing to the console and, with times, to `file`.
+
+    Of the processes of a `world` only the main one does; the others tell warnings, with their rank.
+    """
     logger = logging.getLogger("basicsr")
     logger.handlers.clear()
-    logger.setLevel(logging.INFO)
     logger.propagate = False
+    is_main = world is None or world.is_main
+    logger.setLevel(logging.INFO if is_main else logging.WARNING)
+    origin = "" if world is None or is_main else f"[rank {world.rank}] "
     handlers: list[logging.Handler] = [_ThroughTqdm()]
-    if file is not None:
+    if file is not None and is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(file))
+        handlers.append(_PatientFile(file))
+    form = logging.Formatter(f"%(asctime)s {origin}%(message)s", "%Y-%m-%d %H:%M:%S")
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(form)
         logger.addHandler(handler)
     return logger
 
 
 class RunLog:
-    """Scalars and pictures of a run, by iteration.
+    """Scalars and pictures of a run, by iteration, in its folder.
 
     `metrics.jsonl` has a line for each call of `scalars`. Where a run goes on after iteration
     `done`, what was logged of later ones is dropped, in TensorBoard as well: it is done again.
+    A full disk is no reason to stop: lines wait until there is room, events and pictures are lost.
+    `wandb_project` sends the scalars and pictures to Weights & Biases too.
     """
 
-    def __init__(self, folder: Path, done: int, tensorboard: bool) -> None:
+    def __init__(
+        self, folder: Path, done: int, tensorboard: bool, wandb_project: str | None = None
+    ) -> None:
+        self.folder = folder
         self.file = folder / "metrics.jsonl"
+        self._waiting = ""
         self._keep_until(done)
-        self.events = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.events = SummaryWriter(str(folder / "tb_logger"), purge_step=done + 1)
+        self._events = _TensorBoard(folder / "tb_logger", done) if tensorboard else None
+        self._wandb = None
+        if wandb_project is not None:
+            self._wandb = _wandb_module().init(
+                project=wandb_project, name=folder.name, id=folder.name, dir=folder, resume="allow"
+            )
 
     def _keep_until(self, done: int) -> None:
         if not self.file.exists():
@@ -70,20 +97,87 @@ class RunLog:
             file.write(kept.encode())
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
-        with self.file.open("a") as file:
-            file.write(json.dumps({"iteration": iteration, **values}) + "\n")
-        if self.events is not None:
+        self._waiting += json.dumps({"iteration": iteration, **values}) + "\n"
+        with _disk_may_be_full("metrics wait in memory"):
+            _append(self.file, self._waiting)
+            self._waiting = ""
+        if self._events is not None:
             for name, value in values.items():
-                self.events.add_scalar(name, value, iteration)
+                self._events.write("add_scalar", name, value, iteration)
+        if self._wandb is not None:
+            self._wandb.log(dict(values), step=iteration)
 
     def picture(self, iteration: int, name: str, image: np.ndarray) -> None:
-        """`image`: H x W x 3 uint8."""
-        if self.events is not None:
-            self.events.add_image(name, image, iteration, dataformats="HWC")
+        """`image`: H x W x 3 uint8; also written to `samples/ITERATION.png`."""
+        with _disk_may_be_full("a sample picture is lost"):
+            file = self.folder / "samples" / f"{iteration:08d}.png"
+            file.parent.mkdir(exist_ok=True)
+            with written_whole(file) as content:
+                Image.fromarray(image).save(content, "PNG")
+        if self._events is not None:
+            self._events.write("add_image", name, image, iteration, dataformats="HWC")
+        if self._wandb is not None:
+            self._wandb.log({name: _wandb_module().Image(image)}, step=iteration)
 
     def close(self) -> None:
-        if self.events is not None:
-            self.events.close()
+        if self._events is not None:
+            self._events.write("close")
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+class _TensorBoard:
+    """TensorBoard's events; after a failure of the disk, a new file of them is begun."""
+
+    def __init__(self, folder: Path, done: int) -> None:
+        self._open = functools.partial(_summary_writer(), str(folder))
+        self._writer = self._open(purge_step=done + 1)
+
+    def write(self, method: str, *arguments: Any, **more: Any) -> None:
+        with _disk_may_be_full("TensorBoard's events are lost"):
+            if self._writer is None:
+                self._writer = self._open()
+            try:
+                getattr(self._writer, method)(*arguments, **more)
+            except OSError:
+                self._writer = None
+                raise
+
+
+@contextmanager
+def _disk_may_be_full(consequence: str) -> Iterator[None]:
+    """Logs are not worth a run: where the disk refuses to write, say so and go on."""
+    try:
+        yield
+    except OSError as error:
+        logging.getLogger("basicsr").warning("%s: %s", error.strerror, consequence)
+
+
+def _append(file: Path, text: str) -> None:
+    """Append all of `text` or nothing."""
+    before = file.stat().st_size if file.exists() else 0
+    try:
+        with file.open("a") as opened:
+            opened.write(text)
+    except OSError:
+        if file.exists():
+            os.truncate(file, before)
+        raise
+
+
+def _summary_writer() -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter
+
+
+def _wandb_module() -> Any:
+    try:
+        return importlib.import_module("wandb")
+    except ImportError:
+        raise OptionsError(
+            "logger.wandb_project: the package wandb is not installed; pip install wandb"
+        ) from None
 
 
 class TrainingReport:
@@ -91,15 +185,22 @@ class TrainingReport:
 
     Losses stay on the device until they are told, so that a step that tells nothing never waits.
 
-    `sums` is what `sums()` gave when the run was interrupted.
+    `log` is None in all processes but the main one; `sums` is what `sums()` gave when the run was
+    interrupted.
     """
 
     def __init__(
-        self, log: RunLog, device: torch.device, total: int, sums: Mapping[str, float]
+        self,
+        log: RunLog | None,
+        device: torch.device,
+        total: int,
+        sums: Mapping[str, float],
+        world: World | None = None,
     ) -> None:
         self.log = log
         self.device = device
         self.total = total
+        self.world = world or World()
         self._sums: dict[str, float | Tensor] = dict(sums)
         self._start_interval()
 
@@ -113,7 +214,8 @@ class TrainingReport:
         self._waited += time.perf_counter() - self._mark
 
     def step_done(self, losses: Mapping[str, Tensor], images: int) -> None:
-        counted: dict[str, float | Tensor] = {**losses, "steps": 1.0}
+        """Count a step; one that was skipped has no `losses`."""
+        counted: dict[str, float | Tensor] = {**losses, "steps": 1.0} if losses else {}
         for name, value in counted.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._timed += 1
@@ -126,42 +228,40 @@ class TrainingReport:
         self._started += now - self._mark
         self._mark = now
 
-    def tell(self, iteration: int, learning_rate: float) -> None:
-        """Log means since the last call. Raises UserError where the loss is no finite number."""
-        self.require_finite(iteration)
+    def tell(self, iteration: int, learning_rate: float, **counts: int) -> None:
+        """Log means since the last call, and `counts` of what went wrong. Collective."""
         sums = self.sums()
-        steps = sums.pop("steps")
+        steps = sums.pop("steps", 0.0)
         means = {name: value / steps for name, value in sums.items()}
         seconds = max(time.perf_counter() - self._started, 1e-9)
-        remaining = (self.total - iteration) * seconds / self._timed
-        scalars = {
-            **{f"train/{name}": value for name, value in means.items()},
-            "train/learning_rate": learning_rate,
-            "time/images_per_second": self._images / seconds,
-            "time/waiting_for_data": self._waited / seconds,
-            "time/peak_memory_gib": peak_memory_gib(self.device),
-        }
-        self.log.scalars(iteration, scalars)
+        images = self._images * self.world.size / seconds
+        if self.log is not None:
+            scalars = {
+                **{f"train/{name}": value for name, value in means.items()},
+                "train/learning_rate": learning_rate,
+                **{f"train/{name}": count for name, count in counts.items()},
+                "time/images_per_second": images,
+                "time/waiting_for_data": self._waited / seconds,
+                "time/peak_memory_gib": peak_memory_gib(self.device),
+            }
+            self.log.scalars(iteration, scalars)
         logging.getLogger("basicsr").info(
             "iteration %d/%d  %s  lr %.3g  %.1f images/s  data %.0f%%  ETA %s",
             iteration,
             self.total,
             "  ".join(f"{name} {value:.5f}" for name, value in means.items()),
             learning_rate,
-            self._images / seconds,
+            images,
             100 * self._waited / seconds,
-            datetime.timedelta(seconds=round(remaining)),
+            datetime.timedelta(seconds=round((self.total - iteration) * seconds / self._timed)),
         )
         self._sums = {}
         self._start_interval()
 
-    def require_finite(self, iteration: int) -> None:
-        if not all(math.isfinite(value) for value in self.sums().values()):
-            raise UserError(
-                f"iteration {iteration}: the loss is no finite number any more; resume from an "
-                "earlier state with a lower lr, with clip_grad_norm, or with precision fp32"
-            )
-
     def sums(self) -> dict[str, float]:
-        """The losses of the steps that have not been told yet, for a training state."""
-        return {name: float(value) for name, value in self._sums.items()}
+        """The losses of the steps that have not been told yet, for a training state. Collective."""
+        names = list(self._sums)
+        totals = self.world.sum([float(self._sums[name]) for name in names])
+        means = [total / self.world.size for total in totals]
+        self._sums = dict(zip(names, means, strict=True))  # as a resumed run will have them
+        return dict(zip(names, means, strict=True))

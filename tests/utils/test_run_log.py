@@ -1,10 +1,14 @@
 import json
 import logging
+import resource
+import sys
+import types
 
+import numpy as np
 import pytest
 import torch
 
-from basicsr.utils.errors import UserError
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.run_log import RunLog, TrainingReport
 
 CPU = torch.device("cpu")
@@ -54,11 +58,87 @@ def test_a_report_is_taken_up_where_it_was_left(tmp_path):
     assert lines(tmp_path)[0]["train/loss"] == 6.0
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+def test_a_skipped_step_counts_in_no_mean(tmp_path):
     report = TrainingReport(RunLog(tmp_path, 0, tensorboard=False), CPU, 10, {})
-    report.step_done({"loss": torch.tensor(float("nan"))}, 1)
-    with pytest.raises(UserError, match="iteration 1: the loss is no finite number any more"):
-        report.tell(1, 0.1)
+    report.step_done({"loss": torch.tensor(4.0)}, 1)
+    report.step_done({}, 1)
+    report.tell(2, 0.1, skipped_steps=1)
+    (line,) = lines(tmp_path)
+    assert (line["train/loss"], line["train/skipped_steps"]) == (4.0, 1)
+
+
+def test_only_skipped_steps_have_no_mean(tmp_path):
+    report = TrainingReport(RunLog(tmp_path, 0, tensorboard=False), CPU, 10, {})
+    report.step_done({}, 1)
+    report.tell(1, 0.1)
+    assert "train/loss" not in lines(tmp_path)[0]
+
+
+def test_a_full_disk_makes_metrics_wait(tmp_path, caplog):
+    logging.getLogger("basicsr").propagate = True
+    log = RunLog(tmp_path, 0, tensorboard=False)
+    log.scalars(1, {"loss": 1.0})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.file.stat().st_size + 10, hard))
+    try:
+        log.scalars(2, {"loss": 2.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "metrics wait in memory" in caplog.text
+    assert [line["iteration"] for line in lines(tmp_path)] == [1]
+    log.scalars(3, {"loss": 3.0})
+    assert [line["iteration"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_tensorboard_goes_on_in_a_new_file_after_a_full_disk(tmp_path, monkeypatch):
+    log = RunLog(tmp_path, 0, tensorboard=True)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log._events._writer, "add_scalar", full)
+    log.scalars(1, {"loss": 1.0})
+    log.scalars(2, {"loss": 2.0})
+    log.close()
+    assert len(list((tmp_path / "tb_logger").iterdir())) == 2
+
+
+class FakeWandb(types.ModuleType):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.told = []
+
+    def init(self, **settings):
+        self.settings = settings
+        return self
+
+    def log(self, values, step):
+        self.told.append((step, values))
+
+    def finish(self):
+        self.told.append("finished")
+
+    def Image(self, image):
+        return image.shape
+
+
+def test_weights_and_biases_gets_what_tensorboard_gets(tmp_path, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    log = RunLog(tmp_path / "run", 0, tensorboard=False, wandb_project="rain")
+    log.scalars(5, {"train/loss": 0.25})
+    log.picture(5, "rainy", np.zeros((4, 6, 3), np.uint8))
+    log.close()
+    assert wandb.settings["project"] == "rain"
+    assert wandb.told == [(5, {"train/loss": 0.25}), (5, {"rainy": (4, 6, 3)}), "finished"]
+
+
+def test_weights_and_biases_that_are_not_there(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(OptionsError, match="pip install wandb"):
+        RunLog(tmp_path, 0, tensorboard=False, wandb_project="rain")
 
 
 def test_pictures_and_scalars_reach_tensorboard(tmp_path):

@@ -1,0 +1,41 @@
+"""Weights divided among the processes of a run (FSDP2), and put together again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from basicsr.archs.transformer_blocks import Blocks
+
+
+def shard(network: nn.Module, device: torch.device) -> None:
+    """Let every process keep a part of each parameter. Transformer blocks are gathered one by one
+    when they are used, the rest of the network at once."""
+    for parameter in network.parameters():  # in channels_last they cannot be divided
+        parameter.data = parameter.data.contiguous()
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for module in network.modules():
+        if isinstance(module, Blocks):
+            for block in module:
+                fully_shard(block, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
+def whole(value: Any) -> Any:
+    """A sharded tensor put together, on every process; anything else as it is. Collective."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def like(reference: Tensor, value: Tensor) -> Tensor:
+    """The whole tensor `value`, the same on every process, divided as `reference` is."""
+    if not isinstance(reference, DTensor):
+        return value
+    return distribute_tensor(
+        value.to(reference.device), reference.device_mesh, reference.placements, src_data_rank=None
+    )

@@ -1,0 +1,98 @@
+"""The same run on one process and on several of torchrun (gloo on CPUs)."""
+
+import json
+import os
+import re
+import signal
+
+import pytest
+from runs import run, start, timeless_metrics
+from test_survival import children_of, options, states, waits_for
+
+
+def require_close(folder, straight, tolerance=1e-5):
+    """The loss curve and the scores of the single process, within float32 rounding."""
+    ours, theirs = timeless_metrics(folder), timeless_metrics(straight)
+    assert [line.keys() for line in ours] == [line.keys() for line in theirs]
+    for own, other in zip(ours, theirs, strict=True):
+        for key in own.keys() - {"train/peak_memory_gib"}:
+            assert own[key] == pytest.approx(other[key], rel=tolerance, abs=tolerance)
+
+
+def kill_a_rank(launcher):
+    """SIGKILL to the last process that torchrun started; its number."""
+    victim = max(children_of(launcher))
+    os.kill(victim, signal.SIGKILL)
+    return victim
+
+
+@pytest.mark.parametrize(
+    ("ranks", "more"),
+    [
+        (2, []),
+        pytest.param(4, [], marks=pytest.mark.slow),
+        (2, ["train:accumulation_steps=2", "train:sharded=true"]),
+        pytest.param(2, ["train:accumulation_steps=2"], marks=pytest.mark.slow),
+        pytest.param(2, ["train:sharded=true"], marks=pytest.mark.slow),
+    ],
+)
+def test_ranks_train_as_one_process(trained, workplace, ranks, more):
+    name = re.sub(r"\W+", "_", f"ranks_{ranks}_{'_'.join(more)}")
+    done = run("train.py", *options(name, *more), cwd=workplace, ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished; weights are in") == 1
+    require_close(workplace / "experiments" / name, trained)
+
+
+@pytest.mark.parametrize(
+    "then", [1, pytest.param(4, marks=pytest.mark.slow)], ids=["one rank", "four ranks"]
+)
+def test_a_sharded_run_of_two_goes_on_with_another_number(trained, workplace, then):
+    """Stopped by a signal to one rank's launcher, which passes it on; then resumed."""
+    name = f"shrinking_{then}"
+    folder = workplace / "experiments" / name
+    process = start("train.py", *options(name, "train:sharded=true"), cwd=workplace, ranks=2)
+    metrics = folder / "metrics.jsonl"
+    assert waits_for(lambda: metrics.exists() and metrics.read_text(), process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=100) != 0
+    assert states(folder), (workplace / "started.log").read_text()
+    ranks = None if then == 1 else then
+    done = run("train.py", *options(name), "--auto_resume", cwd=workplace, ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    require_close(folder, trained)
+
+
+def test_ranks_share_the_images_of_a_test_and_give_the_same_numbers(trained, workplace):
+    """Five images on two ranks."""
+    scores = []
+    for name, ranks in (("alone", None), ("shared", 2)):
+        more = [f"name={name}", "val:save_img=false"]
+        done = run("test.py", "-opt", "test.yml", "--force_yml", *more, cwd=workplace, ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        folder = workplace / "results" / name
+        results = json.loads((folder / "scores.json").read_text())["results"]
+        scores.append((results, (folder / "scores.csv").read_text()))
+    assert scores[0] == scores[1]
+
+
+def test_a_rank_that_dies_is_named_and_the_others_go(trained, workplace):
+    folder = workplace / "experiments" / "bereaved"
+    process = start("train.py", *options("bereaved"), cwd=workplace, ranks=2)
+    assert waits_for(lambda: states(folder), process)
+    victim = kill_a_rank(process)
+    assert process.wait(timeout=100) != 0
+    log = (workplace / "started.log").read_text()
+    assert re.search(rf"exitcode\s*: -9 \(pid: {victim}\)", log)
+    assert not any(line.startswith("Traceback") for line in log.splitlines() if "rank0" in line)
+
+
+def test_a_restarted_run_goes_on_by_itself(trained, workplace):
+    """torchrun --max-restarts: a rank is killed, all are started again and resume."""
+    folder = workplace / "experiments" / "restarted"
+    process = start("train.py", *options("restarted"), cwd=workplace, ranks=2,
+                    torchrun=["--max-restarts", "1"])  # fmt: skip
+    assert waits_for(lambda: states(folder), process)
+    kill_a_rank(process)
+    assert process.wait(timeout=200) == 0, (workplace / "started.log").read_text()
+    require_close(folder, trained)
