@@ -78,16 +78,16 @@ def distributed_world(device: torch.device, timeout: float) -> Iterator[World]:
         try:
             yield world
         except Stopped:
-            dist.barrier()
+            world.sum([0])
             raise
-        dist.barrier()  # torchrun ends all processes when the first has gone
+        world.sum([0])  # wait for all: torchrun ends the others when the first has gone
         dist.destroy_process_group()
     except (dist.DistError, RuntimeError) as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise UserError(
             "lost the connection to another process of this run, which was killed, failed or "
-            f"stalled: torchrun names the first that failed ({str(error).splitlines()[0]})"
+            f"stalled: torchrun names the first that failed ({str(error).partition('. ')[0]})"
         ) from None
 
 
