@@ -33,9 +33,12 @@ class DecodeCache:
     `memory` is an anonymous map: loader workers forked from this process fill and read the same
     pages, and it is gone with the last of them. `disk` is a file in the user's cache folder, named
     after the paths, sizes and times of the images, which later runs and other ranks take up again;
-    files unused for 30 days are removed. The map begins with a word per image, the checksum of its
-    pixels: an image half written by a killed process, or just being written by another worker,
-    fails it and is decoded anew, so that no lock is needed.
+    files unused for 30 days are removed.
+
+    No lock is needed. The map begins with a word per image, the checksum of its pixels, which is
+    written after them. A process compares it once, before it first gives an image out: one half
+    written by a killed process, or just being written by another worker, fails and is decoded
+    anew. Once right, pixels stay right, as nothing else is ever written in their place.
     """
 
     def __init__(self, files: Iterable[Path], kind: CacheKind, gib: float) -> None:
@@ -55,33 +58,36 @@ class DecodeCache:
         self._open()
 
     def __call__(self, path: Path) -> np.ndarray:
-        """The image as `read_image` gives it; the array is the caller's own."""
+        """The image as `read_image` gives it, not to be written to: where kept, it is no copy."""
         place = self._places.get(path)
         if place is None:
             return read_image(path)
-        kept = self._pixels[place.offset : place.offset + int(np.prod(place.shape))]
-        image = kept.reshape(place.shape).copy()
-        if self._stamps[place.slot] != _stamp(image):
-            image = read_image(path)
-            if image.shape == place.shape:
-                kept[:] = image.reshape(-1)
+        kept: np.ndarray = np.ndarray(place.shape, np.uint8, self._map, place.offset)
+        if not self._proven[place.slot]:
+            if self._stamps[place.slot] != _stamp(kept):
+                image = read_image(path)
+                if image.shape != place.shape:
+                    return image
+                kept[:] = image
                 self._stamps[place.slot] = _stamp(image)
-        return image
+            self._proven[place.slot] = True
+        kept.flags.writeable = False
+        return kept
 
     def _open(self) -> None:
         if self.kind == "memory":
             self._map = mmap.mmap(-1, max(self._bytes, 1))
         else:
             self._map = _map_file(_cache_folder() / f"{self._key}.pixels", max(self._bytes, 1))
-        self._pixels = np.frombuffer(self._map, np.uint8)
         self._stamps = np.frombuffer(self._map, np.uint64, self._slots)
+        self._proven = np.zeros(self._slots, bool)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the map: a spawned worker opens the file again, or a map of its own."""
         return {
             name: value
             for name, value in vars(self).items()
-            if name not in ("_map", "_pixels", "_stamps")
+            if name not in ("_map", "_stamps", "_proven")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -45,7 +45,10 @@ class ImageSource(ABC):
 
     @abstractmethod
     def read(self, index: int) -> ImagePair:
-        """The decoded images. Raises DataError, with the path, for files that cannot be used."""
+        """The decoded images, not to be written to.
+
+        Raises DataError, with the path, for files that cannot be used.
+        """
 
     @abstractmethod
     def files(self, index: int) -> Sequence[Path]:
@@ -56,8 +59,13 @@ class ImageSource(ABC):
         return pair
 
     def sample(self, index: int) -> ImagePair:
-        """The whole image, the same on every call: what testing and validation look at."""
-        return self.render(self.read(index), generator(SAMPLE, self.seed, index))
+        """The whole image, the same on every call: what testing and validation look at.
+
+        The arrays are the caller's own.
+        """
+        lq, gt = self.read(index)
+        pair = ImagePair(lq.copy(), None if gt is None else gt.copy())
+        return self.render(pair, generator(SAMPLE, self.seed, index))
 
     def check(self) -> None:
         """Read every image. Raises DataError for the first that cannot be used."""

@@ -10,9 +10,12 @@ skipped, the next one in the epoch's order that can be used takes its place.
 from __future__ import annotations
 
 import faulthandler
+import importlib
+import itertools
+import math
 import signal
 from collections.abc import Generator, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +29,9 @@ from .image_source import ImagePair, ImageSource
 from .patches import draw_patch
 from .randomness import PATCH, generator, order_of
 
+PREFETCHED = 2
+"""Batches that each worker draws ahead."""
+
 
 class PatchStage(NamedTuple):
     """A row of the patch schedule: `batch_size` is global, over all ranks and micro-batches."""
@@ -36,7 +42,8 @@ class PatchStage(NamedTuple):
 
 
 class TrainingBatch(NamedTuple):
-    """`lq` and `gt`: b x 3 x size x size uint8 RGB; `names`: the images they were cut from.
+    """`lq` and `gt`: b x 3 x size x size uint8 RGB, channels last in memory; `names`: the images
+    they were cut from.
 
     `skipped`: names and reasons of images that could not be used and were replaced by others.
     """
@@ -132,21 +139,39 @@ def training_batches(
         world_size=world_size,
         micro_batches=micro_batches,
     )
+    slots = PREFETCHED * num_workers + 1  # one is copied while the others are filled
+    largest = max(2 * stage.batch_size // schedule.shares * 3 * stage.size**2 for stage in patches)
+    memory = torch.empty(slots, largest, dtype=torch.uint8).share_memory_()
+    importlib.import_module("cv2")  # once, before each forked worker does
     loader = DataLoader(
-        _Patches(source, seed, use_hflip, use_rot, bad_images),
-        batch_sampler=schedule,
+        _Patches(source, seed, use_hflip, use_rot, bad_images, memory),
+        sampler=zip(itertools.cycle(range(slots)), schedule),
+        batch_size=None,
         num_workers=num_workers,
-        collate_fn=_collate,
-        pin_memory=pin_memory,
+        prefetch_factor=PREFETCHED if num_workers else None,
+        collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
         # the loader draws its workers' base seed; the global stream is left alone
         generator=torch.Generator(),
     )
-    return _checked(loader, bad_images)
+    return _received(loader, memory, bad_images, pin_memory)
+
+
+class _Drawn(NamedTuple):
+    """What a worker answers; the patches are in the slot: lq or gt x b x size x size x 3."""
+
+    slot: int
+    shape: tuple[int, ...]
+    names: list[str]
+    skipped: list[tuple[str, str]]
 
 
 class _Patches(Dataset):
-    """The map from draws to patches that loader workers evaluate."""
+    """The map from (slot, draws) to batches that loader workers evaluate.
+
+    Patches are written straight into `memory`, slots x bytes, which the main process shares.
+    Tensors sent through the loader's queue would cost several times the drawing itself.
+    """
 
     def __init__(
         self,
@@ -155,22 +180,33 @@ class _Patches(Dataset):
         use_hflip: bool,
         use_rot: bool,
         bad_images: BadImages | None,
+        memory: torch.Tensor,
     ) -> None:
         self.source, self.seed = source, seed
         self.use_hflip, self.use_rot = use_hflip, use_rot
-        self.bad_images = bad_images
+        self.bad_images, self.memory = bad_images, memory
 
-    def __getitem__(self, draw: Draw) -> TrainingBatch | UserError:
-        rng = generator(PATCH, self.seed, draw.epoch, draw.image)
+    def __getitem__(self, request: tuple[int, list[Draw]]) -> _Drawn | UserError:
+        slot, draws = request
+        size = draws[0].size
+        drawn = _Drawn(slot, (2, len(draws), size, size, 3), [], [])
+        patches = _in_slot(self.memory, drawn).numpy()
         try:
-            image, pair, skipped = self._read(draw)
+            for place, draw in enumerate(draws):
+                image, patches[0, place], patches[1, place], skipped = self._drawn(draw)
+                drawn.names.append(self.source.names[image])
+                drawn.skipped.extend(skipped.items())
         except UserError as error:  # raised in a worker, it would arrive with a stack trace
             return error
+        return drawn
+
+    def _drawn(self, draw: Draw) -> tuple[int, np.ndarray, np.ndarray, dict[str, str]]:
+        rng = generator(PATCH, self.seed, draw.epoch, draw.image)
+        image, pair, skipped = self._read(draw)
         pair = draw_patch(pair, draw.size, rng, use_hflip=self.use_hflip, use_rot=self.use_rot)
         lq, gt = self.source.render(pair, rng)
         assert gt is not None
-        names = [self.source.names[image]]
-        return TrainingBatch(_to_tensor(lq), _to_tensor(gt), names, list(skipped.items()))
+        return image, lq, gt, skipped
 
     def _read(self, draw: Draw) -> tuple[int, ImagePair, dict[str, str]]:
         """The image that is drawn, or the one in its place, and what was skipped for it."""
@@ -194,31 +230,26 @@ class _Patches(Dataset):
         yield from np.concatenate([order[place + 1 :], order[:place]]).tolist()
 
 
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+def _in_slot(memory: torch.Tensor, drawn: _Drawn) -> torch.Tensor:
+    return memory[drawn.slot, : math.prod(drawn.shape)].view(drawn.shape)
 
 
-def _collate(samples: list[TrainingBatch | UserError]) -> TrainingBatch | UserError:
-    good: list[TrainingBatch] = []
-    for sample in samples:
-        if isinstance(sample, UserError):
-            return sample
-        good.append(sample)
-    return TrainingBatch(
-        torch.stack([sample.lq for sample in good]),
-        torch.stack([sample.gt for sample in good]),
-        [name for sample in good for name in sample.names],
-        [each for sample in good for each in sample.skipped],
-    )
+def _as_it_is(answer: Any) -> Any:
+    return answer
 
 
-def _checked(loader: DataLoader, bad_images: BadImages | None) -> Batches:
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
+def _received(
+    loader: DataLoader, memory: torch.Tensor, bad_images: BadImages | None, pin_memory: bool
+) -> Batches:
+    """What the workers drew, copied from the slots, which they will fill again."""
+    for drawn in loader:
+        if isinstance(drawn, UserError):
+            raise drawn
         if bad_images is not None:
-            bad_images.note(batch.skipped)
-        yield batch
+            bad_images.note(drawn.skipped)
+        both = torch.empty(drawn.shape, dtype=torch.uint8, pin_memory=pin_memory)
+        lq, gt = both.copy_(_in_slot(memory, drawn)).permute(0, 1, 4, 2, 3)
+        yield TrainingBatch(lq, gt, drawn.names, drawn.skipped)
 
 
 def _start_worker(worker: int) -> None:

@@ -23,15 +23,26 @@ def draw_patch(
 
     def cut(image: np.ndarray) -> np.ndarray:
         patch = _reflected(image, height, width)[top : top + size, left : left + size]
-        if use_hflip and mirror:
-            patch = patch[:, ::-1]
-        if use_rot and upside_down:
-            patch = patch[::-1]
-        if use_rot and transpose:
-            patch = patch.swapaxes(0, 1)
-        return np.ascontiguousarray(patch)
+        return turned(
+            patch,
+            mirror=use_hflip and mirror,
+            upside_down=use_rot and upside_down,
+            transpose=use_rot and transpose,
+        )
 
     return ImagePair(cut(pair.lq), None if pair.gt is None else cut(pair.gt))
+
+
+def turned(patch: np.ndarray, *, mirror: bool, upside_down: bool, transpose: bool) -> np.ndarray:
+    """The H x W x 3 patch flipped, then transposed; a contiguous array.
+
+    By OpenCV, which takes a tenth of NumPy's time for three interleaved channels.
+    """
+    import cv2  # here, so that importing the library does not load OpenCV
+
+    if mirror or upside_down:
+        patch = cv2.flip(patch, -1 if mirror and upside_down else int(mirror))
+    return cv2.transpose(patch) if transpose else np.ascontiguousarray(patch)
 
 
 def _reflected(image: np.ndarray, height: int, width: int) -> np.ndarray:

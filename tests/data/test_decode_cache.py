@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch.multiprocessing import get_context
 
-from basicsr.data import decode_cache, read_image, write_png
+from basicsr.data import build_dataset, decode_cache, read_image, write_png
 from basicsr.data.decode_cache import DecodeCache
 from basicsr.utils.errors import DataError
 
@@ -42,10 +42,18 @@ def test_images_are_the_same_and_decoded_once(files, decoded, kind, times):
     assert len(decoded) == times * len(files)
 
 
-def test_a_caller_may_change_its_image(files):
+def test_what_is_kept_cannot_be_written_to(files):
     cache = DecodeCache(files, "memory", 1.0)
-    cache(files[0])[:] = 0
-    np.testing.assert_array_equal(cache(files[0]), read_image(files[0]))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="read-only"):
+            cache(files[0])[:] = 0
+
+
+def test_a_sample_may_be_written_to(files):
+    by = {"type": "SyntheticRainDataset", "cache": "memory", "dataroot_gt": str(files[0].parent)}
+    source = build_dataset(by)
+    source.sample(0).gt[:] = 0
+    np.testing.assert_array_equal(source.sample(0).gt, read_image(files[0]))
 
 
 def test_the_bound_is_kept(files, decoded):
@@ -94,13 +102,28 @@ def test_a_changed_image_is_decoded_anew(files, decoded):
     assert DecodeCache(files, "disk", 1.0)(files[1]).max() == 9
 
 
-def test_damaged_pixels_are_decoded_anew(files, decoded):
+def test_pixels_half_written_by_another_run_are_decoded_anew(files, decoded):
     cache = DecodeCache(files, "disk", 1.0)
     _fill(cache, files)
     decoded.clear()
-    cache._pixels[-1] ^= 1  # the last image's last value
-    _fill(cache, files)
+    cache._map[-1] ^= 1  # the last image's last value
+    later = DecodeCache(files, "disk", 1.0)
+    for _ in range(2):
+        for path in files:
+            np.testing.assert_array_equal(later(path), read_image(path))
     assert decoded == [files[-1]]
+
+
+def test_a_worker_trusts_nothing_that_it_has_not_checked(files, decoded):
+    """Though another process wrote the checksum, what is in the map must agree with it."""
+    cache = DecodeCache(files, "memory", 1.0)
+    worker = get_context("fork").Process(target=_fill, args=(cache, files))
+    worker.start()
+    worker.join()
+    cache._map[3 * 8] ^= 1  # the first image's first value
+    np.testing.assert_array_equal(cache(files[0]), read_image(files[0]))
+    _fill(cache, files)
+    assert decoded == [files[0]]
 
 
 def test_files_unused_for_long_are_removed(files):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -133,6 +134,32 @@ def test_epochs_have_different_orders():
 def test_order_is_the_same_for_ever():
     (batch,) = Schedule([PatchStage(8, 5, 1)], length=5, seed=1)
     assert batch == [Draw(0, image, 8) for image in (1, 4, 3, 0, 2)]
+
+
+def test_patches_are_the_same_for_ever(make_images):
+    """Whatever makes the loader faster, old runs must find their samples again."""
+    root = make_images((f"{s}/{i}.png" for s in ("rain", "norain") for i in range(5)), 20, 30)
+    source = build_dataset(
+        {"type": "PairedImageDataset", "dataroot": str(root), "layout": "RainTrainL"}
+    )
+    seen = hashlib.sha256()
+    for batch in _batches(source, patches=[PatchStage(8, 4, 20), PatchStage(24, 4, 5)]):
+        for patches in (batch.lq, batch.gt):
+            seen.update(patches.contiguous().numpy().tobytes())
+        seen.update(" ".join(batch.names).encode())
+    assert seen.hexdigest() == ("46bc8aab670f7d4d4050314a6a44843a61fb893c4cf433e3b2e75adcb8a0433b")
+
+
+def test_a_batch_is_the_receivers_own(source):
+    """The workers' memory is filled again and again."""
+    batches = training_batches(
+        source, patches=STAGES, seed=3, start=0, use_hflip=True, use_rot=True, num_workers=2
+    )
+    first = next(batches)
+    kept = first.lq.clone()
+    _ = list(batches)
+    assert torch.equal(first.lq, kept)
+    assert first.lq.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_batch_that_cannot_be_shared(source):
