@@ -17,6 +17,9 @@ from basicsr.utils.registry import nearest
 
 from .ssim import WINDOW, ssim, zero_padded_ssim
 
+_LUMA = np.array([65481.0, 128553.0, 24966.0])
+_STRIP = 32  # rows at a time, so that their float64 copies stay in the processor's cache
+
 
 class Scores(NamedTuple):
     """PSNR in dB (infinite for identical images) and SSIM (1 for identical images)."""
@@ -85,9 +88,9 @@ def _size(image: np.ndarray) -> str:
 
 
 def _as_8_bits(image: np.ndarray) -> np.ndarray:
-    """The values an 8-bit file holds, 0 to 255, in float64; halves are rounded up."""
+    """The values an 8-bit file holds, 0 to 255, in uint8 or float64; halves are rounded up."""
     if image.dtype == np.uint8:
-        return image.astype(np.float64)
+        return image
     return np.floor(_as_unit(image) * 255 + 0.5)
 
 
@@ -99,13 +102,18 @@ def _as_unit(image: np.ndarray) -> np.ndarray:
 
 
 def _luma(image: np.ndarray) -> np.ndarray:
-    """H x W: Y of MATLAB's rgb2ycbcr for RGB in 0 to 255 (so 16 to 235); a gray image itself.
+    """H x W float64: Y of MATLAB's rgb2ycbcr for RGB in 0 to 255 (so 16 to 235); of gray, itself.
 
     The products are integers below 2**53, hence exact, and so is the tie at a half.
     """
     if image.shape[2] == 1:
-        return image[:, :, 0]
-    return 16.0 + image @ np.array([65481.0, 128553.0, 24966.0]) / 255000.0
+        return image[:, :, 0].astype(np.float64)
+    luma = np.empty(image.shape[:2])
+    for top in range(0, len(image), _STRIP):
+        luma[top : top + _STRIP] = image[top : top + _STRIP] @ _LUMA
+    luma /= 255000.0
+    luma += 16.0
+    return luma
 
 
 def _psnr(a: np.ndarray, b: np.ndarray, peak: float) -> float:
@@ -138,7 +146,7 @@ def _downsampled(image: np.ndarray) -> np.ndarray:
 
 
 def _rgb(restored: np.ndarray, target: np.ndarray) -> Scores:
-    a, b = _as_8_bits(restored), _as_8_bits(target)
+    a, b = (_as_8_bits(image).astype(np.float64) for image in (restored, target))
     channels = [ssim(a[:, :, c], b[:, :, c], 255) for c in range(a.shape[2])]
     return Scores(_psnr(a, b, 255), float(np.mean(channels)))
 
