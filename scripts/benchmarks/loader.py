@@ -1,0 +1,145 @@
+"""Training patches that the loader feeds in a second, against plain decode-and-crop.
+
+    python scripts/benchmarks/loader.py --workers 8 --size 128
+
+Plain is a DataLoader with as many workers that opens both images of a pair with Pillow, crops and
+stacks them. The loader reads from its decode cache, which is filled before. They run in turns, and
+are timed from when every worker has delivered. A pair is two crops. Without --dataroot the images
+are drawn: 100 pairs of 481 x 321, stored as PNG, like Rain100L.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from basicsr.data import PairedImageDataset, PatchStage, training_batches, write_png
+from basicsr.utils.cli import command
+from basicsr.utils.timing import in_turns
+
+HEIGHT, WIDTH, PAIRS = 321, 481, 100
+PLAIN_SHARE = 10  # of the batches are enough to time plain decoding
+
+
+def measure(
+    dataroot: str | None = None,
+    layout: str = "RainTrainL",
+    *,
+    workers: int = 8,
+    size: int = 128,
+    batch_size: int = 16,
+    batches: int = 600,
+    repeats: int = 5,
+) -> dict[str, Any]:
+    """Pairs of patches in a second: `loader` and `plain`, each with median, low, high and runs."""
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        if dataroot is None:
+            draw_pairs(Path(folder))
+            dataroot, layout = folder, "RainTrainL"
+        source = PairedImageDataset(dataroot, layout, cache="memory")
+        for index in range(len(source)):
+            source.read(index)
+        warm_up = 2 * workers + 1
+
+        def loader() -> float:
+            stream = training_batches(
+                source,
+                patches=[PatchStage(size, batch_size, warm_up + batches)],
+                seed=0,
+                start=0,
+                use_hflip=True,
+                use_rot=True,
+                num_workers=workers,
+            )
+            return pairs_per_second(stream, batch_size, warm_up)
+
+        def plain() -> float:
+            pairs = PlainPairs(source, size)
+            samples = (warm_up + max(batches // PLAIN_SHARE, 1)) * batch_size
+            sampler = RandomSampler(pairs, replacement=True, num_samples=samples)
+            stream = DataLoader(pairs, batch_size, sampler=sampler, num_workers=workers)
+            return pairs_per_second(stream, batch_size, warm_up)
+
+        figures = in_turns({"loader": loader, "plain": plain}, repeats)
+    return {
+        "subject": "loader",
+        "unit": "pairs of patches in a second",
+        "images": f"{len(source)} pairs",
+        "workers": workers,
+        "size": size,
+        "batch_size": batch_size,
+        "cores": os.cpu_count(),
+        "load_before": load,
+        **figures,
+    }
+
+
+class PlainPairs(Dataset):
+    """Decode, crop at random, convert: what a data set does that nobody has tuned."""
+
+    def __init__(self, source: PairedImageDataset, size: int) -> None:
+        self.pairs, self.size = source.pairs, size
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pair = self.pairs[index]
+        with Image.open(pair.rainy) as rainy, Image.open(pair.clean) as clean:
+            left = int(torch.randint(rainy.width - self.size + 1, ()))
+            top = int(torch.randint(rainy.height - self.size + 1, ()))
+            box = (left, top, left + self.size, top + self.size)
+            lq, gt = (np.array(image.convert("RGB").crop(box)) for image in (rainy, clean))
+        return torch.from_numpy(lq).permute(2, 0, 1), torch.from_numpy(gt).permute(2, 0, 1)
+
+
+def pairs_per_second(stream: Iterable[Any], batch_size: int, warm_up: int) -> float:
+    """Of the batches that follow the first `warm_up` ones."""
+    started, timed = 0.0, 0
+    for number, _ in enumerate(stream, start=1):
+        if number == warm_up:
+            started = time.perf_counter()
+        timed = number - warm_up
+    return timed * batch_size / (time.perf_counter() - started)
+
+
+def draw_pairs(root: Path, pairs: int = PAIRS) -> None:
+    """Smooth shapes under a little noise, which PNG shortens about as much as photographs."""
+    for number in range(pairs):
+        rng = np.random.default_rng(number)
+        shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        smooth = np.asarray(shapes.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float32)
+        for side in ("rain", "norain"):
+            noisy = smooth + rng.normal(0, 3, smooth.shape)
+            write_png(root / side / f"{number}.png", np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataroot", help="a folder of pairs instead of drawn ones")
+    parser.add_argument("--layout", default="RainTrainL", help="its layout (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=8, help="default: %(default)s")
+    parser.add_argument("--size", type=int, default=128, help="of patches (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16, help="default: %(default)s")
+    parser.add_argument("--batches", type=int, default=600, help="timed (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="default: %(default)s")
+    print(json.dumps(measure(**vars(parser.parse_args(arguments))), indent=2))
+
+
+if __name__ == "__main__":
+    main()

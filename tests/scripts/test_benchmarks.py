@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from basicsr.data import read_image, write_png
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for side in ("rain", "norain"):
+        for number in range(4):
+            image = np.random.default_rng(number).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            write_png(tmp_path / side / f"{number}.png", image)
+    return tmp_path
+
+
+def _spread_is_plausible(figure: dict) -> None:
+    assert 0 < figure["low"] <= figure["median"] <= figure["high"]
+    assert len(figure["runs"]) == 2
+
+
+def test_loader(run_script, root: Path):
+    code, out, _ = run_script(
+        *("benchmarks/loader", "--dataroot", root, "--workers", 1, "--size", 16),
+        *("--batch-size", 2, "--batches", 10, "--repeats", 2),
+    )
+    measured = json.loads(out)
+    assert code == 0
+    assert measured["images"] == "4 pairs"
+    for name in ("loader", "plain"):
+        _spread_is_plausible(measured[name])
+
+
+def test_metrics(run_script, root: Path):
+    code, out, _ = run_script(
+        *("benchmarks/metrics", "--restored", root / "rain", "--clean", root / "norain"),
+        *("--workers", 1, "--repeats", 2),
+    )
+    measured = json.loads(out)
+    assert code == 0
+    assert (measured["images"], measured["protocol"]) == ("4 pairs", "matlab_y")
+    for name in ("files", "measure", "skimage"):
+        _spread_is_plausible(measured[name])
+
+
+@pytest.mark.parametrize("name", ["loader", "metrics"])
+def test_drawn_pairs_are_like_rain100l(load_script, tmp_path: Path, name: str):
+    load_script(f"benchmarks/{name}").draw_pairs(tmp_path, 1)
+    (first, second) = sorted(tmp_path.rglob("0.png"))
+    assert read_image(first).shape == read_image(second).shape == (321, 481, 3)
+    assert (read_image(first) != read_image(second)).any()
+    assert 200_000 < first.stat().st_size < 400_000
