@@ -257,4 +257,4 @@ def _start_worker(worker: int) -> None:
     its own to every process of a job. The worker ends with the iterator, or with its parent."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    faulthandler.register(TELL_STACKS)
+    faulthandler.register(TELL_STACKS, file=2)  # in notebooks sys.stderr is no file
