@@ -3,7 +3,9 @@
 from setuptools import find_packages, setup
 
 setup(
-    packages=find_packages(include=["basicsr", "basicsr.*"]),
+    packages=[*find_packages(include=["basicsr", "basicsr.*"]), "basicsr.pretrained_models"],
+    package_dir={"basicsr.pretrained_models": "pretrained_models"},  # the shipped weights
+    package_data={"basicsr.pretrained_models": ["*.safetensors"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,8 +29,8 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     ]
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """The image files below `folder`, subfolders included, naturally sorted.
+def list_images(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """The files below `folder` with such suffixes, subfolders included, naturally sorted.
 
     Hidden files and folders are left out, and so is what lies behind links to folders. Raises
     DataError where the folder is missing, cannot be listed or holds no image, and for names that
@@ -45,10 +45,10 @@ def list_images(folder: str | Path) -> list[Path]:
         found += [
             os.path.join(parent, name)
             for name in files
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
         ]
     if not found:
-        raise DataError(f"{folder}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"{folder}: no images in this folder ({', '.join(sorted(suffixes))})")
     for name in found:
         if not _is_text(name):
             raise DataError(f"{name!a}: this file name is not UTF-8 text; rename the file")
@@ -90,11 +90,11 @@ def read_image(path: str | Path) -> np.ndarray:
     larger than Pillow's limit against decompression bombs. Damage that leaves the structure whole
     is not seen in formats without checksums: of those known here, only PNG has them.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         try:
             return _to_rgb(ImageOps.exif_transpose(image))
         except Exception as error:  # Pillow's decoders raise anything for broken files
-            raise DataError(f"{path}: cannot be decoded ({_reason(error)})") from error
+            raise DataError(f"{path}: cannot be decoded ({reason(error)})") from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -102,7 +102,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
     Raises DataError as `read_image` does, as far as the header tells.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         width, height = image.size
         # the PNG plugin's own getexif decodes the whole image to look behind its pixels
         turned = Image.Image.getexif(image).get(_EXIF_ORIENTATION) in _TURNED
@@ -123,7 +123,8 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """The file's header, the pixels still to be read. Raises DataError as `read_image` does."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
@@ -138,7 +139,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: no such file") from error
     except Image.DecompressionBombError as error:
         raise DataError(
-            f"{path}: too large to be decoded ({_reason(error)}); cut it into smaller images, or "
+            f"{path}: too large to be decoded ({reason(error)}); cut it into smaller images, or "
             "remove it if it should not be that large"
         ) from error
     except UnidentifiedImageError as error:
@@ -146,7 +147,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             f"{path}: not a readable image (not {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]})"
         ) from error
     except Exception as error:
-        raise DataError(f"{path}: not a readable image ({_reason(error)})") from error
+        raise DataError(f"{path}: not a readable image ({reason(error)})") from error
 
 
 def _open(path: str | Path) -> Image.Image:
@@ -176,6 +177,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What a library says is wrong, in one line."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(said.split()) or type(error).__name__

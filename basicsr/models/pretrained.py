@@ -13,7 +13,10 @@ from torch import nn
 from basicsr.archs import build_network, from_released, released_hints, strict_load
 from basicsr.utils.checkpoints import Weights, load_weights
 from basicsr.utils.errors import CheckpointError
-from basicsr.utils.registry import options_of
+from basicsr.utils.registry import nearest, options_of
+
+# in a checkout at the top, in an installed package beside the code
+_FOLDERS = tuple(Path(__file__).parents[level] / "pretrained_models" for level in (2, 1))
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,22 @@ def saved_network(file: str | Path) -> tuple[nn.Module, Weights]:
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
     return network, weights
+
+
+def weights_file(name: str) -> Path:
+    """The file of the shipped weights called `name`, or the file that `name` is.
+
+    Raises CheckpointError, with the names that there are, where it is neither.
+    """
+    shipped = {file.stem: file for folder in _FOLDERS for file in folder.glob("*.safetensors")}
+    if name in shipped:
+        return shipped[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise CheckpointError(
+        f"weights '{name}': neither a file nor shipped{nearest(name, shipped)}; "
+        f"shipped are: {', '.join(sorted(shipped)) or 'none yet'}"
+    )
 
 
 def _load(network: nn.Module, options: Mapping[str, Any], weights: Weights) -> None:

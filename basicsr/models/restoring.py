@@ -1,4 +1,4 @@
-"""From an 8-bit image of any size to its restored image."""
+"""From an image of any size to its restored image."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ class Restorer:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The restored H x W x C float32 image, in [0, 1], of an uint8 one with any H, W >= 1."""
+        """The restored H x W x C float32 image, in [0, 1], of uint8 or uint16, any H, W >= 1."""
         x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-        x = x.to(self.device).float().div(255)
+        x = x if image.dtype == np.uint8 else x.float()  # GPUs know little of uint16
+        x = x.to(self.device).float().div(np.iinfo(image.dtype).max)
         restored = self._ensemble(x) if self.self_ensemble else self._pieces(x)
         return restored[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
 

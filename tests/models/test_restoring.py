@@ -41,6 +41,12 @@ def test_any_size_is_padded_for_the_network_and_cropped_back(height, width):
     assert net.sizes == [(-(-height // 8) * 8, -(-width // 8) * 8)]
 
 
+def test_sixteen_bits_reach_the_network(device):
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1).repeat(3, axis=2)
+    restored = Restorer(Recorder(), device)(levels)
+    assert np.array_equal((restored * 65535).round().astype(np.uint16), levels)
+
+
 def test_padding_reflects_and_then_repeats():
     x = torch.tensor([[1.0, 2.0, 3.0]])[None, None]
     padded = pad_to(x, 8, 8)

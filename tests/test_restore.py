@@ -1,0 +1,144 @@
+"""python -m basicsr.restore as its users run it, and the same from Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import basicsr.restore
+from basicsr.archs import build_network
+from basicsr.data import read_image, write_png
+from basicsr.models import pretrained
+from basicsr.models.restoring import Restorer, quantize
+from basicsr.restore import DEFAULT_WEIGHTS, main, restore
+from basicsr.utils.checkpoints import save_weights
+from basicsr.utils.errors import CheckpointError, DataError
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORK = {"type": "PReNet", "recurrent_iter": 2, "channels": 8}
+IMAGE = np.random.default_rng(0).integers(0, 256, (21, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return build_network(NETWORK)
+
+
+@pytest.fixture
+def weights(tmp_path, network):
+    """A folder in which the default weights are shipped."""
+    folder = tmp_path / "pretrained_models"
+    folder.mkdir()
+    file = folder / f"{DEFAULT_WEIGHTS}.safetensors"
+    save_weights(file, network.state_dict(), NETWORK)
+    return file
+
+
+@pytest.fixture
+def shipped(weights, monkeypatch):
+    monkeypatch.setattr(pretrained, "_FOLDERS", (weights.parent,))
+    return weights
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "basicsr.restore", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_folder_from_the_command_line(tmp_path, weights, network, monkeypatch, capsys):
+    write_png(tmp_path / "in" / "a" / "b.png", IMAGE)
+    (tmp_path / "in" / "bad.jpg").write_text("no photograph")
+    command = ("in", "-o", "out", "--weights", weights, "--device", "cpu", "--compare")
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        f"restoring 2 files with {weights.name} on cpu",
+        "1 restored to out",
+    ]
+    first, reason = done.stderr.splitlines()
+    assert first == "1 could not be restored:"
+    assert reason.startswith("in/bad.jpg: not a readable image")
+    expected = quantize(Restorer(network, torch.device("cpu"))(IMAGE))
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "a" / "b.png"), expected)
+    assert (tmp_path / "out" / "a" / "b.png.compare.jpg").exists()
+
+    (tmp_path / "in" / "bad.jpg").unlink()
+    monkeypatch.chdir(tmp_path)
+    main(list(map(str, command)))
+    assert capsys.readouterr().out.splitlines()[-1] == "0 restored to out, 1 before"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.jpg", "-o", "out"], "error: none.jpg: no such file or folder"),
+        (["a.png", "-o", "b.png"], "error: -o b.png: names a folder"),
+        (["a.png", "-o", "."], "error: a.png: would be overwritten"),
+        (["a.png", "-o", "out", "--weights", "DTPNet-T"], "did you mean 'DTPNet-T_any-rain'?"),
+        (["a.png", "-o", "a.png/out"], "error: a.png/out: Not a directory"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(tmp_path, shipped, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    write_png(Path("a.png"), IMAGE)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_the_python_call_gives_what_the_command_writes(tmp_path, shipped, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_png(Path("in.png"), IMAGE)
+    main(["in.png", "-o", "out"])
+    restored = restore(IMAGE)
+    assert restored.dtype == np.uint8
+    np.testing.assert_array_equal(restored, read_image("out/in.png"))
+    np.testing.assert_array_equal(restore(Image.open("in.png")), restored)
+    shipped.unlink()  # the network is kept, so this is an unknown name only
+    with pytest.raises(CheckpointError, match="shipped are: none yet"):
+        restore(IMAGE)
+
+
+def test_sixteen_bits_from_python(shipped, device):
+    fine = IMAGE.astype(np.uint16) * 257
+    restored = restore(fine, device=device.type)
+    assert restored.dtype == np.uint16
+    coarse = restore(IMAGE, device=device.type)
+    assert np.abs(restored / 257 - coarse).max() <= 0.5 + 1e-3
+    assert np.any(restored % 257)
+
+
+def test_other_arrays_are_refused(shipped):
+    with pytest.raises(DataError, match="not 21 x 30 of uint8"):
+        restore(IMAGE[..., 0])
+    with pytest.raises(DataError, match="of float64"):
+        restore(IMAGE / 255)
+
+
+def test_the_network_is_loaded_once(shipped, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        basicsr.restore,
+        "saved_network",
+        lambda file: loaded.append(file) or pretrained.saved_network(file),
+    )
+    for _ in range(3):
+        restore(IMAGE, weights=shipped)
+    assert loaded == [shipped]
