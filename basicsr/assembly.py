@@ -80,12 +80,13 @@ def optimizer(
 
 
 def validation_set(options: TrainOptions) -> ImageSource | None:
-    """What is validated on, if anything."""
+    """What is validated on, if anything. All its images are read, rather now than after hours."""
     if options.datasets.val is None:
         return None
     source = build_dataset(options.datasets.val.arguments())
     if not source.has_gt:
         raise OptionsError("datasets.val: without clean images there is nothing to validate on")
+    source.check()
     return source
 
 

@@ -46,6 +46,8 @@ def test(options: TestOptions, option_file: str, device: torch.device, world: Wo
     The processes of the `world` share the images of each.
     """
     sources = {each.name: build_dataset(each.arguments()) for each in options.datasets.values()}
+    for source in sources.values():
+        source.check()
     folder = Path("results", options.name)
     folder.mkdir(parents=True, exist_ok=True)
     logger = start_logging(folder / "test.log", world)

@@ -257,7 +257,6 @@ def check(options: TrainOptions, device: torch.device) -> None:
     batch = next(training_batches(source, start=0, **sampling(options, device)))
     print(f"{options.name}: the options are valid; {len(source)} training images")
     if val_source := validation_set(options):
-        val_source.sample(0)
         print(f"validation: {len(val_source)} images")
     print(f"first batch: {tuple(batch.lq.shape)}, {', '.join(batch.names[:4])} ...")
     for stage in options.datasets.train.patches:
