@@ -30,13 +30,15 @@ def build_model(
         if options.path.pretrain_network_g
         else build_network(options.network_g.arguments())
     )
-    network = network.to(device).to(memory_format=torch.channels_last)
     settings = options.train
+    sharded = settings.sharded and world is not None and world.size > 1
+    at_first = torch.device("cpu") if sharded else device  # what is whole may not fit
+    network = network.to(at_first).to(memory_format=torch.channels_last)
     losses = build_losses([loss.model_dump() for loss in settings.losses])
-    try_losses(network, losses.to(device), device)
+    try_losses(network, losses.to(at_first), at_first)
     return MODEL_REGISTRY.entry(options.model_type).cls(
         network,
-        losses,
+        losses.to(device),
         optimizer(settings.optim_g.arguments(), device),
         warmed_up(SCHEDULER_REGISTRY.build(settings.scheduler.arguments()), settings.warmup_iter),
         device,

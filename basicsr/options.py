@@ -26,6 +26,7 @@ from basicsr.foreign_options import MODEL_TYPES, is_foreign, translated
 from basicsr.metrics import PROTOCOLS
 from basicsr.utils.components import Component, OneOf, Strict, fields_of, model_at
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.files import written_whole
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -269,7 +270,8 @@ def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] 
 def save_options(options: Options, file: Path) -> None:
     """Write the effective options, defaults included, as a file that can be loaded again."""
     plain = options.model_dump(mode="json")
-    file.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    with written_whole(file) as content:
+        content.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
 
 
 def _line(kind: type[Options], raw: Any, error: ErrorDetails) -> str:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from basicsr.data import ImageSource
 from basicsr.models.run_folder import RunFolder, verified_state
@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "datasets.*.cache*",
     "datasets.train.num_worker_per_gpu",
     "datasets.train.*bad_image*",
+    "datasets.train.patches.*",  # compared apart
     "train.total_iter",
     "train.accumulation_steps",
     "train.sharded",
@@ -38,34 +39,35 @@ MAY_CHANGE = (
 """Options that a resumed run may have otherwise; they do not change what is learnt from what."""
 
 
-def state_to_resume(
-    options: TrainOptions, identity: Mapping[str, Any], folder: RunFolder, auto: bool, force: bool
-) -> dict[str, Any]:
-    """The training state to go on from; empty for a new run.
+class Resumed(NamedTuple):
+    """The training state to go on from, empty for a new run, and whether it is of this folder."""
 
-    `identity` is what `run_identity` says of the run that goes on. Raises OptionsError where the
-    state's is another one, unless it is `force`d, and where nothing is left to do.
-    """
+    state: dict[str, Any]
+    own: bool
+
+
+def state_to_resume(options: TrainOptions, folder: RunFolder, auto: bool) -> Resumed:
+    """The newest state of `folder` if that is wanted and there is one, else path.resume_state."""
     state = folder.latest_state() if auto else None
-    if state is None and options.path.resume_state:
-        state = verified_state(Path(options.path.resume_state))
-    if state is None:
-        return {}
+    if state is not None:
+        return Resumed(state, True)
+    if options.path.resume_state is None:
+        return Resumed({}, False)
+    file = Path(options.path.resume_state)
+    return Resumed(verified_state(file), file.resolve().parent.parent == folder.path.resolve())
+
+
+def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any], force: bool) -> None:
+    """Raise OptionsError where `state` is not of the run with that `identity`, unless `force`d."""
     done = state["iteration"]
-    if done >= options.train.total_iter and not state["validation_due"]:
-        raise OptionsError(
-            f"{options.name}: {done} iterations are done, and train.total_iter is "
-            f"{options.train.total_iter}: nothing is left to do"
-        )
-    changes = list(_changes(state["identity"], identity))
+    changes = list(_changes(state["identity"], identity, done))
     if changes and not force:
         raise OptionsError(
             f"this is not the run that was interrupted at iteration {done}: {'; '.join(changes)}. "
-            "Undo that, or go on all the same with --force"
+            "Undo that, or go on all the same, as far as the weights fit, with --force"
         )
     for change in changes:
         logger.warning("going on all the same, as --force says: %s", change)
-    return state
 
 
 def run_identity(
@@ -78,9 +80,12 @@ def run_identity(
     return {"options": options.model_dump(mode="json"), "data": data}
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Each difference that matters, in words."""
-    old, new = (dict(_flat(_open_ended(identity["options"]))) for identity in (before, now))
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], done: int) -> Iterator[str]:
+    """Each difference that matters after `done` iterations, in words."""
+    were, are = (each["options"]["datasets"]["train"]["patches"] for each in (before, now))
+    if not _continues(were, are, done):
+        yield f"datasets.train.patches are {json.dumps(are)}, were {json.dumps(were)}"
+    old, new = (dict(_flat(identity["options"])) for identity in (before, now))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key) and not any(fnmatchcase(key, each) for each in MAY_CHANGE):
             yield f"{key} is {_shown(new, key)}, was {_shown(old, key)}"
@@ -94,11 +99,16 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
             )
 
 
-def _open_ended(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options without the length of the last row of patches, which total_iter determines."""
-    copy = json.loads(json.dumps(options))
-    del copy["datasets"]["train"]["patches"][-1]["iters"]
-    return copy
+def _continues(old: list[dict], new: list[dict], done: int) -> bool:
+    """Whether patches are the same but for how long the last row is, and what follows it."""
+    last = len(old) - 1
+    begun = done - sum(row["iters"] for row in old[:last])
+    return (
+        old[:last] == new[:last]
+        and len(new) > last
+        and {**old[last], "iters": 0} == {**new[last], "iters": 0}
+        and (old[last]["iters"] == new[last]["iters"] or new[last]["iters"] >= begun)
+    )
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,6 @@ import argparse
 import itertools
 import logging
 import math
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from basicsr.models.cost import network_cost, training_memory
 from basicsr.models.nonfinite import NonFiniteSteps
 from basicsr.models.run_folder import RunFolder
 from basicsr.options import TrainOptions, load_options, save_options
-from basicsr.resuming import run_identity, state_to_resume
+from basicsr.resuming import require_same_run, run_identity, state_to_resume
 from basicsr.utils.cli import command
 from basicsr.utils.devices import select_device
 from basicsr.utils.distributed import World, distributed_world, was_restarted
@@ -58,9 +57,13 @@ def main() -> None:
     if arguments.check:
         check(options, device)
         return
-    with distributed_world(device, options.train.stall_timeout) as world:
-        resume = arguments.auto_resume or was_restarted()
-        Trainer(options, device, world, resume, arguments.force).run()
+    resume = arguments.auto_resume or was_restarted()
+    with (
+        StopRequest() as stop,
+        distributed_world(device, options.train.stall_timeout) as world,
+        Watchdog(options.train.stall_timeout) as watchdog,
+    ):
+        Trainer(options, device, world, stop, watchdog, resume, arguments.force).run()
 
 
 class Trainer:
@@ -74,10 +77,13 @@ class Trainer:
         options: TrainOptions,
         device: torch.device,
         world: World,
+        stop: StopRequest,
+        watchdog: Watchdog,
         auto_resume: bool = False,
         force: bool = False,
     ) -> None:
         self.options, self.device, self.world = options, device, world
+        self.stop, self.watchdog = stop, watchdog
         start_logging(world=world)
         source = build_dataset(options.datasets.train.arguments())
         val_source = validation_set(options)
@@ -92,17 +98,24 @@ class Trainer:
             if val_source
             else None
         )
+        if world.is_main:
+            self.folder.lock()
         self.identity = run_identity(options, source, val_source)
-        state = state_to_resume(options, self.identity, self.folder, auto_resume, force)
+        world.require_same(self.identity["data"], "the data sets")
+        state, own = state_to_resume(options, self.folder, auto_resume)
         world.require_same(
             state.get("iteration"),
             "the checkpoint to go on from; experiments/ must be a folder that all machines share",
         )
         if state:
+            require_same_run(state, self.identity, force)
             self.model.load_state_dict(state)
         self.start = state.get("iteration", 0)
         self.validation_due = state.get("validation_due", False)
         self.best = state.get("best", {})
+        if self.best and not self.folder.has_best_of(self.best["iteration"]):
+            logger.warning("the best weights, of iteration %d, are lost", self.best["iteration"])
+            self.best = {}
         self.bad_images = bad_images(options)
         self.nonfinite = NonFiniteSteps(
             self.folder.path, world, options.train.nonfinite_limit, state.get("nonfinite", {})
@@ -113,15 +126,17 @@ class Trainer:
             bad_images=self.bad_images,
             **sampling(options, device, world),
         )
-        self.log = self._open_folder(bool(state)) if world.is_main else None
+        self.log = self._open_folder(own) if world.is_main else None
         self.report = TrainingReport(
             self.log, device, options.train.total_iter, state.get("loss_sums", {}), world
         )
-        self._share_bad_images(state.get("bad_images", {}))
+        if self.bad_images is not None:
+            self.bad_images.note(state.get("bad_images", {}).items())
 
     def _open_folder(self, resumed: bool) -> RunLog:
         options = self.options
-        archived = self.folder.go_on_after(self.start) if resumed else self.folder.start_afresh()
+        archived = None if resumed else self.folder.start_afresh()
+        self.folder.drop_after(self.start)
         start_logging(self.folder.path / "train.log", self.world)
         if archived:
             logger.info("the earlier run of this name is now %s", archived)
@@ -132,25 +147,25 @@ class Trainer:
             self.start,
             options.logger.use_tb_logger,
             options.logger.wandb_project,
+            validated=not self.validation_due,
         )
 
     def run(self) -> None:
         """Train to the end. Raises Stopped, with all saved, where a signal asked to stop."""
         total = self.options.train.total_iter
+        if self.start >= total and not self.validation_due:
+            logger.info("%s: all %d iterations are done already", self.options.name, self.start)
+            return
         logger.info(
             "%s: iterations %d to %d on %s%s",
             *(self.options.name, self.start + 1, total, device_name(self.device)),
             f", {self.world.size} processes" if self.world.size > 1 else "",
         )
+        done = False
         try:
-            with (
-                StopRequest() as self.stop,
-                Watchdog(self.options.train.stall_timeout) as self.watchdog,
-                closing(self.batches),
-            ):
+            with closing(self.batches):
                 if self.validation_due:
                     self.validate(self.start)
-                    self.save(self.start, validation_due=False)
                 progress = tqdm(
                     range(self.start + 1, total + 1),
                     *(self.options.name, total),
@@ -159,14 +174,11 @@ class Trainer:
                 )
                 for iteration in progress:
                     self.iterate(iteration)
-        except Stopped as stopped:
-            self.folder.writer.finish(patience=10)
-            logger.info("stopped by %s; all is saved, go on with --auto_resume", stopped)
-            raise
+            done = True
         finally:
+            self.folder.writer.finish(600.0 if done else 10.0, self._hurried)
             if self.log is not None:
                 self.log.close()
-        self.folder.writer.finish(patience=600)
         logger.info("finished; weights are in %s", self.folder.path / "models")
 
     def iterate(self, iteration: int) -> None:
@@ -187,10 +199,14 @@ class Trainer:
                 validation_due = False
             except Stopped:
                 stopping = True
-        if stopping or due(self.options.logger.save_checkpoint_freq):
+        healthy = self.nonfinite.in_a_row == 0
+        if stopping or (healthy and due(self.options.logger.save_checkpoint_freq)):
             self.save(iteration, validation_due)
         if stopping:
-            raise Stopped(self.stop.name or "a signal to another process")
+            name = self.stop.name or "a signal to another process"
+            self.folder.writer.finish(10.0, self.watchdog.beat)
+            logger.info("stopped by %s; all is saved, go on with --auto_resume", name)
+            raise Stopped(name)
         self.report.leave_out_pause()
 
     def step(self, iteration: int) -> bool:
@@ -225,11 +241,16 @@ class Trainer:
         self.watchdog.beat()
         self.stop.check()
 
-    def _share_bad_images(self, known: Mapping[str, str] = {}) -> dict[str, str]:
+    def _hurried(self) -> bool:
+        """Whether the end of the run should not wait long for room on the disk."""
+        self.watchdog.beat()
+        return self.stop.name is not None
+
+    def _share_bad_images(self) -> dict[str, str]:
         """The images skipped so far by any process; the limit is for all of them together."""
         if self.bad_images is None:
             return {}
-        for found in (known, *self.world.gather(self.bad_images.found)):
+        for found in self.world.gather(self.bad_images.found):
             self.bad_images.note(found.items())
         return dict(self.bad_images.found)
 

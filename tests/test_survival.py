@@ -137,6 +137,12 @@ def test_a_run_that_changed_is_named_and_not_resumed_unawares(trained, workplace
     assert timeless_metrics(workplace / "experiments" / "longer")[-1]["iteration"] == 14
 
 
+def test_a_finished_run_is_finished(trained, workplace):
+    again = run("train.py", *options("tiny"), "--auto_resume", cwd=workplace)
+    assert again.returncode == 0, again.stderr
+    assert "all 12 iterations are done already" in again.stdout
+
+
 def test_a_full_disk_is_told_and_outlived(trained, workplace):
     """The disk refuses files as large as a state, until somebody makes room."""
     folder = workplace / "experiments" / "full"

@@ -242,7 +242,7 @@ def _received(
     loader: DataLoader, memory: torch.Tensor, bad_images: BadImages | None, pin_memory: bool
 ) -> Batches:
     """What the workers drew, copied from the slots, which they will fill again."""
-    for drawn in loader:
+    for drawn in _alive(loader):
         if isinstance(drawn, UserError):
             raise drawn
         if bad_images is not None:
@@ -250,6 +250,18 @@ def _received(
         both = torch.empty(drawn.shape, dtype=torch.uint8, pin_memory=pin_memory)
         lq, gt = both.copy_(_in_slot(memory, drawn)).permute(0, 1, 4, 2, 3)
         yield TrainingBatch(lq, gt, drawn.names, drawn.skipped)
+
+
+def _alive(loader: DataLoader) -> Iterator[Any]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a loader worker was killed, often for want of memory: lower num_worker_per_gpu or "
+            "cache_gib, then resume with --auto_resume"
+        ) from None
 
 
 def _start_worker(worker: int) -> None:

@@ -44,24 +44,26 @@ class NonFiniteSteps:
                 *(iteration, self.in_a_row, self.total),
             )
         if self.in_a_row >= self.limit:
-            file = self._save(iteration, batches)
             raise UserError(
                 f"iteration {iteration}: {self.in_a_row} steps in a row had a loss or gradient "
-                f"that is no finite number; the batch is in {file}. Resume with a lower lr, with "
-                "clip_grad_norm, or with precision fp32"
+                f"that is no finite number; the batch is {self._save(iteration, batches)}. Resume "
+                "with a lower lr, clip_grad_norm or precision fp32, and --force for the change"
             )
 
-    def _save(self, iteration: int, batches: Sequence[TrainingBatch]) -> Path:
+    def _save(self, iteration: int, batches: Sequence[TrainingBatch]) -> str:
         file = self.folder / "nonfinite" / f"{iteration:08d}_rank{self.world.rank}.npz"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(file) as content:
-            np.savez(
-                content,
-                lq=np.concatenate([batch.lq.numpy() for batch in batches]),
-                gt=np.concatenate([batch.gt.numpy() for batch in batches]),
-                names=np.array([name for batch in batches for name in batch.names]),
-            )
-        return file
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(file) as content:
+                np.savez(
+                    content,
+                    lq=np.concatenate([batch.lq.numpy() for batch in batches]),
+                    gt=np.concatenate([batch.gt.numpy() for batch in batches]),
+                    names=np.array([name for batch in batches for name in batch.names]),
+                )
+        except OSError as error:
+            return f"lost ({error})"
+        return f"in {file}"
 
     def counts(self) -> dict[str, int]:
         """For the log: nothing as long as all went well."""

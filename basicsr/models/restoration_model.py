@@ -27,7 +27,7 @@ class RestorationModel:
     """Supervised restoration: every loss term compares one of the network's stages with the target.
 
     Args:
-        network: on `device` already, with the same weights in every process.
+        network: with the same weights in every process; on `device` unless it is to be sharded.
         optimizer: makes the optimizer of the parameters it is given.
         schedule: (iteration, base rate) -> learning rate.
         precision: "bf16" runs the network under autocast; losses are always float32.
@@ -172,7 +172,7 @@ class RestorationModel:
         except (RuntimeError, ValueError, KeyError, IndexError) as error:
             raise CheckpointError(
                 "the training state is of another network or optimizer: "
-                f"{str(error).splitlines()[0]}"
+                f"{' '.join(str(error).split())[:300]}"
             ) from None
 
     def _own_part(self, optimizer: Mapping[str, Any]) -> dict[str, Any]:

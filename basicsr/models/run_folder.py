@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import functools
 import json
 import logging
@@ -13,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from basicsr.utils.background import BackgroundWriter
-from basicsr.utils.checkpoints import copied, load_state, save_state, save_weights
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.checkpoints import copied, load_state, load_weights, save_state, save_weights
+from basicsr.utils.errors import CheckpointError, UserError
 from basicsr.utils.files import sha256, written_whole
 
 logger = logging.getLogger(__name__)
@@ -36,13 +37,30 @@ class RunFolder:
         self.keep_every = keep_every
         self.writer = BackgroundWriter()
 
+    def lock(self) -> None:
+        """Keep other processes from training into this folder, until this one ends."""
+        self.path.parent.mkdir(exist_ok=True)
+        self._lock = (self.path.parent / f".{self.path.name}.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.path}: another process is training this run; wait for its end, or choose "
+                "another name"
+            ) from None
+        except OSError as error:  # a file system without locks
+            logger.warning(
+                "%s: not protected from a second process (%s)", self.path, error.strerror
+            )
+
     def start_afresh(self) -> Path | None:
-        """Make the folder; an older run of the same name is renamed, never overwritten."""
+        """Make the folder. An older run of the same name that has checkpoints or weights is
+        renamed, never overwritten."""
         archived = None
-        if self.path.exists():
-            stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
+        if self._manifests() or list(self.path.glob("models/*.safetensors")):
+            stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S_%f")
             archived = self.path.rename(self.path.with_name(f"{self.path.name}_archived_{stamp}"))
-        self.path.mkdir(parents=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         return archived
 
     def latest_state(self) -> dict[str, Any] | None:
@@ -63,18 +81,20 @@ class RunFolder:
             )
         return None
 
-    def go_on_after(self, iteration: int) -> Path | None:
-        """Make ready for a run that goes on after `iteration`: later checkpoints count no more.
+    def drop_after(self, iteration: int) -> None:
+        """Let later checkpoints count no more: the run goes on after `iteration`."""
+        for manifest in reversed(self._manifests()):
+            if int(manifest.stem) > iteration:
+                logger.warning("%s is dropped: its iterations are done again", manifest.stem)
+                manifest.unlink()
 
-        A folder that has no checkpoint of that iteration is another run's, and renamed.
-        """
-        manifests = {int(manifest.stem): manifest for manifest in self._manifests()}
-        if iteration not in manifests:
-            return self.start_afresh()
-        for later in sorted(manifests.keys() - range(iteration + 1)):
-            logger.warning("iterations from %d to %d are done again", iteration + 1, later)
-            manifests[later].unlink()
-        return None
+    def has_best_of(self, iteration: int) -> bool:
+        """Whether the best weights are those of `iteration`, or of one that will come again."""
+        try:
+            facts = load_weights(self._weights("best")).facts
+        except CheckpointError:
+            return False
+        return facts.get("iteration", -1) >= iteration
 
     def save(
         self, state: Mapping[str, Any], weights: Mapping[str, Tensor], network: Mapping[str, Any]
@@ -98,10 +118,15 @@ class RunFolder:
     def _write(
         self, state: dict[str, Any], weights: dict[str, Tensor], network: Mapping[str, Any]
     ) -> None:
+        self._prune()
         iteration = state["iteration"]
         files = [self._weights(iteration), self._states / f"{iteration:08d}.state"]
-        save_weights(files[0], weights, network, iteration=iteration)
-        save_state(files[1], state)
+        try:
+            save_weights(files[0], weights, network, iteration=iteration)
+            save_state(files[1], state)
+        except OSError:
+            self._prune()  # what is incomplete may take the room that another file needs
+            raise
         manifest = {
             "iteration": iteration,
             "saved": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -136,7 +161,8 @@ class RunFolder:
         return folder
 
     def _manifests(self) -> list[Path]:
-        return sorted((self.path / "training_states").glob("*.json"))
+        files = sorted((self.path / "training_states").glob("*.json"))
+        return [file for file in files if file.stem.isdecimal()]
 
 
 def verified_state(file: Path) -> dict[str, Any]:

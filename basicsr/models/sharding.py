@@ -15,8 +15,10 @@ from basicsr.archs.transformer_blocks import Blocks
 
 
 def shard(network: nn.Module, device: torch.device) -> None:
-    """Let every process keep a part of each parameter. Transformer blocks are gathered one by one
-    when they are used, the rest of the network at once."""
+    """Let every process keep a part of each parameter on its `device`.
+
+    Transformer blocks are gathered one by one when they are used, the rest of the network at once.
+    """
     for parameter in network.parameters():  # in channels_last they cannot be divided
         parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
@@ -28,14 +30,17 @@ def shard(network: nn.Module, device: torch.device) -> None:
 
 
 def whole(value: Any) -> Any:
-    """A sharded tensor put together, on every process; anything else as it is. Collective."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    """A sharded tensor put together on the CPU, anything else as it is. Collective."""
+    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
 
 def like(reference: Tensor, value: Tensor) -> Tensor:
-    """The whole tensor `value`, the same on every process, divided as `reference` is."""
+    """The whole tensor `value`, divided and laid out in memory as `reference` is.
+
+    It is the same on every process. Fused optimizers need one layout of weights and moments.
+    """
     if not isinstance(reference, DTensor):
-        return value
+        return torch.empty_like(reference, dtype=value.dtype).copy_(value)
     return distribute_tensor(
         value.to(reference.device), reference.device_mesh, reference.placements, src_data_rank=None
     )

@@ -34,8 +34,8 @@ class BackgroundWriter:
 
     def submit(self, name: str, job: Job) -> None:
         """Do `job` soon. Waits as long as an earlier one of that `name` is being done."""
-        if name in self._tasks:
-            self._tasks.pop(name).outcome.exception()
+        if earlier := self._tasks.pop(name, None):
+            _require_disk_fault(name, earlier.outcome.exception())
         self._tasks[name] = _Task(job, self._executor.submit(job))
 
     def retry(self) -> None:
@@ -43,30 +43,35 @@ class BackgroundWriter:
         for name, (job, outcome) in list(self._tasks.items()):
             if not outcome.done():
                 continue
-            error = outcome.exception()
-            if error is None:
-                del self._tasks[name]
-            elif isinstance(error, OSError):
-                logger.error(
-                    "THE %s COULD NOT BE SAVED (%s: %s). The run goes on and tries again: make "
-                    "room on the disk. The last complete checkpoint is kept.",
-                    *(name.upper(), error.filename, error.strerror),
-                )
+            del self._tasks[name]
+            if _require_disk_fault(name, outcome.exception()):
                 self._tasks[name] = _Task(job, self._executor.submit(job))
-            else:
-                raise error
 
-    def finish(self, patience: float) -> None:
-        """Wait for all jobs; try again, for `patience` seconds, those that fail.
+    def finish(self, patience: float, hurried: Callable[[], object]) -> None:
+        """Wait for all jobs; try again those that fail, for `patience` seconds or until `hurried`.
 
         Raises UserError where something cannot be written.
         """
         until = time.monotonic() + patience
         while failures := [e for task in self._tasks.values() if (e := task.outcome.exception())]:
-            if time.monotonic() > until:
+            if time.monotonic() > until or hurried():
                 raise UserError(
                     f"not everything could be saved ({failures[0]}); the last complete checkpoint "
                     "is kept: make room on the disk, then resume with --auto_resume"
                 )
             self.retry()
             time.sleep(min(_PAUSE, patience))
+
+
+def _require_disk_fault(name: str, error: BaseException | None) -> bool:
+    """Whether a job failed. Warns if it was the disk's fault, and raises if it was not."""
+    if error is None:
+        return False
+    if not isinstance(error, OSError):
+        raise error
+    logger.error(
+        "THE %s COULD NOT BE SAVED (%s: %s). The run goes on and tries again: make room on the "
+        "disk. The last complete checkpoint is kept.",
+        *(name.upper(), error.filename, error.strerror),
+    )
+    return True

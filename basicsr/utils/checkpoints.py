@@ -20,6 +20,7 @@ from basicsr.utils.errors import CheckpointError
 from basicsr.utils.files import written_whole
 
 METADATA = "dtpnet-derain"
+_STATE_KEYS = {"iteration", "validation_due", "identity", "network", "average", "optimizer"}
 
 
 class Weights(NamedTuple):
@@ -75,7 +76,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     _require_file(path)
     state = _load_tensors(path)
-    if not isinstance(state, dict) or "iteration" not in state:
+    if not isinstance(state, dict) or not state.keys() >= _STATE_KEYS:
         raise CheckpointError(
             f"{path}: no training state; resume_state wants a file of training_states/"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,10 +47,6 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def from_main(self, value: Any) -> Any:
-        """The main process's value, on every process."""
-        return self.gather(value if self.is_main else None)[0]
-
     def require_same(self, value: Any, what: str) -> None:
         """Raise UserError where the processes have found different values of `what`."""
         found = self.gather(value)
@@ -57,6 +54,9 @@ class World:
             raise UserError(
                 f"the processes of this run have found different values ({found}) of {what}"
             )
+
+
+_GLOO = re.compile(r"\[\S*/gloo/\S*\] |^Gloo ")  # its errors have no class of their own
 
 
 @contextmanager
@@ -82,12 +82,13 @@ def distributed_world(device: torch.device, timeout: float) -> Iterator[World]:
             raise
         world.sum([0])  # wait for all: torchrun ends the others when the first has gone
         dist.destroy_process_group()
-    except (dist.DistError, RuntimeError) as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not _GLOO.search(str(error)):
             raise
+        reason = _GLOO.sub("", str(error)).partition(". ")[0]
         raise UserError(
             "lost the connection to another process of this run, which was killed, failed or "
-            f"stalled: torchrun names the first that failed ({str(error).partition('. ')[0]})"
+            f"stalled: torchrun names the first that failed ({reason})"
         ) from None
 
 

@@ -68,18 +68,24 @@ class RunLog:
     """Scalars and pictures of a run, by iteration, in its folder.
 
     `metrics.jsonl` has a line for each call of `scalars`. Where a run goes on after iteration
-    `done`, what was logged of later ones is dropped, in TensorBoard as well: it is done again.
+    `done`, what was logged of later ones is dropped, in TensorBoard as well: it is done again, and
+    so is the validation of that iteration unless it was `validated`.
     A full disk is no reason to stop: lines wait until there is room, events and pictures are lost.
     `wandb_project` sends the scalars and pictures to Weights & Biases too.
     """
 
     def __init__(
-        self, folder: Path, done: int, tensorboard: bool, wandb_project: str | None = None
+        self,
+        folder: Path,
+        done: int,
+        tensorboard: bool,
+        wandb_project: str | None = None,
+        validated: bool = True,
     ) -> None:
         self.folder = folder
         self.file = folder / "metrics.jsonl"
         self._waiting = ""
-        self._keep_until(done)
+        self._keep_until(done, validated)
         self._events = _TensorBoard(folder / "tb_logger", done) if tensorboard else None
         self._wandb = None
         if wandb_project is not None:
@@ -87,14 +93,13 @@ class RunLog:
                 project=wandb_project, name=folder.name, id=folder.name, dir=folder, resume="allow"
             )
 
-    def _keep_until(self, done: int) -> None:
+    def _keep_until(self, done: int, validated: bool) -> None:
         if not self.file.exists():
             return
-        lines = self.file.read_text().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        kept = "".join(line for line in whole if json.loads(line)["iteration"] <= done)
+        with self.file.open("rb") as lines:
+            kept = [line for line in lines if _is_done(line, done, validated)]
         with written_whole(self.file) as file:
-            file.write(kept.encode())
+            file.write(b"".join(kept))
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
         self._waiting += json.dumps({"iteration": iteration, **values}) + "\n"
@@ -124,6 +129,18 @@ class RunLog:
             self._events.write("close")
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _is_done(line: bytes, done: int, validated: bool) -> bool:
+    """Whether a line is of what need not be done again; one that a crash has torn never is."""
+    try:
+        values = json.loads(line)
+        iteration = values["iteration"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    if iteration == done and not validated:
+        return not any(name.startswith("val/") for name in values)
+    return line.endswith(b"\n") and iteration <= done
 
 
 class _TensorBoard:
@@ -183,7 +200,7 @@ def _wandb_module() -> Any:
 class TrainingReport:
     """Collects losses and times over steps; tells their means every so often.
 
-    Losses stay on the device until they are told, so that a step that tells nothing never waits.
+    Losses stay on the device until they are told.
 
     `log` is None in all processes but the main one; `sums` is what `sums()` gave when the run was
     interrupted.

@@ -1,3 +1,6 @@
+import copy
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -25,13 +28,13 @@ class TwoStages(nn.Module):
 LOSSES = [{"type": "L1Loss"}, {"type": "MSELoss", "weight": 0.5, "stage": 0}]
 
 
-def build(device, losses=LOSSES, lr=1e-2, **settings):
+def build(device, losses=LOSSES, lr=1e-2, optimizer=torch.optim.Adam, **settings):
     torch.manual_seed(0)
     network = TwoStages().to(device)
     return RestorationModel(
         network,
         build_losses(losses).to(device),
-        lambda parameters: torch.optim.Adam(parameters, lr=lr),
+        lambda parameters: optimizer(parameters, lr=lr),
         lambda i, base: base / (i + 1),
         device,
         **settings,
@@ -153,6 +156,27 @@ def test_a_restored_model_goes_on_bit_for_bit():
         strict=True,
     ):
         assert torch.equal(ours, theirs)
+
+
+def test_a_fused_optimizer_goes_on_from_moments_of_another_layout():
+    """A sharded run's are contiguous; the kernel goes through memory as it lies."""
+
+    def model():
+        return build(
+            torch.device("cpu"), optimizer=functools.partial(torch.optim.AdamW, fused=True)
+        )
+
+    straight, resumed = model(), model()
+    for each in (straight, resumed):
+        each.network.to(memory_format=torch.channels_last)
+    step(straight, 0, [batch(1)])
+    state = copy.deepcopy(straight.state_dict())
+    for moments in state["optimizer"]["state"].values():
+        moments.update({k: v.contiguous() for k, v in moments.items()})
+    resumed.load_state_dict(state)
+    for each in (straight, resumed):
+        step(each, 1, [batch(2)])
+    assert torch.equal(weights(straight), weights(resumed))
 
 
 def test_a_state_of_something_else_is_refused(device):

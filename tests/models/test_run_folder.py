@@ -12,6 +12,7 @@ from basicsr.utils.errors import CheckpointError, UserError
 from basicsr.utils.files import sha256
 
 NETWORK = {"type": "PRN"}
+PROGRESS = {"validation_due": False, "identity": {}, "average": None, "optimizer": {}}
 
 
 def run_folder(path, **keeping):
@@ -24,8 +25,8 @@ def run_folder(path, **keeping):
 def save(folder, *iterations):
     for iteration in iterations:
         weights = {"w": torch.full((3,), float(iteration))}
-        folder.save({"iteration": iteration, "network": weights}, weights, NETWORK)
-        folder.writer.finish(patience=0)
+        folder.save({**PROGRESS, "iteration": iteration, "network": weights}, weights, NETWORK)
+        folder.writer.finish(0, bool)
 
 
 def names(folder):
@@ -115,17 +116,42 @@ def test_a_state_that_was_being_written_does_not_count(tmp_path):
 def test_going_back_drops_what_came_after(tmp_path):
     folder = run_folder(tmp_path, keep=5)
     save(folder, 2, 4, 6)
-    assert folder.go_on_after(4) is None
+    folder.drop_after(4)
     assert folder.latest_state()["iteration"] == 4
 
 
-def test_a_run_from_elsewhere_does_not_mix_with_an_older_one(tmp_path):
+def test_other_files_do_no_harm(tmp_path):
     folder = run_folder(tmp_path)
     save(folder, 2)
-    archived = folder.go_on_after(3)
-    assert archived is not None
+    (folder.path / "training_states/backup of 9.json").write_text("{}")
+    save(folder, 4)
+    assert folder.latest_state()["iteration"] == 4
+    assert (folder.path / "training_states/backup of 9.json").exists()
+
+
+def test_an_older_run_is_renamed_and_an_empty_one_used(tmp_path):
+    folder = run_folder(tmp_path)
+    assert folder.start_afresh() is None
+    save(folder, 2)
+    archived = folder.start_afresh()
     assert (archived / "training_states/00000002.state").exists()
     assert folder.latest_state() is None
+
+
+def test_a_second_process_is_kept_out(tmp_path):
+    first, second = run_folder(tmp_path), run_folder(tmp_path)
+    first.lock()
+    with pytest.raises(UserError, match="another process is training this run"):
+        second.lock()
+
+
+def test_best_weights_that_a_state_tells_of_may_be_lost(tmp_path):
+    folder = run_folder(tmp_path)
+    assert not folder.has_best_of(6)
+    folder.save_best({"w": torch.zeros(3)}, NETWORK, iteration=6)
+    folder.writer.finish(1, bool)
+    assert folder.has_best_of(6)
+    assert not folder.has_best_of(8)
 
 
 def test_a_refused_checkpoint_leaves_the_last_one(tmp_path, monkeypatch):
@@ -138,13 +164,14 @@ def test_a_refused_checkpoint_leaves_the_last_one(tmp_path, monkeypatch):
     monkeypatch.setattr("basicsr.models.run_folder.save_state", full)
     with pytest.raises(UserError, match="No space left on device"):
         save(folder, 4)
+    assert not (folder.path / "models/net_g_4.safetensors").exists()
     assert folder.latest_state()["iteration"] == 2
 
 
 def test_what_is_saved_is_the_state_at_the_time(tmp_path):
     folder = run_folder(tmp_path)
     weights = {"w": torch.zeros(1000)}
-    folder.save({"iteration": 1, "network": weights}, weights, NETWORK)
+    folder.save({**PROGRESS, "iteration": 1, "network": weights}, weights, NETWORK)
     weights["w"].add_(1)
-    folder.writer.finish(patience=1)
+    folder.writer.finish(1, bool)
     assert folder.latest_state()["network"]["w"].sum() == 0

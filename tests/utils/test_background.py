@@ -26,6 +26,10 @@ class Disk:
         return write
 
 
+def never():
+    return False
+
+
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
     monkeypatch.setattr(background, "_PAUSE", 0.01)
@@ -36,7 +40,7 @@ def test_the_caller_does_not_wait_for_the_disk():
     writer.submit("state", lambda: done.append(go_on.wait(10)))
     assert done == []
     go_on.set()
-    writer.finish(patience=1)
+    writer.finish(1, never)
     assert done == [True]
 
 
@@ -47,7 +51,7 @@ def test_what_failed_is_told_and_written_once_there_is_room(caplog):
     writer.retry()
     assert "THE CHECKPOINT COULD NOT BE SAVED (x.state: No space left on device)" in caplog.text
     disk.full = False
-    writer.finish(patience=1)
+    writer.finish(1, never)
     assert disk.written == [1]
 
 
@@ -57,7 +61,7 @@ def test_a_newer_job_takes_the_place_of_a_failed_one():
     writer._tasks["checkpoint"].outcome.exception()
     disk.full = False
     writer.submit("checkpoint", disk.job(2))
-    writer.finish(patience=1)
+    writer.finish(1, never)
     assert disk.written == [2]
 
 
@@ -65,11 +69,20 @@ def test_patience_ends_in_an_error():
     writer, disk = BackgroundWriter(), Disk()
     writer.submit("checkpoint", disk.job(1))
     with pytest.raises(UserError, match=r"not everything could be saved .*No space left"):
-        writer.finish(patience=0.05)
+        writer.finish(0.05, never)
+    with pytest.raises(UserError):
+        writer.finish(1000, lambda: True)
+
+
+def test_a_failure_is_told_although_a_newer_job_has_come(caplog):
+    writer, disk = BackgroundWriter(), Disk()
+    writer.submit("checkpoint", disk.job(1))
+    writer.submit("checkpoint", disk.job(2))
+    assert "THE CHECKPOINT COULD NOT BE SAVED" in caplog.text
 
 
 def test_a_fault_of_the_program_is_not_taken_for_the_disks():
     writer = BackgroundWriter()
     writer.submit("checkpoint", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        writer.finish(patience=1)
+        writer.finish(1, never)

@@ -192,11 +192,15 @@ def test_missing_files_and_files_without_weights(tmp_path):
 
 
 def test_training_states(tmp_path):
-    save_state(tmp_path / "5.state", {"iteration": 5, "optimizer": {"lr": 0.1}, "net_g": WEIGHTS})
+    whole = {
+        **{"iteration": 5, "validation_due": False, "identity": {}, "average": None},
+        **{"optimizer": {"lr": 0.1}, "network": WEIGHTS},
+    }
+    save_state(tmp_path / "5.state", whole)
     state = load_state(tmp_path / "5.state")
     assert state["iteration"] == 5
     assert state["optimizer"] == {"lr": 0.1}
-    assert_same(state["net_g"])
+    assert_same(state["network"])
     torch.save(WEIGHTS, tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match="no training state"):
         load_state(tmp_path / "net.pth")

@@ -32,6 +32,15 @@ def test_a_resumed_log_drops_what_is_done_again(tmp_path):
     ]
 
 
+def test_a_validation_that_was_cut_short_is_logged_once(tmp_path):
+    log = RunLog(tmp_path, 0, tensorboard=False)
+    log.scalars(6, {"train/loss": 1.0})
+    log.scalars(6, {"val/matlab_y_psnr": 30.0})
+    log.file.write_bytes(log.file.read_bytes() + b"\0\0{torn\n")
+    RunLog(tmp_path, 6, tensorboard=False, validated=False)
+    assert lines(tmp_path) == [{"iteration": 6, "train/loss": 1.0}]
+
+
 def test_a_report_tells_means_since_the_last_one(tmp_path, caplog):
     log = RunLog(tmp_path, 0, tensorboard=False)
     report = TrainingReport(log, CPU, total=4, sums={})
