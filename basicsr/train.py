@@ -114,7 +114,10 @@ class Trainer:
         self.validation_due = state.get("validation_due", False)
         self.best = state.get("best", {})
         if self.best and not self.folder.has_best_of(self.best["iteration"]):
-            logger.warning("the best weights, of iteration %d, are lost", self.best["iteration"])
+            logger.warning(
+                "the best weights so far, of iteration %d, are not in %s: best is counted anew",
+                *(self.best["iteration"], self.folder.path),
+            )
             self.best = {}
         self.bad_images = bad_images(options)
         self.nonfinite = NonFiniteSteps(

@@ -91,7 +91,7 @@ class RunFolder:
     def has_best_of(self, iteration: int) -> bool:
         """Whether the best weights are those of `iteration`, or of one that will come again."""
         try:
-            facts = load_weights(self._weights("best")).facts
+            facts = load_weights(self.path / "models" / "net_g_best.safetensors").facts
         except CheckpointError:
             return False
         return facts.get("iteration", -1) >= iteration
