@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .ops import parts
 
 class ConvLSTMCell(nn.Module):
     """i, f, o = sigmoid(conv([x, h])), g = tanh(conv([x, h])), c = f c + i g, h = o tanh(c)."""
@@ -28,11 +29,10 @@ class ConvLSTMCell(nn.Module):
             gates = F.conv2d(x, self.gates.weight[:, :channels], self.gates.bias, padding=1)
         else:
             gates = self.gates(torch.cat([x, state[0]], dim=1))
-        ifo, g = gates.split([3 * channels, channels], dim=1)
-        i, f, o = ifo.sigmoid().chunk(3, dim=1)
-        g = g.tanh()
-        c = i * g if state is None else f * state[1] + i * g
-        h = o * c.tanh()
+        i, f, o, g = parts(gates, 4)
+        i, g = i.sigmoid(), g.tanh()
+        c = i * g if state is None else torch.addcmul(i * g, f.sigmoid(), state[1])
+        h = o.sigmoid() * c.tanh()
         return h, (h, c)
 
 
@@ -49,7 +49,7 @@ class ConvGRUCell(nn.Module):
     def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """The new h, twice: as output and as state. No state stands for zeros."""
         h = torch.zeros_like(x) if state is None else state
-        z, b = self.gates(torch.cat([x, h], dim=1)).sigmoid().chunk(2, dim=1)
+        z, b = parts(self.gates(torch.cat([x, h], dim=1)).sigmoid(), 2)
         g = self.candidate(torch.cat([b * h, x], dim=1)).tanh()
         h = torch.lerp(h, g, z)
         return h, h

@@ -1,4 +1,4 @@
-"""The memory-bound operations of the transformer blocks, apart from the modules that call them.
+"""The operations of the transformer blocks and recurrent units, apart from the modules.
 
 All take N x C x H x W tensors of any floating type, quickest in `torch.channels_last`, and give
 what can be differentiated. Statistics are float32 at least, whatever the type of `x` and under
@@ -11,12 +11,12 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable
-from typing import NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +65,71 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e
     return pixels.permute(0, 3, 1, 2).to(x.dtype)
 
 
+def parts(x: Tensor, count: int) -> tuple[Tensor, ...]:
+    """The `count` equal parts of `x` along the channels, on a CPU without gaps in memory.
+
+    What is computed on short rows with gaps between them is several times slower there.
+    """
+    chunks = x.chunk(count, dim=1)
+    if x.is_cuda:
+        return chunks
+    return tuple(part.contiguous(memory_format=torch.channels_last) for part in chunks)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1x1 convolution as one matrix product over the pixels, quicker backwards than a conv2d."""
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def projections(
+    x: Tensor, point: nn.Conv2d, depth: nn.Conv2d, first: int, last: int, count: int
+) -> tuple[Tensor, ...]:
+    """Parts `first` to `last` - 1 of the `count` equal parts of depth(point(x)) along the channels.
+
+    A CPU computes each apart, which then is without gaps in memory: cut out of wider rows, it would
+    be slow. A GPU is quicker with one large product.
+    """
+    width = point.out_channels // count
+    if x.is_cuda:
+        inner = [(last - first) * width]
+    else:
+        inner = [width] * (last - first)
+    widths = [first * width, *inner, (count - last) * width]
+    split = [
+        (None,) * len(widths) if each is None else each.split(widths)
+        for each in (point.weight, point.bias, depth.weight, depth.bias)
+    ]
+    parts = []
+    for w1, b1, w3, b3 in list(zip(*split, strict=True))[1:-1]:
+        parts.append(F.conv2d(pointwise(x, w1, b1), w3, b3, padding=1, groups=w1.shape[0]))
+    return parts[0].chunk(last - first, dim=1) if x.is_cuda else tuple(parts)
+
+
+def gated_projection(x: Tensor, point: nn.Conv2d, depth: nn.Conv2d) -> Tensor:
+    """gelu(gate) * value, the halves of depth(point(x)): N x hidden x H x W."""
+    if x.is_cuda:
+        return gated_dwconv(pointwise(x, point.weight, point.bias), depth.weight, depth.bias)
+    return gelu_gate(*projections(x, point, depth, 0, 2, 2))
+
+
+class _GELUGate(torch.autograd.Function):
+    """Computes gelu(gate) again for the gradient, instead of keeping it."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, value)
+        return F.gelu(gate).mul_(value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gate, value = ctx.saved_tensors
+        return torch.ops.aten.gelu_backward(grad * value, gate), F.gelu(gate) * grad
+
+
+def gelu_gate(gate: Tensor, value: Tensor) -> Tensor:
+    return _GELUGate.apply(gate, value)
+
+
 @_with_kernels
 def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """gelu(gate) * value, N x C/2 x H x W: the halves of `x` after a depthwise 3x3 convolution.
@@ -77,6 +142,35 @@ def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.gelu(gate) * value
 
 
+class _GramSums(torch.autograd.Function):
+    """Keeps the pixels together in memory in the gradients too, which matmul's own would not."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(q, k)
+        ctx.heads = heads
+        products = [a.mT @ b for a, b in _by_head(q, k, heads)]
+        squares = (x.square().sum(1).unflatten(-1, (heads, -1)) for x in (q, k))
+        return (torch.stack(products, dim=1), *squares)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        products, q_squares, k_squares = grads
+        q, k = ctx.saved_tensors
+        pairs = list(zip(products.unbind(1), _by_head(q, k, ctx.heads), strict=True))
+        grad_q = torch.cat([b @ grad.mT for grad, (_, b) in pairs], dim=-1)
+        grad_k = torch.cat([a @ grad for grad, (a, _) in pairs], dim=-1)
+        return (
+            torch.addcmul(grad_q, q, q_squares.flatten(1)[:, None], value=2),
+            torch.addcmul(grad_k, k, k_squares.flatten(1)[:, None], value=2),
+            None,
+        )
+
+
+def _by_head(q: Tensor, k: Tensor, heads: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(q.chunk(heads, dim=-1), k.chunk(heads, dim=-1), strict=True)
+
+
 @_with_kernels
 def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
     """Products of q's and k's channels and their squares, summed over the pixels, by heads.
@@ -85,9 +179,8 @@ def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
     sums are float32, or float64 for float64 tensors.
     """
     precise = torch.promote_types(q.dtype, torch.float32)
-    n, c, _, _ = q.shape
-    q, k = (x.to(precise).flatten(2).view(n, heads, c // heads, -1) for x in (q, k))
-    return Gram(q @ k.transpose(-2, -1), q.square().sum(-1), k.square().sum(-1))
+    pixels = (x.permute(0, 2, 3, 1).flatten(1, 2).to(precise) for x in (q, k))
+    return Gram(*_GramSums.apply(*pixels, heads))
 
 
 def cosines(gram: Gram) -> Tensor:

@@ -17,20 +17,20 @@ from torch.utils.checkpoint import checkpoint
 
 from basicsr.utils.errors import OptionsError
 
+from . import ops
+
 NormType = Literal["WithBias", "BiasFree"]
 FeedForwardType = Literal["gated_dconv", "attention_gated"]
 
 
 class BiasFreeNorm(nn.Module):
-    """x / sqrt(var(x) + eps) * weight over the last axis; x itself is not centred."""
+    """The weights of x / sqrt(var(x) + eps) * weight; x itself is not centred."""
+
+    bias = None
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        variance = x.var(dim=-1, keepdim=True, unbiased=False)
-        return x * torch.rsqrt(variance + 1e-5) * self.weight
 
 
 class ChannelNorm(nn.Module):
@@ -41,12 +41,14 @@ class ChannelNorm(nn.Module):
         self.body = nn.LayerNorm(dim) if norm == "WithBias" else BiasFreeNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        channels_last = x.permute(0, 2, 3, 1).to(self.body.weight.dtype)
-        return self.body(channels_last).permute(0, 3, 1, 2).to(x.dtype)
+        return ops.channel_norm(x, self.body.weight, self.body.bias)
 
 
 class MDTA(nn.Module):
-    """Multi-Dconv head transposed attention: channels attend to channels, not pixels to pixels."""
+    """Multi-Dconv head transposed attention: channels attend to channels, not pixels to pixels.
+
+    The attention is the same for all pixels, so that it is multiplied into the output projection.
+    """
 
     def __init__(self, dim: int, heads: int, bias: bool = False) -> None:
         super().__init__()
@@ -59,20 +61,30 @@ class MDTA(nn.Module):
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        qkv = self.qkv_dwconv(self.qkv(x))
-        # N x heads x C/heads x HW each
-        q, k, v = qkv.reshape(n, 3, self.heads, c // self.heads, h * w).unbind(1)
-        out = self._attention(q, k).to(v.dtype) @ v
-        return self.project_out(out.reshape(n, c, h, w))
+        gram = ops.gram_sums(*self.queries_and_keys(x), self.heads)
+        return self.project(x, self.projection(gram))
 
-    def _attention(self, q: Tensor, k: Tensor) -> Tensor:
+    def queries_and_keys(self, x: Tensor) -> tuple[Tensor, ...]:
+        return ops.projections(x, self.qkv, self.qkv_dwconv, 0, 2, 3)
+
+    def projection(self, gram: ops.Gram) -> Tensor:
+        """What takes the values to the output: N x C x C, in float32."""
+        with _autocast_off(gram.products.device.type):
+            out = self.project_out.weight.view(-1, self.heads, gram.products.shape[-1])
+            return (out.transpose(0, 1) @ self.attention(gram)).transpose(1, 2).flatten(2)
+
+    def attention(self, gram: ops.Gram) -> Tensor:
         """softmax(cosine similarity * temperature), N x heads x C/heads x C/heads, in float32."""
-        with _autocast_off(q.device.type):
-            precise = self.temperature.dtype
-            q = F.normalize(q.to(precise), dim=-1)
-            k = F.normalize(k.to(precise), dim=-1)
-            return (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)
+        return (ops.cosines(gram) * self.temperature).softmax(dim=-1)
+
+    def project(self, x: Tensor, projection: Tensor) -> Tensor:
+        """The output, by a `projection` of these or of more pixels."""
+        (values,) = ops.projections(x, self.qkv, self.qkv_dwconv, 2, 3, 3)
+        pixels = values.permute(0, 2, 3, 1).flatten(1, 2)
+        out = (pixels @ projection.to(pixels.dtype).mT).unflatten(1, x.shape[2:])
+        if self.project_out.bias is not None:
+            out = out + self.project_out.bias
+        return out.permute(0, 3, 1, 2)
 
 
 def _autocast_off(device_type: str) -> AbstractContextManager:
@@ -93,8 +105,8 @@ class GDFN(nn.Module):
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
-        return self.project_out(F.gelu(gate) * value)
+        hidden = ops.gated_projection(x, self.project_in, self.dwconv)
+        return ops.pointwise(hidden, self.project_out.weight, self.project_out.bias)
 
 
 class AttentionGatedFeedForward(GDFN):

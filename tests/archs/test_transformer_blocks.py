@@ -105,7 +105,7 @@ def test_memory_format_does_not_change_the_result(x, norm):
 def test_autocast_keeps_norms_and_attention_precise(x):
     block = TransformerBlock(8, 2, 2.66)
     seen = {}
-    block.attn._attention = lambda q, k: seen.setdefault("map", MDTA._attention(block.attn, q, k))
+    block.attn.attention = lambda gram: seen.setdefault("map", MDTA.attention(block.attn, gram))
     with torch.autocast("cpu", torch.bfloat16):
         rough = block(x)
     assert seen["map"].dtype == torch.float32
