@@ -46,10 +46,12 @@ class ConvGRUCell(nn.Module):
         self.gates = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
         self.candidate = nn.Conv2d(2 * channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The new h, twice: as output and as state. No state stands for zeros."""
-        h = torch.zeros_like(x) if state is None else state
+    def forward(
+        self, x: Tensor, state: tuple[Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor]]:
+        """The new h and (h,). No state stands for zeros."""
+        h = torch.zeros_like(x) if state is None else state[0]
         z, b = parts(self.gates(torch.cat([x, h], dim=1)).sigmoid(), 2)
         g = self.candidate(torch.cat([b * h, x], dim=1)).tanh()
         h = torch.lerp(h, g, z)
-        return h, h
+        return h, (h,)

@@ -19,6 +19,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from .prenet_arch import PReNet
 from .released import Released, strict_load
+from .rows import row_local
 from .sizes import require_multiple
 from .transformer_blocks import (
     Blocks,
@@ -26,6 +27,7 @@ from .transformer_blocks import (
     FeedForwardType,
     TransformerBlock,
     Upsample,
+    joined,
 )
 from .vgg_features import WIDTHS, VGG16Features
 
@@ -65,6 +67,7 @@ class ConvBlock(nn.Module):
             nn.Conv2d(dim, dim, 3, padding=1, bias=False),
         )
 
+    @row_local(halo=2)
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
 
@@ -78,8 +81,8 @@ class MultiScaleFeatureExtraction(nn.Module):
         self.downs = nn.ModuleList(Downsample(dim * 2**i) for i in range(LEVELS - 1))
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What enters the blocks of each scale, and what leaves them; finest scale first."""
-        entering, leaving = [x], [self.levels[0](x)]
+        """What enters the blocks of the coarser scales, and what leaves them of all; finest first."""
+        entering, leaving = [], [self.levels[0](x)]
         for down, blocks in zip(self.downs, self.levels[1:], strict=True):
             entering.append(down(leaving[-1]))
             leaving.append(blocks(entering[-1]))
@@ -102,13 +105,19 @@ class MultiScaleHybrid(nn.Module):
         self.reduce = nn.ModuleList(nn.Conv2d(2 * width, width, 1, bias=False) for width in widths)
 
     def forward(self, entering: list[Tensor], leaving: list[Tensor]) -> Tensor:
-        x = leaving[-1]
+        """Empties both lists: what is not needed any more leaves room for large images."""
+        x = leaving.pop()
         for i in reversed(range(LEVELS - 1)):
-            x = self.reduce[i](torch.cat([self.ups[i](x), leaving[i]], dim=1))
+            x = joined(self.ups[i], x, leaving.pop(), self.reduce[i])
             x = self.levels[i](x)
+            coarser = entering.pop()
             if self.scale_keep:
-                x = x + self.ups[i](entering[i + 1])
+                x = self._keeping(i, coarser, x)
         return x
+
+    @row_local(halo=1)
+    def _keeping(self, i: int, coarser: Tensor, x: Tensor) -> Tensor:
+        return x + self.ups[i](coarser)
 
 
 class CoarsestFeatureExtraction(nn.Module):
@@ -124,7 +133,7 @@ class CoarsestFeatureExtraction(nn.Module):
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         below = self.down(features[-1])
-        return [*features, below], [*features, self.level(below)]
+        return [*features[1:], below], [*features, self.level(below)]
 
 
 @ARCH_REGISTRY.register
@@ -165,6 +174,8 @@ class DTPNet(nn.Module):
         for name, counts in (("num_blocks", num_blocks), ("heads", heads)):
             if len(counts) != LEVELS:
                 raise OptionsError(f"{name}: {LEVELS} numbers are needed, not {len(counts)}")
+        # Both look at the whole image in a way that strips do not know.
+        self.takes_rows = stem != "vgg16" and feed_forward != "attention_gated"
         if stem == "vgg16" and dim != WIDTHS[0]:
             raise OptionsError(f"stem: vgg16 needs dim: {WIDTHS[0]}, not {dim}")
 
@@ -203,11 +214,19 @@ class DTPNet(nn.Module):
     def forward(self, rainy: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
         """The restored image, or [coarse, restored]; [coarse] without a progressive stage."""
         require_multiple(rainy, self.size_multiple)
-        features = self.decoder(*self.encoder(self.stem(rainy)))
-        stages = [self.to_image(self.refinement(features)).to(rainy.dtype)]
+        features = self.decoder(*self.encoder(self._embedded(rainy)))
+        stages = [self._drawn(self.refinement(features), rainy.dtype)]
         if self.progressive is not None:
             stages.append(self.progressive(rainy, start=stages[0]))
         return stages if all_stages else stages[-1]
+
+    @row_local(halo=2 * size_multiple)
+    def _embedded(self, rainy: Tensor) -> Tensor:
+        return self.stem(rainy.contiguous(memory_format=torch.channels_last))
+
+    @row_local(halo=1)
+    def _drawn(self, features: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.to_image(features).to(dtype)
 
     def published_keys(self, key: str) -> list[str]:
         """What the authors' state dict calls the parameter `key`."""

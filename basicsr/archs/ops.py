@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -181,6 +181,11 @@ def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
     precise = torch.promote_types(q.dtype, torch.float32)
     pixels = (x.permute(0, 2, 3, 1).flatten(1, 2).to(precise) for x in (q, k))
     return Gram(*_GramSums.apply(*pixels, heads))
+
+
+def total(grams: Iterable[Gram]) -> Gram:
+    """Of an image, from those of its strips."""
+    return Gram(*(sum(sums) for sums in zip(*grams, strict=True)))
 
 
 def cosines(gram: Gram) -> Tensor:

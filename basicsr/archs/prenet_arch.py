@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,12 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from .conv_lstm import ConvGRUCell, ConvLSTMCell
 from .released import Released, strict_load
+from .rows import row_local
 
 logger = logging.getLogger(__name__)
 
 RES_BLOCKS = 5
+RECEPTIVE_FIELD = 2 * RES_BLOCKS + 3  # pixels around one that a pass looks at; 3x3 convolutions
 
 
 def _residual_branch(channels: int) -> nn.Sequential:
@@ -43,6 +45,7 @@ class PReNet(nn.Module):
     """
 
     size_multiple = 1
+    takes_rows = True
 
     def __init__(
         self,
@@ -73,21 +76,23 @@ class PReNet(nn.Module):
     ) -> Tensor | list[Tensor]:
         """The result of the last pass, or of every pass. `start` is the first estimate: `rainy`."""
         x = rainy if start is None else start
-        state: Any = None
+        state: tuple[Tensor, ...] = ()
         stages = []
         for _ in range(self.recurrent_iter):
-            x, state = self._one_pass(rainy, x, state)
+            x, *state = self._one_pass(rainy, x, *state)
             stages.append(x)
         return stages if all_stages else x
 
-    def _one_pass(self, rainy: Tensor, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    @row_local(halo=RECEPTIVE_FIELD)
+    def _one_pass(self, rainy: Tensor, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """The next result and, with a recurrent unit, its next state."""
         x = F.relu(self.conv_in(torch.cat([rainy, x], dim=1) if self.image_input else x))
         if self.recurrent is not None:
-            x, state = self.recurrent(x, state)
+            x, state = self.recurrent(x, state or None)
         for i in range(RES_BLOCKS):
             x = F.relu(self.blocks[i % len(self.blocks)](x) + x)
         x = self.conv_out(x).to(rainy.dtype)
-        return (x + rainy if self.image_residual else x), state
+        return (x + rainy if self.image_residual else x), *state
 
     def published_keys(self, key: str) -> list[str]:
         """What the authors' state dict calls the parameter `key`: one tensor for every gate."""

@@ -15,6 +15,7 @@ from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from .released import Released, strict_load
+from .rows import row_local
 from .sizes import require_multiple
 from .transformer_blocks import (
     Blocks,
@@ -22,6 +23,7 @@ from .transformer_blocks import (
     NormType,
     TransformerBlock,
     Upsample,
+    joined,
 )
 
 
@@ -30,8 +32,9 @@ class OverlapPatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(inp_channels, dim, 3, padding=1, bias=False)
 
+    @row_local(halo=1)
     def forward(self, image: Tensor) -> Tensor:
-        return self.proj(image)
+        return self.proj(image.contiguous(memory_format=torch.channels_last))
 
 
 @ARCH_REGISTRY.register
@@ -47,6 +50,7 @@ class Restormer(nn.Module):
     """
 
     size_multiple = 8
+    takes_rows = True
 
     def __init__(
         self,
@@ -105,22 +109,29 @@ class Restormer(nn.Module):
         require_multiple(image, self.size_multiple)
         embedded = self.patch_embed(image)
         fine = self.encoder_level1(embedded)
+        if self.skip_conv is None:
+            embedded = None
         middle = self.encoder_level2(self.down1_2(fine))
         coarse = self.encoder_level3(self.down2_3(middle))
         x = self.latent(self.down3_4(coarse))
 
-        x = self.reduce_chan_level3(torch.cat([self.up4_3(x), coarse], dim=1))
+        x = joined(self.up4_3, x, coarse, self.reduce_chan_level3)
+        del coarse  # what is not needed any more leaves room for large images
         x = self.decoder_level3(x)
-        x = self.reduce_chan_level2(torch.cat([self.up3_2(x), middle], dim=1))
+        x = joined(self.up3_2, x, middle, self.reduce_chan_level2)
+        del middle
         x = self.decoder_level2(x)
-        x = self.decoder_level1(torch.cat([self.up2_1(x), fine], dim=1))
-
-        x = self.refinement(x)
-        if self.skip_conv is None:
-            restored = self.output(x).to(image.dtype) + image
-        else:
-            restored = self.output(x + self.skip_conv(embedded)).to(image.dtype)
+        x = joined(self.up2_1, x, fine)
+        del fine
+        x = self.refinement(self.decoder_level1(x))
+        restored = self._restored(image, x, embedded)
         return [restored] if all_stages else restored
+
+    @row_local(halo=1)
+    def _restored(self, image: Tensor, x: Tensor, embedded: Tensor | None) -> Tensor:
+        if self.skip_conv is None:
+            return self.output(x).to(image.dtype) + image
+        return self.output(x + self.skip_conv(embedded)).to(image.dtype)
 
     @classmethod
     def from_released(cls, state_dict: Mapping[str, Tensor]) -> Restormer:

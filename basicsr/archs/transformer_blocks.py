@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from basicsr.utils.errors import OptionsError
 
 from . import ops
+from .rows import Rows, row_local, strips
 
 NormType = Literal["WithBias", "BiasFree"]
 FeedForwardType = Literal["gated_dconv", "attention_gated"]
@@ -143,7 +144,7 @@ FEED_FORWARDS: Mapping[FeedForwardType, type[GDFN]] = {
 
 
 class TransformerBlock(nn.Module):
-    """x + MDTA(norm(x)), then x + feed-forward(norm(x))."""
+    """x + MDTA(norm(x)), then x + feed-forward(norm(x)). `Rows` are gone through twice."""
 
     def __init__(
         self,
@@ -161,7 +162,24 @@ class TransformerBlock(nn.Module):
         self.ffn = FEED_FORWARDS[feed_forward](dim, ffn_expansion_factor, bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Rows):
+            return self._given(self._projection(x), x)
         x = x + self.attn(self.norm1(x))
+        return x + self.ffn(self.norm2(x))
+
+    def _projection(self, x: Rows) -> Tensor:
+        def queries_and_keys(x: Tensor) -> tuple[Tensor, ...]:
+            return self.attn.queries_and_keys(self.norm1(x))
+
+        grams = (
+            ops.gram_sums(q, k, self.attn.heads)
+            for _, (q, k) in strips(queries_and_keys, x, halo=1)
+        )
+        return self.attn.projection(ops.total(grams))
+
+    @row_local(halo=2)
+    def _given(self, projection: Tensor, x: Tensor) -> Tensor:
+        x = x + self.attn.project(self.norm1(x), projection)
         return x + self.ffn(self.norm2(x))
 
 
@@ -192,6 +210,7 @@ class Downsample(nn.Module):
             nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2)
         )
 
+    @row_local(halo=2)
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
 
@@ -207,3 +226,10 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
+
+
+@row_local(halo=1)
+def joined(up: Upsample, below: Tensor, beside: Tensor, reduce: nn.Conv2d | None = None) -> Tensor:
+    """The features of the scale `below`, enlarged, and those `beside` them, by 2C or C channels."""
+    x = torch.cat([up(below), beside], dim=1)
+    return x if reduce is None else ops.pointwise(x, reduce.weight, reduce.bias)

@@ -93,12 +93,12 @@ class PlainLSTMCell(ConvLSTMCell):
 
 
 class PlainGRUCell(ConvGRUCell):
-    def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        h = torch.zeros_like(x) if state is None else state
+    def forward(self, x: Tensor, state: tuple[Tensor] | None) -> tuple[Tensor, tuple[Tensor]]:
+        h = torch.zeros_like(x) if state is None else state[0]
         z, b = (torch.sigmoid(gate) for gate in _gates(self.gates, torch.cat([x, h], dim=1)))
         g = torch.tanh(self.candidate(torch.cat([b * h, x], dim=1)))
         h = (1 - z) * h + z * g
-        return h, h
+        return h, (h,)
 
 
 class PlainPReNet(PReNet):

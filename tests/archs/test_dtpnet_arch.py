@@ -89,16 +89,18 @@ def test_scale_keep_adds_upsampled_encoder_inputs_and_no_parameters(rainy):
     keeping, plain = build_network(TINY), build_network({**TINY, "scale_keep": False})
     strict_load(plain, keeping.state_dict())
     entering, leaving = keeping.encoder(keeping.stem(rainy))
-    finest = keeping.decoder(entering, leaving)
-    assert not torch.allclose(finest, plain.decoder(entering, leaving))
+
+    def decoded(net: nn.Module, entering: list[torch.Tensor]) -> torch.Tensor:
+        return net.decoder([*entering], [*leaving])
+
+    finest = decoded(keeping, entering)
+    assert not torch.allclose(finest, decoded(plain, entering))
     without_inputs = [torch.zeros_like(features) for features in entering]
-    torch.testing.assert_close(
-        keeping.decoder(without_inputs, leaving), plain.decoder(entering, leaving)
-    )
+    torch.testing.assert_close(decoded(keeping, without_inputs), decoded(plain, entering))
     # The finest addition comes last, after the blocks of its scale.
-    without_finest = [entering[0], torch.zeros_like(entering[1]), *entering[2:]]
+    without_finest = [torch.zeros_like(entering[0]), *entering[1:]]
     torch.testing.assert_close(
-        finest, keeping.decoder(without_finest, leaving) + keeping.decoder.ups[0](entering[1])
+        finest, decoded(keeping, without_finest) + keeping.decoder.ups[0](entering[0])
     )
 
 

@@ -1,0 +1,177 @@
+"""Images of any size: feature maps that are computed and kept by strips of rows.
+
+A network runs on `Rows` as on a tensor, with the same result. What looks at a pixel's neighbourhood
+is marked `row_local`: it is computed strip by strip, each with the rows above and below that it
+needs. What looks at the whole image has to be a sum over its pixels, as the Gram matrix of a
+transposed attention is; `strips` gives its terms.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from basicsr.utils.errors import OptionsError
+
+Keep = Literal["memory", "bf16", "disk"]
+
+STEP = 8  # strips begin at multiples of it, and so at whole rows of every scale
+IMAGE_CHANNELS = 6  # maps of so few channels are images, which are not rounded
+WORK = 8  # what computing a strip takes, in sizes of what it reads and writes
+
+
+class Plan:
+    """What may be taken, and where feature maps are kept.
+
+    Args:
+        memory: bytes for maps and work together.
+        keep: "memory", "bf16" (rounded, in half the memory) or "disk" (in files without a name,
+            where temporary files are).
+    """
+
+    def __init__(self, memory: float, keep: Keep = "memory") -> None:
+        self.memory = memory
+        self.keep = keep
+        self.held = 0
+
+    def strip_height(self, row_bytes: float) -> int:
+        """The most rows for which there is memory, where each reads and writes `row_bytes`."""
+        rows = int((self.memory - self.held) / (WORK * row_bytes)) // STEP * STEP
+        if rows < STEP:
+            needed = self.held + STEP * WORK * row_bytes
+            advice = "" if self.keep == "disk" else ", or keep the features on disk"
+            raise OptionsError(
+                f"memory: {max(0, self.memory) / 2**30:.2f} GiB are left for an image that needs "
+                f"{needed / 2**30:.2f}; allow more{advice}"
+            )
+        return rows
+
+
+class Rows:
+    """An N x C x H x W map that is read and written by rows."""
+
+    def __init__(self, shape: tuple[int, ...], like: Tensor, plan: Plan) -> None:
+        """Of the type and device of `like`; its values are undefined."""
+        n, c, h, w = self.shape = torch.Size(shape)
+        self.dtype, self.device, self.plan = like.dtype, like.device, plan
+        kept = torch.bfloat16 if plan.keep == "bf16" and c > IMAGE_CHANNELS else like.dtype
+        self._file: mmap.mmap | None = None
+        self._held = 0
+        if plan.keep == "disk":
+            with tempfile.TemporaryFile() as file:
+                file.truncate(n * c * h * w * kept.itemsize)
+                self._file = mmap.mmap(file.fileno(), 0)
+            self._pixels = torch.frombuffer(self._file, dtype=kept).view(h, n, w, c)
+        else:
+            self._pixels = torch.empty(h, n, w, c, dtype=kept, device=like.device)
+            self._held = self._pixels.nbytes
+        plan.held += self._held
+
+    def __del__(self) -> None:
+        self.plan.held -= self._held
+
+    @classmethod
+    def of(cls, image: Tensor, plan: Plan) -> Rows:
+        rows = cls(image.shape, image, plan)
+        rows.write(0, image)
+        return rows
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        pixels = self._pixels[top:bottom].to(self.device, self.dtype, copy=self._file is not None)
+        self._leave_to_the_system()
+        return pixels.permute(1, 3, 0, 2).contiguous(memory_format=torch.channels_last)
+
+    def write(self, top: int, values: Tensor) -> None:
+        self._pixels[top : top + values.shape[2]] = values.permute(2, 0, 3, 1)
+        self._leave_to_the_system()
+
+    def whole(self) -> Tensor:
+        return self.read(0, self.shape[2])
+
+    def _leave_to_the_system(self) -> None:
+        """A file's pages that were used, so that they do not count as this process's memory."""
+        if self._file is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._file.madvise(mmap.MADV_DONTNEED)
+
+
+def strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tuple[int, Any]]:
+    """Call `function` on every strip of those inputs that are `Rows`, the others given as they are.
+
+    `halo` is the reach of `function` in rows of its first map, whose strips they are; maps and
+    results (a tensor, or a tuple of them) may be of other scales. Yields each strip's first row, and
+    what was computed for it, without the halo.
+    """
+    maps = [x for x in inputs if isinstance(x, Rows)]
+    height, plan = maps[0].shape[2], maps[0].plan
+    top, rows = 0, STEP  # the first strip is small and tells how large the results are
+    while top < height:
+        bottom = min(top + rows, height)
+        first, last = max(0, top - halo), min(bottom + halo, height)
+        parts = [_part(x, first, last, height) if isinstance(x, Rows) else x for x in inputs]
+        results = function(*parts)
+        if top == 0:
+            used = [*parts, *_tuple(results)]
+            bytes_of_row = sum(x.nbytes for x in used if isinstance(x, Tensor)) / (last - first)
+        inner = tuple(_without_halo(y, first, top, bottom, last) for y in _tuple(results))
+        yield top, inner if isinstance(results, tuple) else inner[0]
+        del parts, results, inner
+        top = bottom
+        rows = max(STEP, plan.strip_height(bytes_of_row) - 2 * halo)
+
+
+def _tuple(results: Any) -> tuple[Tensor, ...]:
+    return results if isinstance(results, tuple) else (results,)
+
+
+def _part(x: Rows, first: int, last: int, height: int) -> Tensor:
+    """The rows of `x` that are rows [first, last) of a map of that `height`."""
+    return x.read(first * x.shape[2] // height, last * x.shape[2] // height)
+
+
+def _without_halo(y: Tensor, first: int, top: int, bottom: int, last: int) -> Tensor:
+    """Rows [top, bottom) of `y`, which has been computed for rows [first, last)."""
+    start, stop = ((row - first) * y.shape[2] // (last - first) for row in (top, bottom))
+    return y[:, :, start:stop]
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def row_local(halo: int) -> Callable[[Function], Function]:
+    """For functions whose results depend on rows at most `halo` away, counted in the first map.
+
+    Their tensors are N x C x H x W, of one height or of heights that are multiples of each other.
+    Where some of the arguments are `Rows`, the results are `Rows` too.
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def call(*inputs: Any) -> Any:
+            if any(isinstance(x, Rows) for x in inputs):
+                return _by_strips(function, *inputs, halo=halo)
+            return function(*inputs)
+
+        return cast(Function, call)
+
+    return decorate
+
+
+def _by_strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Any:
+    source = next(x for x in inputs if isinstance(x, Rows))
+    height = source.shape[2]
+    outputs: list[Rows] = []
+    for top, results in strips(function, *inputs, halo=halo):
+        if not outputs:
+            for y in _tuple(results):
+                n, c, h, w = y.shape
+                full = h * height // min(STEP, height)
+                outputs.append(Rows((n, c, full, w), y, source.plan))
+        for rows, y in zip(outputs, _tuple(results), strict=True):
+            rows.write(top * rows.shape[2] // height, y)
+    return tuple(outputs) if isinstance(results, tuple) else outputs[0]
