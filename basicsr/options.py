@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 
 # These packages register what option files can name.
 from basicsr import archs, data, losses, models  # noqa: F401
+from basicsr.archs.rows import Keep
 from basicsr.foreign_options import MODEL_TYPES, is_foreign, translated
 from basicsr.metrics import PROTOCOLS
 from basicsr.utils.components import Component, OneOf, Strict, fields_of, model_at
@@ -113,12 +114,16 @@ class Evaluation(Strict):
     quantize: Literal["round", "truncate"] = "round"
     save_img: bool = True
     self_ensemble: bool = False
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    features: Keep = "memory"
     tile: Positive | None = None
     tile_overlap: NotNegative = 32
 
     def restoring(self) -> dict[str, Any]:
         """How images are restored, as arguments of Restorer."""
-        return self.model_dump(include={"self_ensemble", "tile", "tile_overlap"})
+        return self.model_dump(
+            include={"self_ensemble", "memory_gib", "features", "tile", "tile_overlap"}
+        )
 
     @field_validator("protocols")
     @classmethod

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .ops import parts
 
+
 class ConvLSTMCell(nn.Module):
     """i, f, o = sigmoid(conv([x, h])), g = tanh(conv([x, h])), c = f c + i g, h = o tanh(c)."""
 
@@ -46,9 +47,7 @@ class ConvGRUCell(nn.Module):
         self.gates = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
         self.candidate = nn.Conv2d(2 * channels, channels, 3, padding=1)
 
-    def forward(
-        self, x: Tensor, state: tuple[Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor]]:
+    def forward(self, x: Tensor, state: tuple[Tensor] | None) -> tuple[Tensor, tuple[Tensor]]:
         """The new h and (h,). No state stands for zeros."""
         h = torch.zeros_like(x) if state is None else state[0]
         z, b = parts(self.gates(torch.cat([x, h], dim=1)).sigmoid(), 2)

@@ -19,10 +19,11 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from .prenet_arch import PReNet
 from .released import Released, strict_load
-from .rows import row_local
+from .rows import Rows, row_local
 from .sizes import require_multiple
 from .transformer_blocks import (
     Blocks,
+    Checkpointing,
     Downsample,
     FeedForwardType,
     TransformerBlock,
@@ -81,8 +82,10 @@ class MultiScaleFeatureExtraction(nn.Module):
         self.downs = nn.ModuleList(Downsample(dim * 2**i) for i in range(LEVELS - 1))
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What enters the blocks of the coarser scales, and what leaves them of all; finest first."""
+        """What enters the blocks of the scales below the finest, and what leaves those of all."""
         entering, leaving = [], [self.levels[0](x)]
+        if isinstance(x, Rows):
+            x.free()
         for down, blocks in zip(self.downs, self.levels[1:], strict=True):
             entering.append(down(leaving[-1]))
             leaving.append(blocks(entering[-1]))
@@ -145,8 +148,8 @@ class DTPNet(nn.Module):
     the progressive stage follow (0: the coarse image is the result), with `recurrent_channels`
     channels and, if `recurrent`, an LSTM. `stem: vgg16` needs `dim: 64`; its weights are
     torchvision's, downloaded or read from the file `vgg16_weights`.
-    `activation_checkpointing` saves memory in training: what happens inside a block is computed
-    again when its gradient is.
+    `activation_checkpointing` saves memory in training: everything inside a block, or a selection
+    that is cheap, is computed again for the gradient.
 
     Raises OptionsError where the numbers do not go together.
     """
@@ -168,7 +171,7 @@ class DTPNet(nn.Module):
         blocks: Literal["transformer", "conv"] = "transformer",
         feed_forward: FeedForwardType = "gated_dconv",
         scale_keep: bool = True,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: Checkpointing = "none",
     ) -> None:
         super().__init__()
         for name, counts in (("num_blocks", num_blocks), ("heads", heads)):

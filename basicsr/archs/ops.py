@@ -86,23 +86,19 @@ def projections(
 ) -> tuple[Tensor, ...]:
     """Parts `first` to `last` - 1 of the `count` equal parts of depth(point(x)) along the channels.
 
-    A CPU computes each apart, which then is without gaps in memory: cut out of wider rows, it would
-    be slow. A GPU is quicker with one large product.
+    A CPU computes each part by itself: one that is cut out has gaps in memory. A GPU is quicker
+    with one large product.
     """
-    width = point.out_channels // count
-    if x.is_cuda:
-        inner = [(last - first) * width]
-    else:
-        inner = [width] * (last - first)
+    width, wanted = point.out_channels // count, last - first
+    inner = [wanted * width] if x.is_cuda else [width] * wanted
     widths = [first * width, *inner, (count - last) * width]
-    split = [
-        (None,) * len(widths) if each is None else each.split(widths)
-        for each in (point.weight, point.bias, depth.weight, depth.bias)
-    ]
-    parts = []
-    for w1, b1, w3, b3 in list(zip(*split, strict=True))[1:-1]:
-        parts.append(F.conv2d(pointwise(x, w1, b1), w3, b3, padding=1, groups=w1.shape[0]))
-    return parts[0].chunk(last - first, dim=1) if x.is_cuda else tuple(parts)
+    tensors = (point.weight, point.bias, depth.weight, depth.bias)
+    split = [[None] * len(widths) if each is None else each.split(widths) for each in tensors]
+    computed = tuple(
+        F.conv2d(pointwise(x, w1, b1), w3, b3, padding=1, groups=w3.shape[0])
+        for w1, b1, w3, b3 in list(zip(*split, strict=True))[1:-1]
+    )
+    return computed[0].chunk(wanted, dim=1) if x.is_cuda else computed
 
 
 def gated_projection(x: Tensor, point: nn.Conv2d, depth: nn.Conv2d) -> Tensor:

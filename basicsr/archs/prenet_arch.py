@@ -79,7 +79,8 @@ class PReNet(nn.Module):
         state: tuple[Tensor, ...] = ()
         stages = []
         for _ in range(self.recurrent_iter):
-            x, *state = self._one_pass(rainy, x, *state)
+            x, *following = self._one_pass(rainy, x, *state)
+            state = tuple(following)
             stages.append(x)
         return stages if all_stages else x
 
@@ -90,7 +91,7 @@ class PReNet(nn.Module):
         if self.recurrent is not None:
             x, state = self.recurrent(x, state or None)
         for i in range(RES_BLOCKS):
-            x = F.relu(self.blocks[i % len(self.blocks)](x) + x)
+            x = (self.blocks[i % len(self.blocks)](x) + x).relu_()
         x = self.conv_out(x).to(rainy.dtype)
         return (x + rainy if self.image_residual else x), *state
 

@@ -19,6 +19,7 @@ from .rows import row_local
 from .sizes import require_multiple
 from .transformer_blocks import (
     Blocks,
+    Checkpointing,
     Downsample,
     NormType,
     TransformerBlock,
@@ -43,8 +44,8 @@ class Restormer(nn.Module):
 
     `LayerNorm_type: BiasFree` is the authors' choice for denoising. With `dual_pixel_task` the
     input is a left and a right view (6 channels), and the output is no correction of it.
-    `activation_checkpointing` saves memory in training: what happens inside a block is computed
-    again when its gradient is.
+    `activation_checkpointing` saves memory in training: everything inside a block, or a selection
+    that is cheap, is computed again for the gradient.
 
     Raises OptionsError where the numbers do not go together.
     """
@@ -64,7 +65,7 @@ class Restormer(nn.Module):
         bias: bool = False,
         LayerNorm_type: NormType = "WithBias",
         dual_pixel_task: bool = False,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: Checkpointing = "none",
     ) -> None:
         super().__init__()
         for name, counts in (("num_blocks", num_blocks), ("heads", heads)):

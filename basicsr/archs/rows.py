@@ -23,7 +23,7 @@ Keep = Literal["memory", "bf16", "disk"]
 
 STEP = 8  # strips begin at multiples of it, and so at whole rows of every scale
 IMAGE_CHANNELS = 6  # maps of so few channels are images, which are not rounded
-WORK = 8  # what computing a strip takes, in sizes of what it reads and writes
+WORK = 10  # what computing a strip takes, in sizes of what it reads and writes
 
 
 class Plan:
@@ -40,17 +40,17 @@ class Plan:
         self.keep = keep
         self.held = 0
 
-    def strip_height(self, row_bytes: float) -> int:
+    def strip_height(self, row_bytes: float, halo: int) -> int:
         """The most rows for which there is memory, where each reads and writes `row_bytes`."""
-        rows = int((self.memory - self.held) / (WORK * row_bytes)) // STEP * STEP
+        rows = int((self.memory - self.held) / (WORK * row_bytes)) - 2 * halo
         if rows < STEP:
-            needed = self.held + STEP * WORK * row_bytes
+            needed = self.held + (STEP + 2 * halo) * WORK * row_bytes
             advice = "" if self.keep == "disk" else ", or keep the features on disk"
             raise OptionsError(
                 f"memory: {max(0, self.memory) / 2**30:.2f} GiB are left for an image that needs "
                 f"{needed / 2**30:.2f}; allow more{advice}"
             )
-        return rows
+        return rows // STEP * STEP
 
 
 class Rows:
@@ -72,6 +72,12 @@ class Rows:
             self._pixels = torch.empty(h, n, w, c, dtype=kept, device=like.device)
             self._held = self._pixels.nbytes
         plan.held += self._held
+
+    def free(self) -> None:
+        """Give the memory back before the last reference does (a module's callers hold its input)."""
+        self.plan.held -= self._held
+        self._held = 0
+        self._pixels = self._pixels.new_empty(0)
 
     def __del__(self) -> None:
         self.plan.held -= self._held
@@ -104,8 +110,8 @@ def strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tu
     """Call `function` on every strip of those inputs that are `Rows`, the others given as they are.
 
     `halo` is the reach of `function` in rows of its first map, whose strips they are; maps and
-    results (a tensor, or a tuple of them) may be of other scales. Yields each strip's first row, and
-    what was computed for it, without the halo.
+    results (a tensor or a tuple of them) may be of other scales. Yields each strip's first row and
+    what was computed for the strip, without the halo.
     """
     maps = [x for x in inputs if isinstance(x, Rows)]
     height, plan = maps[0].shape[2], maps[0].plan
@@ -122,7 +128,8 @@ def strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tu
         yield top, inner if isinstance(results, tuple) else inner[0]
         del parts, results, inner
         top = bottom
-        rows = max(STEP, plan.strip_height(bytes_of_row) - 2 * halo)
+        if top < height:
+            rows = plan.strip_height(bytes_of_row, halo)
 
 
 def _tuple(results: Any) -> tuple[Tensor, ...]:

@@ -6,14 +6,15 @@ in `torch.channels_last`. Submodules have the names of the published weights.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from basicsr.utils.errors import OptionsError
 
@@ -62,11 +63,12 @@ class MDTA(nn.Module):
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gram = ops.gram_sums(*self.queries_and_keys(x), self.heads)
-        return self.project(x, self.projection(gram))
+        q, k = self.queries_and_keys(x)
+        return self.project(x, self.projection(ops.gram_sums(q, k, self.heads)))
 
-    def queries_and_keys(self, x: Tensor) -> tuple[Tensor, ...]:
-        return ops.projections(x, self.qkv, self.qkv_dwconv, 0, 2, 3)
+    def queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        q, k = ops.projections(x, self.qkv, self.qkv_dwconv, 0, 2, 3)
+        return q, k
 
     def projection(self, gram: ops.Gram) -> Tensor:
         """What takes the values to the output: N x C x C, in float32."""
@@ -168,7 +170,7 @@ class TransformerBlock(nn.Module):
         return x + self.ffn(self.norm2(x))
 
     def _projection(self, x: Rows) -> Tensor:
-        def queries_and_keys(x: Tensor) -> tuple[Tensor, ...]:
+        def queries_and_keys(x: Tensor) -> tuple[Tensor, Tensor]:
             return self.attn.queries_and_keys(self.norm1(x))
 
         grams = (
@@ -183,19 +185,38 @@ class TransformerBlock(nn.Module):
         return x + self.ffn(self.norm2(x))
 
 
-class Blocks(nn.Sequential):
-    """Blocks in a row. With `checkpointing`, training keeps only what enters each of them."""
+Checkpointing = Literal["none", "selective", "blocks"]
 
-    def __init__(self, *blocks: nn.Module, checkpointing: bool = False) -> None:
+_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
+
+
+_KEEPING_PRODUCTS: dict[str, Any] = {
+    "context_fn": lambda: create_selective_checkpoint_contexts([*_PRODUCTS])
+}
+if "respect_saved_tensors_hooks" in inspect.signature(checkpoint).parameters:
+    _KEEPING_PRODUCTS["respect_saved_tensors_hooks"] = True  # so that costs count what is kept
+
+
+class Blocks(nn.Sequential):
+    """Blocks in a row, with a choice of what training keeps of each and what it computes again.
+
+    "none" keeps everything that gradients need, "blocks" only what enters a block; "selective"
+    keeps the matrix products too, so that only what is cheap is computed again: the norms, the
+    depthwise convolutions and the gates, half of all activations.
+    """
+
+    def __init__(self, *blocks: nn.Module, checkpointing: Checkpointing = "none") -> None:
         super().__init__(*blocks)
         self.checkpointing = checkpointing
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self:
-            if self.checkpointing and self.training:
+            if self.checkpointing == "none" or not self.training:
+                x = block(x)
+            elif self.checkpointing == "blocks":
                 x = checkpoint(block, x, use_reentrant=False)
             else:
-                x = block(x)
+                x = checkpoint(block, x, use_reentrant=False, **_KEEPING_PRODUCTS)
         return x
 
 
@@ -229,7 +250,7 @@ class Upsample(nn.Module):
 
 
 @row_local(halo=1)
-def joined(up: Upsample, below: Tensor, beside: Tensor, reduce: nn.Conv2d | None = None) -> Tensor:
-    """The features of the scale `below`, enlarged, and those `beside` them, by 2C or C channels."""
+def joined(up: nn.Module, below: Tensor, beside: Tensor, reduce: nn.Module | None = None) -> Tensor:
+    """The enlarged features of the scale `below` and those `beside` them, all or `reduce`d."""
     x = torch.cat([up(below), beside], dim=1)
-    return x if reduce is None else ops.pointwise(x, reduce.weight, reduce.bias)
+    return x if reduce is None else reduce(x)

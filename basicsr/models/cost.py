@@ -21,17 +21,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from basicsr.utils.devices import is_out_of_memory
+
 Shape = tuple[int, int, int, int]
 
 WARM_UP = 3
+_CONVOLUTIONS = ("aten.convolution", "aten.mm", "aten.addmm")  # the latter two over pixels
 
 
 class Cost(NamedTuple):
     """Of one forward pass.
 
     `macs` are the multiply-accumulates of convolutions and matrix products, `convolution_macs`
-    those of convolutions alone, as many papers count; `activations` are the bytes kept for the
-    backward pass.
+    those of convolutions alone, as many papers count, 1x1 ones that are computed as matrix products
+    among them; `activations` are the bytes kept for the backward pass.
     """
 
     parameters: int
@@ -71,7 +74,7 @@ def network_cost(network: nn.Module, shape: Shape, precision: str = "fp32") -> C
     return Cost(
         parameters=sum(p.numel() for p in network.parameters()),
         macs=sum(flops.values()) // 2,
-        convolution_macs=sum(n for op, n in flops.items() if "convolution" in str(op)) // 2,
+        convolution_macs=sum(n for op, n in flops.items() if str(op) in _CONVOLUTIONS) // 2,
         activations=sum(tensor.untyped_storage().nbytes() for tensor in kept.values()),
     )
 
@@ -99,8 +102,8 @@ def latency(
             network = network.eval().to(device).to(memory_format=torch.channels_last)
             x = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
             seconds = [_seconds(network, x) for _ in range(WARM_UP + runs)][WARM_UP:]
-    except RuntimeError as error:  # PyTorch has a class of its own for a full GPU only
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+    except RuntimeError as error:
+        if is_out_of_memory(error):
             raise MemoryError from None
         raise
     lower, median, upper = np.percentile(seconds, [25, 50, 75])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from basicsr.archs import fitting_side
+from basicsr.archs.rows import Keep, Plan, Rows
+from basicsr.utils.devices import is_out_of_memory, memory_held, memory_left
+from basicsr.utils.errors import OptionsError
+
+logger = logging.getLogger("basicsr")
+
+
+IMAGE_COPIES = 4  # of three channels in float32, around the network
+LIBRARIES = 2**27  # bytes that PyTorch's libraries take at their first use
 
 
 class Restorer:
@@ -17,6 +27,11 @@ class Restorer:
 
     Args:
         precision: "bf16" runs the network under autocast.
+        memory_gib: what may be taken: by the process on a CPU, by its tensors on a GPU. Images are
+            then computed in strips that fit, with the result of the whole image; so are, with a
+            message, those that the device's memory does not hold otherwise.
+        features: where strips keep feature maps: in "memory", there in half the space as "bf16",
+            which rounds them, or on "disk", where temporary files are.
         tile: side of the square pieces that are restored one by one, in pixels; None for the
             whole image at once. Pieces do not see each other, so the result is another one.
         tile_overlap: pixels by which neighbouring pieces overlap; they are blended linearly there.
@@ -31,13 +46,23 @@ class Restorer:
         tile: int | None = None,
         tile_overlap: int = 32,
         self_ensemble: bool = False,
+        memory_gib: float | None = None,
+        features: Keep = "memory",
     ) -> None:
+        self.in_strips = bool(getattr(network, "takes_rows", False))
+        if memory_gib is not None and not self.in_strips:
+            raise OptionsError(
+                f"memory_gib: {type(network).__name__} cannot be computed in strips; leave it out "
+                "and restore in overlapping pieces (tile: 512)"
+            )
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         self.device = device
         self.precision = precision
         self.tile = tile
         self.tile_overlap = tile_overlap
         self.self_ensemble = self_ensemble
+        self.memory_gib = memory_gib
+        self.features = features
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -74,9 +99,33 @@ class Restorer:
     def _whole(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         x = pad_to(x, fitting_side(self.network, height), fitting_side(self.network, width))
+        x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            restored = self.network(x.contiguous(memory_format=torch.channels_last))
+            restored = self._strips(x) if self.memory_gib is not None else self._at_once(x)
         return restored[:, :, :height, :width].float()
+
+    def _at_once(self, x: Tensor) -> Tensor:
+        try:
+            return self.network(x)
+        except RuntimeError as error:
+            if not self.in_strips or not is_out_of_memory(error):
+                raise
+        logger.warning(
+            "%d x %d pixels do not fit into memory at once; they are computed in strips, which "
+            "gives the same result",
+            x.shape[3],
+            x.shape[2],
+        )
+        return self._strips(x)
+
+    def _strips(self, x: Tensor) -> Tensor:
+        """As much as is allowed or, where nothing is said, nine tenths of what is left is taken."""
+        if self.memory_gib is None:
+            memory = 0.9 * memory_left(x.device)
+        else:
+            memory = self.memory_gib * 2**30 - memory_held(x.device)
+        plan = Plan(memory - IMAGE_COPIES * x.nbytes - LIBRARIES, self.features)
+        return self.network(Rows.of(x, plan)).whole()
 
 
 def pad_to(x: Tensor, height: int, width: int) -> Tensor:

@@ -154,9 +154,10 @@ def test_attention_gated_feed_forward_adds_its_two_attentions(rainy):
     assert net(rainy).shape == rainy.shape
 
 
-def test_checkpointing_gives_the_same_gradients(rainy):
+@pytest.mark.parametrize("checkpointing", ["selective", "blocks"])
+def test_checkpointing_gives_the_same_gradients(checkpointing, rainy):
     plain = build_network(TINY)
-    thrifty = build_network({**TINY, "activation_checkpointing": True})
+    thrifty = build_network({**TINY, "activation_checkpointing": checkpointing})
     strict_load(thrifty, plain.state_dict())
     for net in (plain, thrifty):
         net(rainy).square().sum().backward()

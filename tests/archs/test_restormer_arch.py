@@ -36,10 +36,11 @@ def test_size_of_the_deraining_network():
     assert sum(parameter.numel() for parameter in net.parameters()) == 26_126_644
 
 
-def test_checkpointing_gives_the_same_gradients():
+@pytest.mark.parametrize("checkpointing", ["selective", "blocks"])
+def test_checkpointing_gives_the_same_gradients(checkpointing):
     torch.manual_seed(0)
     plain = build_network(TINY)
-    thrifty = build_network({**TINY, "activation_checkpointing": True})
+    thrifty = build_network({**TINY, "activation_checkpointing": checkpointing})
     thrifty.load_state_dict(plain.state_dict())
     image = torch.rand(1, 3, 16, 24)
     for net in (plain, thrifty):

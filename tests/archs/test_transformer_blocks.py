@@ -118,10 +118,11 @@ def test_costs_can_be_counted_without_computing():
         assert TransformerBlock(8, 2, 2.66)(torch.empty(1, 8, 64, 64)).shape == (1, 8, 64, 64)
 
 
-def test_checkpointing_recomputes_and_gives_the_same_gradients(x):
+@pytest.mark.parametrize("checkpointing", ["selective", "blocks"])
+def test_checkpointing_recomputes_and_gives_the_same_gradients(x, checkpointing):
     torch.manual_seed(0)
     plain = Blocks(*(TransformerBlock(8, 2, 2.0) for _ in range(2)))
-    thrifty = Blocks(*plain, checkpointing=True)
+    thrifty = Blocks(*plain, checkpointing=checkpointing)
     passes = []
     plain[0].register_forward_pre_hook(lambda *_: passes.append(1))
 
