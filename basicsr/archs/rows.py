@@ -74,7 +74,7 @@ class Rows:
         plan.held += self._held
 
     def free(self) -> None:
-        """Give the memory back before the last reference does (a module's callers hold its input)."""
+        """Give the memory back although there are references: callers of modules keep some."""
         self.plan.held -= self._held
         self._held = 0
         self._pixels = self._pixels.new_empty(0)

@@ -1,3 +1,8 @@
+import logging
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from basicsr.archs import build_network
 from basicsr.models.restoring import Restorer, pad_to, quantize
+from basicsr.utils.devices import memory_held
+from basicsr.utils.errors import OptionsError
 
 CPU = torch.device("cpu")
 
@@ -113,3 +121,96 @@ def test_bf16_stays_close(device):
     exact = Restorer(net, device)(image)
     rough = Restorer(net, device, precision="bf16")(image)
     assert 0 < np.abs(exact - rough).max() < 0.02
+
+
+def tiny_network():
+    torch.manual_seed(0)
+    return build_network(
+        {"type": "DTPNet", "dim": 8, "num_blocks": (1, 1, 1, 1), "recurrent_channels": 8}
+    )
+
+
+@pytest.mark.parametrize("features", ["memory", "disk"])
+@pytest.mark.parametrize(("height", "width"), [(75, 50), (1, 9), (130, 33)])
+def test_a_memory_limit_does_not_change_the_result(device, height, width, features):
+    net, image = tiny_network(), picture(height, width)
+    whole = Restorer(net, device)(image)
+    limit = memory_held(device) / 2**30 + 0.25
+    limited = Restorer(net, device, memory_gib=limit, features=features)(image)
+    assert np.abs(limited - whole).max() < 1e-5
+
+
+def test_a_memory_limit_that_is_too_small_is_one_line(device):
+    restorer = Restorer(tiny_network(), device, memory_gib=0.001)
+    with pytest.raises(OptionsError, match=r"^memory: 0\.00 GiB are left .* features on disk$"):
+        restorer(picture(64, 64))
+
+
+def test_networks_that_take_no_strips_are_told_to_take_tiles():
+    with pytest.raises(OptionsError, match=r"memory_gib: Recorder cannot .* pieces \(tile: 512\)"):
+        Restorer(Recorder(), CPU, memory_gib=4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_out_of_memory_is_answered_by_strips_and_a_message(caplog, monkeypatch, error):
+    net, image = tiny_network(), picture(24, 40)
+    expected = Restorer(net, CPU)(image)
+    heights = []
+    computed = net.stem.forward
+
+    def at_first_full(x):
+        heights.append(x.shape[2])
+        if len(heights) == 1:
+            raise error
+        return computed(x)
+
+    monkeypatch.setattr(net.stem, "forward", at_first_full)
+    with caplog.at_level(logging.WARNING, "basicsr"):
+        restored = Restorer(net, CPU)(image)
+    assert heights == [24, 24, 24]  # the image; its first eight rows and the others, with halos
+    assert np.abs(restored - expected).max() < 1e-5
+    assert "40 x 24 pixels do not fit into memory at once; they are computed in str" in caplog.text
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    class Broken(Recorder):
+        takes_rows = True
+
+        def forward(self, x):
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        Restorer(Broken(), CPU)(picture(8, 8))
+
+
+MEASURE = """
+import numpy as np, sys, torch
+from basicsr.archs import build_network
+from basicsr.models.restoring import Restorer
+torch.set_num_threads(1)
+limit = float(sys.argv[1])
+net = build_network({"type": "DTPNet-T", "num_blocks": (1, 1, 1, 1), "recurrent_iter": 1})
+image = np.zeros((512, 768, 3), np.uint8)
+Restorer(net, torch.device("cpu"), memory_gib=limit or None)(image)
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
+def test_the_kernel_counts_no_more_than_the_limit():
+    def peak_gib(limit):
+        command = [sys.executable, "-c", MEASURE, str(limit)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return int(ran.stdout) / 2**20
+
+    assert peak_gib(1.1) < 1.1
+    assert peak_gib(0) > 1.1

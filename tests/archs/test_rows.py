@@ -1,0 +1,123 @@
+"""What is computed by strips is what is computed at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from basicsr.archs import build_network
+from basicsr.archs.rows import Plan, Rows, row_local, strips
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.registry import ARCH_REGISTRY
+
+TINY = {"dim": 8, "num_blocks": (2, 1, 1, 1), "num_refinement_blocks": 1}
+NETWORKS: list[dict[str, Any]] = [
+    {"type": "DTPNet", **TINY, "recurrent_channels": 6},
+    {"type": "DTPNet", **TINY, "stem": "conv", "blocks": "conv", "recurrent_iter": 0},
+    {"type": "Restormer", **TINY},
+    {"type": "Restormer", **TINY, "LayerNorm_type": "BiasFree", "bias": True},
+    {"type": "PReNet", "channels": 6},
+    {"type": "PReNet_GRU", "channels": 6},
+    {"type": "PRN_r", "channels": 6},
+]
+
+
+class Fixed(Plan):
+    """Strips of one height, whatever they take."""
+
+    def __init__(self, height: int, keep: Any = "memory") -> None:
+        super().__init__(float("inf"), keep)
+        self.height = height
+
+    def strip_height(self, row_bytes: float, halo: int) -> int:
+        return self.height
+
+
+@pytest.mark.parametrize("options", NETWORKS, ids=lambda options: options["type"])
+@pytest.mark.parametrize(("height", "strip"), [(104, 8), (104, 40), (8, 64), (64, 64)])
+@torch.inference_mode()
+def test_networks_give_the_result_of_the_whole_image(options, height, strip):
+    torch.manual_seed(height)
+    net = build_network(options).eval()
+    assert net.takes_rows
+    side = height - 3 if net.size_multiple == 1 else height
+    x = torch.rand(2, 3, side, 24)
+    plan = Fixed(strip)
+    result = net(Rows.of(x, plan))
+    torch.testing.assert_close(result.whole(), net(x), rtol=0, atol=2e-6)
+    del result
+    assert plan.held == 0
+
+
+@torch.inference_mode()
+def test_every_stage_is_there():
+    net = build_network(NETWORKS[0]).eval()
+    x = torch.rand(1, 3, 24, 16)
+    for rows, expected in zip(
+        net(Rows.of(x, Fixed(8)), all_stages=True), net(x, all_stages=True), strict=True
+    ):
+        torch.testing.assert_close(rows.whole(), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("keep", "tolerance"), [("disk", 2e-6), ("bf16", 2e-2)])
+@torch.inference_mode()
+def test_features_on_disk_are_exact_and_rounded_ones_are_close(keep, tolerance):
+    torch.manual_seed(0)
+    net = build_network(NETWORKS[0]).eval()
+    x = torch.rand(1, 3, 40, 32)
+    plan = Fixed(16, keep)
+    result = net(Rows.of(x, plan)).whole()
+    torch.testing.assert_close(result, net(x), rtol=0, atol=tolerance)
+    assert torch.equal(result, net(x)) is False or keep == "disk"
+
+
+@torch.inference_mode()
+def test_bf16_keeps_images_exact_and_halves_features():
+    image, features = torch.rand(1, 3, 8, 8), torch.rand(1, 16, 8, 8)
+    plan = Plan(1e9, "bf16")
+    assert torch.equal(Rows.of(image, plan).whole(), image)
+    kept = Rows.of(features, plan)
+    assert torch.equal(kept.whole(), features.bfloat16().float())
+    assert plan.held == features.nbytes // 2
+    kept.free()
+    assert plan.held == 0
+
+
+@pytest.mark.parametrize("type", ARCH_REGISTRY.names())
+def test_networks_say_whether_they_take_rows(type):
+    with torch.device("meta"):
+        net = build_network({"type": type})
+    assert getattr(net, "takes_rows", False) == (
+        type.startswith(("DTPNet", "Restormer", "PReNet", "PRN"))
+    )
+
+
+def test_parts_that_look_at_the_whole_image_do_not_take_rows():
+    net = build_network({"type": "DTPNet", **TINY, "feed_forward": "attention_gated"})
+    assert not net.takes_rows
+
+
+def test_strips_have_the_rows_around_them():
+    seen = []
+
+    @row_local(halo=2)
+    def blurred(x: Tensor) -> Tensor:
+        seen.append(x.shape[2])
+        return nn.functional.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
+
+    x = torch.rand(1, 3, 30, 4)
+    torch.testing.assert_close(blurred(Rows.of(x, Fixed(16))).whole(), blurred(x))
+    assert seen == [8 + 2, 16 + 4, 6 + 2, 30]
+
+
+def test_strips_are_as_high_as_memory_allows():
+    x = torch.rand(1, 4, 200, 16)  # 256 bytes a row
+    plan = Plan(x.nbytes + 2 * 256 * 10 * 24)
+    heights = [y.shape[2] for _, y in strips(lambda x: x + 1, Rows.of(x, plan), halo=0)]
+    assert heights == [8] + 8 * [24]
+    plan = Plan(x.nbytes + 2 * 256 * 10 * 4)
+    with pytest.raises(OptionsError, match=r"memory: 0\.00 GiB are left for an image that needs"):
+        list(strips(lambda x: x + 1, Rows.of(x, plan), halo=0))
