@@ -41,7 +41,10 @@ class Plan:
         self.held = 0
 
     def strip_height(self, row_bytes: float, halo: int) -> int:
-        """The most rows for which there is memory, where each reads and writes `row_bytes`."""
+        """Rows of a strip for which there is memory, where each reads and writes `row_bytes`.
+
+        Strips that are high enough for their halo to cost little are quicker than higher ones.
+        """
         rows = int((self.memory - self.held) / (WORK * row_bytes)) - 2 * halo
         if rows < STEP:
             needed = self.held + (STEP + 2 * halo) * WORK * row_bytes
@@ -50,7 +53,7 @@ class Plan:
                 f"memory: {max(0, self.memory) / 2**30:.2f} GiB are left for an image that needs "
                 f"{needed / 2**30:.2f}; allow more{advice}"
             )
-        return rows // STEP * STEP
+        return min(rows, 64 + 8 * halo) // STEP * STEP
 
 
 class Rows:

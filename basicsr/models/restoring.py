@@ -19,6 +19,7 @@ logger = logging.getLogger("basicsr")
 
 
 IMAGE_COPIES = 4  # of three channels in float32, around the network
+CACHED = 2**18  # pixels from which on strips are quicker on a CPU, whose caches hold them
 LIBRARIES = 2**27  # bytes that PyTorch's libraries take at their first use
 
 
@@ -29,7 +30,8 @@ class Restorer:
         precision: "bf16" runs the network under autocast.
         memory_gib: what may be taken: by the process on a CPU, by its tensors on a GPU. Images are
             then computed in strips that fit, with the result of the whole image; so are, with a
-            message, those that the device's memory does not hold otherwise.
+            message, those that the device's memory does not hold otherwise, and large ones on a
+            CPU, which is quicker with strips.
         features: where strips keep feature maps: in "memory", there in half the space as "bf16",
             which rounds them, or on "disk", where temporary files are.
         tile: side of the square pieces that are restored one by one, in pixels; None for the
@@ -101,8 +103,12 @@ class Restorer:
         x = pad_to(x, fitting_side(self.network, height), fitting_side(self.network, width))
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            restored = self._strips(x) if self.memory_gib is not None else self._at_once(x)
+            restored = self._strips(x) if self._takes_strips(x) else self._at_once(x)
         return restored[:, :, :height, :width].float()
+
+    def _takes_strips(self, x: Tensor) -> bool:
+        large = x.device.type == "cpu" and x.shape[2] * x.shape[3] >= CACHED
+        return self.memory_gib is not None or (self.in_strips and large)
 
     def _at_once(self, x: Tensor) -> Tensor:
         try:
