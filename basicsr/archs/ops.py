@@ -9,9 +9,9 @@ autocast too. On CUDA, where Triton can be imported, the function of the same na
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -29,15 +29,27 @@ def _with_kernels(eager: Callable[P, R]) -> Callable[P, R]:
     def dispatched(*args: P.args, **kwargs: P.kwargs) -> R:
         first = args[0]
         assert isinstance(first, Tensor)
-        if first.is_cuda and first.dtype != torch.float64 and HAS_TRITON:
-            twin = getattr(importlib.import_module("basicsr.archs.triton_ops"), eager.__name__)
-            return twin(*args, **kwargs)
+        if has_kernels(first):
+            from basicsr.archs import triton_ops  # torch.compile traces this, and no import_module
+
+            return getattr(triton_ops, eager.__name__)(*args, **kwargs)
         return eager(*args, **kwargs)
 
     return dispatched
 
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def has_kernels(x: Tensor) -> bool:
+    return x.is_cuda and x.dtype != torch.float64 and HAS_TRITON
+
+
+def autocast_off(device_type: str) -> AbstractContextManager:
+    """torch's own context for that knows no meta device, on which costs are counted."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 class Gram(NamedTuple):
@@ -95,7 +107,7 @@ def projections(
     tensors = (point.weight, point.bias, depth.weight, depth.bias)
     split = [[None] * len(widths) if each is None else each.split(widths) for each in tensors]
     computed = tuple(
-        F.conv2d(pointwise(x, w1, b1), w3, b3, padding=1, groups=w3.shape[0])
+        dwconv(pointwise(x, w1, b1), w3, b3)
         for w1, b1, w3, b3 in list(zip(*split, strict=True))[1:-1]
     )
     return computed[0].chunk(wanted, dim=1) if x.is_cuda else computed
@@ -127,14 +139,20 @@ def gelu_gate(gate: Tensor, value: Tensor) -> Tensor:
 
 
 @_with_kernels
-def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """gelu(gate) * value, N x C/2 x H x W: the halves of `x` after a depthwise 3x3 convolution.
+def dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A depthwise 3x3 convolution with zeros around the image.
 
     `weight` is C x 1 x 3 x 3, `bias` C numbers, rounded to the type of `x`, which is the result's;
-    sums are kept in float32. Borders are zero, the GELU is the exact one.
+    sums are kept in float32.
     """
     weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-    gate, value = F.conv2d(x, weight, bias, padding=1, groups=x.shape[1]).chunk(2, dim=1)
+    return F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
+
+
+@_with_kernels
+def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """gelu(gate) * value, N x C/2 x H x W: the halves of dwconv(x). The GELU is the exact one."""
+    gate, value = dwconv(x, weight, bias).chunk(2, dim=1)
     return F.gelu(gate) * value
 
 
@@ -175,8 +193,9 @@ def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
     sums are float32, or float64 for float64 tensors.
     """
     precise = torch.promote_types(q.dtype, torch.float32)
-    pixels = (x.permute(0, 2, 3, 1).flatten(1, 2).to(precise) for x in (q, k))
-    return Gram(*_GramSums.apply(*pixels, heads))
+    with autocast_off(q.device.type):
+        pixels = (x.permute(0, 2, 3, 1).flatten(1, 2).to(precise) for x in (q, k))
+        return Gram(*_GramSums.apply(*pixels, heads))
 
 
 def total(grams: Iterable[Gram]) -> Gram:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -72,7 +71,7 @@ class MDTA(nn.Module):
 
     def projection(self, gram: ops.Gram) -> Tensor:
         """What takes the values to the output: N x C x C, in float32."""
-        with _autocast_off(gram.products.device.type):
+        with ops.autocast_off(gram.products.device.type):
             out = self.project_out.weight.view(-1, self.heads, gram.products.shape[-1])
             return (out.transpose(0, 1) @ self.attention(gram)).transpose(1, 2).flatten(2)
 
@@ -88,13 +87,6 @@ class MDTA(nn.Module):
         if self.project_out.bias is not None:
             out = out + self.project_out.bias
         return out.permute(0, 3, 1, 2)
-
-
-def _autocast_off(device_type: str) -> AbstractContextManager:
-    """torch's own context for that knows no meta device, on which costs are counted."""
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
 
 
 class GDFN(nn.Module):

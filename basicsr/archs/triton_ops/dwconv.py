@@ -36,6 +36,11 @@ def _real(row, column, H, W):
 
 
 @triton.jit
+def _offset(bias, exists, dtype: tl.constexpr):
+    return tl.load(bias, exists, 0.0).to(dtype).to(FLOAT32)[None, :]
+
+
+@triton.jit
 def _convolved(here, weight, row, column, exists, H, W, WIDTH: tl.constexpr):
     """The convolution's float32 result where `here` points in a tensor of WIDTH channels, with the
     nine numbers that follow what `weight` points to."""
@@ -49,6 +54,18 @@ def _convolved(here, weight, row, column, exists, H, W, WIDTH: tl.constexpr):
             factor = tl.load(weight + 3 * i + j, exists, 0.0).to(dtype)
             total += values.to(FLOAT32) * factor.to(FLOAT32)[None, :]
     return total
+
+
+@triton.jit
+def _forward(
+    x, out, weight, bias, H, W, C: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    row, column, channel, in_image, exists, pixel = _place(H, W, C, BLOCK_C)
+    at = pixel[:, None] * C + channel[None, :]
+    result = _convolved(x + at, weight + channel * 9, row, column, exists, H, W, C)
+    if HAS_BIAS:
+        result += _offset(bias + channel, exists, x.dtype.element_ty)
+    tl.store(out + at, result.to(out.dtype.element_ty), in_image[:, None] & exists[None, :])
 
 
 @triton.jit
@@ -68,9 +85,8 @@ def _gate_and_value(
     gate = _convolved(here, weight, row, column, exists, H, W, 2 * C)
     value = _convolved(here + C, weight + 9 * C, row, column, exists, H, W, 2 * C)
     if HAS_BIAS:
-        dtype: tl.constexpr = x.dtype.element_ty
-        gate += tl.load(bias + channel, exists, 0.0).to(dtype).to(FLOAT32)[None, :]
-        value += tl.load(bias + C + channel, exists, 0.0).to(dtype).to(FLOAT32)[None, :]
+        gate += _offset(bias + channel, exists, x.dtype.element_ty)
+        value += _offset(bias + C + channel, exists, x.dtype.element_ty)
     return gate, value, in_image[:, None] & exists[None, :], pixel[:, None], channel[None, :]
 
 
@@ -107,9 +123,7 @@ def _gate_backward(
 
 
 @triton.jit
-def _convolution_backward(
-    x, d_conv, dx, weight, partial, H, W, C: tl.constexpr, BLOCK_C: tl.constexpr
-):
+def _backward(x, d_conv, dx, weight, partial, H, W, C: tl.constexpr, BLOCK_C: tl.constexpr):
     """The gradient of a depthwise convolution's input, and of its weight: this program's share of
     the sum over pixels, in `partial`, tiles x 9 x C."""
     row, column, channel, in_image, exists, pixel = _place(H, W, C, BLOCK_C)
@@ -139,6 +153,17 @@ def _tiling(x: Tensor, channels: int) -> tuple[tuple[int, int, int], dict[str, i
     return (triton.cdiv(channels, block_c), *tiles), {"BLOCK_C": block_c, "num_warps": block_c // 4}
 
 
+@torch.library.custom_op("derain::dwconv", mutates_args=())
+def _dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    x, weight = channels_last(x), weight.contiguous()
+    _, c, h, w = x.shape
+    out = torch.empty_like(x)
+    grid, blocks = _tiling(x, c)
+    with torch.cuda.device_of(x):
+        _forward[grid](x, out, weight, bias, h, w, C=c, HAS_BIAS=bias is not None, **blocks)
+    return out
+
+
 @torch.library.custom_op("derain::gated_dwconv", mutates_args=())
 def _gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x, weight = channels_last(x), weight.contiguous()
@@ -152,26 +177,36 @@ def _gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-@torch.library.custom_op("derain::gated_dwconv_backward", mutates_args=())
-def _gated_dwconv_backward(
-    d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, weight and bias; of weight and bias, they are float32."""
+@torch.library.custom_op("derain::dwconv_backward", mutates_args=())
+def _dwconv_backward(d_out: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of x, and of weight, in float32."""
     x, d_out, weight = channels_last(x), channels_last(d_out), weight.contiguous()
     _, c, h, w = x.shape
-    d_conv, dx = torch.empty_like(x), torch.empty_like(x)
+    dx = torch.empty_like(x)
+    grid, blocks = _tiling(x, c)
+    partial = x.new_empty((grid[1] * grid[2], 9, c), dtype=torch.float32)
     with torch.cuda.device_of(x):
-        grid, blocks = _tiling(x, c // 2)
+        _backward[grid](x, d_out, dx, weight, partial, h, w, C=c, **blocks)
+    return dx, partial.sum(0).t().contiguous().view(weight.shape)
+
+
+@torch.library.custom_op("derain::gate_backward", mutates_args=())
+def _gate_gradient(d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The gradient of what is gated, the convolution's result, like `x`."""
+    x, d_out, weight = channels_last(x), channels_last(d_out), weight.contiguous()
+    _, c, h, w = x.shape
+    d_conv = torch.empty_like(x)
+    grid, blocks = _tiling(x, c // 2)
+    with torch.cuda.device_of(x):
         _gate_backward[grid](
             x, d_out, d_conv, weight, bias, h, w, C=c // 2, HAS_BIAS=bias is not None, **blocks
         )
-        grid, blocks = _tiling(x, c)
-        partial = x.new_empty((grid[1] * grid[2], 9, c), dtype=torch.float32)
-        _convolution_backward[grid](x, d_conv, dx, weight, partial, h, w, C=c, **blocks)
-    d_bias = (
-        d_conv.sum((0, 2, 3), dtype=torch.float32) if bias is not None else partial.new_empty(0)
-    )
-    return dx, partial.sum(0).t().contiguous().view(weight.shape), d_bias
+    return d_conv
+
+
+@_dwconv.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return empty_pixels(x, x.shape[1])
 
 
 @_gated_dwconv.register_fake
@@ -179,21 +214,32 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return empty_pixels(x, x.shape[1] // 2)
 
 
-@_gated_dwconv_backward.register_fake
-def _(
-    d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    dx = torch.empty_like(x, memory_format=torch.channels_last)
-    d_weight = x.new_empty(weight.shape, dtype=torch.float32)
-    return dx, d_weight, d_weight.new_empty(0 if bias is None else x.shape[1])
+@_dwconv_backward.register_fake
+def _(d_out: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    return empty_pixels(x, x.shape[1]), x.new_empty(weight.shape, dtype=torch.float32)
 
 
-def _gradients(d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Gradients:
-    dx, d_weight, d_bias = _gated_dwconv_backward(d_out, x, weight, bias)
-    return dx, d_weight.to(weight.dtype), None if bias is None else d_bias.to(bias.dtype)
+@_gate_gradient.register_fake
+def _(d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return empty_pixels(x, x.shape[1])
 
 
-differentiable(_gated_dwconv, _gradients, inspect.unwrap(ops.gated_dwconv))
+def _gradients(d_conv: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Gradients:
+    dx, d_weight = _dwconv_backward(d_conv, x, weight)
+    d_bias = None if bias is None else d_conv.sum((0, 2, 3), dtype=torch.float32).to(bias.dtype)
+    return dx, d_weight.to(weight.dtype), d_bias
+
+
+def _gated_gradients(d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Gradients:
+    return _gradients(_gate_gradient(d_out, x, weight, bias), x, weight, bias)
+
+
+differentiable(_dwconv, _gradients, inspect.unwrap(ops.dwconv))
+differentiable(_gated_dwconv, _gated_gradients, inspect.unwrap(ops.gated_dwconv))
+
+
+def dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _dwconv(x, weight, bias)
 
 
 def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
