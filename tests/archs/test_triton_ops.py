@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from basicsr.archs import ops
+from basicsr.archs import build_network, ops
 from basicsr.archs.transformer_blocks import TransformerBlock
 
 triton = pytest.importorskip("triton")
@@ -239,6 +241,23 @@ def test_operations_on_a_gpu_are_these(monkeypatch):
     assert ops.channel_norm(x, weight, None) == "kernel"
     assert isinstance(ops.channel_norm(x.double(), weight.double(), None), Tensor)
     assert isinstance(ops.channel_norm(x.cpu(), weight.cpu(), None), Tensor)
+
+
+def test_networks_on_a_gpu_compute_with_kernels(monkeypatch):
+    """Whether a GPU is there or not: these tensors have shapes, but no data."""
+    called = set()
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            called.add(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with FakeTensorMode(), torch.device("cuda"), Watch(), torch.no_grad():
+        network = build_network({"type": "DTPNet-T"})
+        assert network(torch.empty(1, 3, 24, 32)).shape == (1, 3, 24, 32)
+    names = ("channel_norm", "dwconv", "gated_dwconv", "gram_sums")
+    assert {name for name in called if "derain" in name} == {f"derain.{x}.default" for x in names}
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
