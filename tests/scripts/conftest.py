@@ -17,6 +17,8 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 def load_script(monkeypatch) -> Callable[[str], Any]:
     """A function (script) -> its module."""
 
+    monkeypatch.syspath_prepend(SCRIPTS)  # where modules beside a script are imported from
+
     def load(name: str) -> Any:
         specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
         assert specification is not None

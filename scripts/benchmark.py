@@ -1,0 +1,172 @@
+"""How fast the networks, the loader and the metrics are, against plain baselines.
+
+    python scripts/benchmark.py
+    python scripts/benchmark.py --device cuda --networks DTPNet --sizes 256 1024 --precisions bf16
+
+The baseline of a network is its plain twin (tests/archs/plain_blocks.py): the same weights, the
+formulas as they read, float32. Fast and baseline run in turns; tables give medians and quartiles.
+Peak memory is that of a process of its own per variant. The floor is what the network's
+multiply-accumulates or, if longer, its traffic would take at the speed of a large matrix product
+and of a large copy on the same device; the share of it that is reached stands beside.
+
+Training is a step of Adam: DTPNet on 4 patches of 96 x 96, Restormer on 8 of 128 x 128, others as
+DTPNet; fewer patches where --memory is too small for the baseline. Writes --out/benchmark.json and
+benchmark.png. A GPU's figures need a GPU: without one they say "not yet measured".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks import loader, metrics, networks, picture, tables
+from benchmarks.floor import measure_ceilings
+from benchmarks.networks import Case
+
+from basicsr.models.cost import network_cost, training_memory
+from basicsr.utils.cli import command
+from basicsr.utils.devices import select_device
+from basicsr.utils.files import written_whole
+from basicsr.utils.provenance import provenance
+from basicsr.utils.registry import ARCH_REGISTRY
+
+SUBJECTS = ("inference", "training", "loader", "metrics")
+PATCHES = {"Restormer": (8, 128)}  # number and side, as in its paper
+OTHER_PATCHES = (4, 96)
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    device = select_device(options.device)
+    for name in options.networks:
+        ARCH_REGISTRY.entry(name)
+    memory = options.memory * 2**30 if options.memory else available_memory(device)
+    precisions = options.precisions or usual_precisions(device)
+    document: dict[str, Any] = {
+        "provenance": provenance(device),
+        "repeats": options.repeats,
+        "memory_limit": memory,
+        "ceilings": {},
+        "networks": [],
+        "loader": None,
+        "metrics": None,
+    }
+    print(tables.heading(document["provenance"]), flush=True)
+    for precision in precisions:
+        ceilings = measure_ceilings(device, precision, options.shrink)
+        document["ceilings"][precision] = ceilings._asdict()
+        print(tables.ceilings(precision, ceilings), flush=True)
+        for case in cases(options, device, precision, memory):
+            row = networks.measure(case, ceilings, options.repeats, memory)
+            document["networks"].append(row)
+            print(tables.network(row), flush=True)
+    side = options.shrink  # the loader's and the metrics' own measure shrinks with the rest
+    if "loader" in options.subjects:
+        document["loader"] = loader.measure(batches=600 // side, repeats=options.repeats)
+        print(tables.loader(document["loader"]), flush=True)
+    if "metrics" in options.subjects:
+        document["metrics"] = metrics.measure(repeats=options.repeats)
+        print(tables.metrics(document["metrics"]), flush=True)
+    if device.type != "cuda":
+        print(tables.NOT_MEASURED)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with written_whole(options.out / "benchmark.json") as file:
+        file.write(json.dumps(document, indent=2).encode() + b"\n")
+    if document["networks"]:
+        picture.draw(options.out / "benchmark.png", document)
+
+
+def cases(
+    options: argparse.Namespace, device: torch.device, precision: str, memory: float
+) -> list[Case]:
+    chosen = []
+    for name in options.networks:
+        if "inference" in options.subjects:
+            chosen += [
+                Case("inference", name, 1, fitting(name, side), precision, device.type)
+                for side in options.sizes
+            ]
+        if "training" in options.subjects:
+            number, side = options.patches or PATCHES.get(name, OTHER_PATCHES)
+            case = Case("training", name, number, fitting(name, side), precision, device.type)
+            chosen.append(within(case, memory))
+    return chosen
+
+
+def fitting(name: str, side: int) -> tuple[int, int]:
+    """The square that the network takes; at least `side` wide."""
+    multiple: Any = getattr(ARCH_REGISTRY.entry(name).cls, "size_multiple", 1)
+    return (-(-side // multiple) * multiple,) * 2
+
+
+def within(case: Case, memory: float) -> Case:
+    """With half the patches, and half of them again, until the baseline should fit."""
+    baseline = networks.plain_twin(case.build())
+    while case.batch > 1:
+        cost = network_cost(baseline, (case.batch, 3, *case.size))
+        if 1.3 * training_memory(baseline, cost.activations, averaged=False) < memory:
+            break
+        case = case._replace(batch=case.batch // 2)
+    return case
+
+
+def available_memory(device: torch.device) -> float:
+    """Bytes that are free on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return 1024.0 * int(lines["MemAvailable"].split()[0])
+
+
+def usual_precisions(device: torch.device) -> list[str]:
+    """fp32, and bf16 where the device has units for it."""
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+        has_bf16 = "amx_bf16" in flags or "avx512_bf16" in flags
+    return ["fp32", "bf16"] if has_bf16 else ["fp32"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
+    add("--networks", nargs="+", default=["DTPNet", "Restormer"], metavar="NAME")
+    add("--device", choices=["auto", "cuda", "cpu"], default="auto")
+    add(
+        "--precisions",
+        nargs="+",
+        choices=["fp32", "bf16"],
+        help="of the fast network; bf16 is left out by default where there are no units for it",
+    )
+    add("--sizes", nargs="+", type=_positive, default=[128, 256, 512], metavar="SIDE")
+    add("--patches", nargs=2, type=_positive, metavar=("NUMBER", "SIDE"), help="of training")
+    add("--repeats", type=_positive, default=5, help="of every variant (default: %(default)s)")
+    add("--memory", type=float, metavar="GIB", help="a limit (default: what is free)")
+    add("--out", type=Path, default=Path("results/benchmark"), metavar="FOLDER")
+    add(
+        "--shrink",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="measure ceilings and the loader with an Nth of the work, to try this out",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""How fast a device can be at most: what a network has to do, over what the device can do."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Ceilings(NamedTuple):
+    """Multiply-accumulates in a second, of a large matrix product; bytes read and written in a
+    second, of a large copy."""
+
+    macs: float
+    traffic: float
+
+
+class Work(NamedTuple):
+    """Multiply-accumulates, and bytes, if every convolution and matrix product reads its operands
+    and writes its result once, and everything else happens on the way."""
+
+    macs: int
+    traffic: int
+
+    def floor(self, ceilings: Ceilings) -> dict[str, Any]:
+        """The seconds that it takes at least, and what decides them."""
+        arithmetic, memory = self.macs / ceilings.macs, self.traffic / ceilings.traffic
+        return {
+            "seconds": max(arithmetic, memory),
+            "bound": "arithmetic" if arithmetic > memory else "memory",
+        }
+
+
+def measure_ceilings(device: torch.device, precision: str, scale: int = 1) -> Ceilings:
+    """Of `device`. float32 products on a GPU are those that cuDNN's convolutions do (TF32).
+
+    `scale` divides the sides of the matrices and the length of the copy.
+    """
+    side = (8192 if device.type == "cuda" else 2048) // scale
+    length = (2**32 if device.type == "cuda" else 2**28) // scale
+    a, b = (torch.randn(side, side, device=device).to(TYPES[precision]) for _ in range(2))
+    source = torch.empty(length, dtype=torch.uint8, device=device).random_()
+    target = torch.empty_like(source)
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        product = shortest(lambda: a @ b, device)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+    return Ceilings(side**3 / product, 2 * length / shortest(lambda: target.copy_(source), device))
+
+
+def shortest(run: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
+    """Seconds of the quickest of some runs, the first of which is not timed."""
+    run()
+    return min(timed(run, device) for _ in range(repeats))
+
+
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one run; a GPU is waited for before either look at the clock."""
+    wait(device)
+    start = time.perf_counter()
+    run()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def work_of(
+    network: nn.Module, shape: tuple[int, ...], precision: str, training: bool = False
+) -> Work:
+    """What `network` does to a batch of `shape`; with its gradients, if `training`."""
+    twin = copy.deepcopy(network).cpu().train(training)
+    parameters = [p for p in twin.parameters() if p.requires_grad]
+    traffic = _Traffic()
+    counter = FlopCounterMode(display=False)
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        counter,
+        traffic,
+        torch.set_grad_enabled(training),
+    ):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            result = twin(torch.rand(shape))
+        if training:
+            torch.autograd.grad(result.float().sum(), parameters, allow_unused=True)
+    return Work(counter.get_total_flops() // 2, traffic.bytes)
+
+
+class _Traffic(TorchDispatchMode):
+    """Adds up the operands and results of all operations that the FLOP counter counts."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            tensors = (x for x in tree_leaves((args, result)) if isinstance(x, Tensor))
+            self.bytes += sum(x.numel() * x.element_size() for x in tensors)
+        return result

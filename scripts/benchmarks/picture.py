@@ -1,0 +1,97 @@
+"""A benchmark's document as a picture: times beside the baselines', and times by image size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils.files import written_whole
+
+from .networks import BASELINE
+
+# Okabe and Ito's colours, which colour-blind people can tell apart
+COLOURS = {
+    "fast": "#0072B2",
+    "graphs": "#56B4E9",
+    "checkpointed": "#009E73",
+    "compiled": "#CC79A7",
+    BASELINE: "#D55E00",
+}
+STYLES = ("-", "--", ":", "-.")
+
+
+def draw(file: Path, document: dict[str, Any]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = document["networks"]
+    by_size = sizes(rows)
+    height = 1.2 + 0.28 * sum(len(row["variants"]) + 1 for row in rows)
+    figure, axes = pyplot.subplots(
+        1, 2 if by_size else 1, figsize=(11, max(4, height)), squeeze=False, layout="constrained"
+    )
+    _bars(axes[0, 0], rows)
+    if by_size:
+        _curves(axes[0, 1], by_size)
+    figure.suptitle(document["provenance"]["device"])
+    with written_whole(file) as stream:
+        figure.savefig(stream, format="png", dpi=120)
+    pyplot.close(figure)
+
+
+def sizes(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[tuple[float, float]]]:
+    """Megapixels and median seconds of inference by (network, precision, variant); of those with
+    several sizes."""
+    points: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for row in rows:
+        if row["subject"] != "inference":
+            continue
+        for name, told in row["variants"].items():
+            if "seconds" in told:
+                pixels = row["size"][0] * row["size"][1] / 1e6
+                key = (row["network"], row["precision"], name)
+                points.setdefault(key, []).append((pixels, told["seconds"]["median"]))
+    return {key: sorted(each) for key, each in points.items() if len(each) > 1}
+
+
+def _bars(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """Seconds, with the quartiles, in groups; the first one on top."""
+    place, labels = 0, []
+    for row in rows:
+        height, width = row["size"]
+        title = f"{row['network']} {row['subject']}\n{row['batch']} x {width} x {height}"
+        labels.append((place + (len(row["variants"]) - 1) / 2, f"{title}, {row['precision']}"))
+        for name, told in row["variants"].items():
+            if "seconds" in told:
+                seconds = told["seconds"]
+                spread = [
+                    [seconds["median"] - seconds["lower"]],
+                    [seconds["upper"] - seconds["median"]],
+                ]
+                axes.barh(place, seconds["median"], color=COLOURS[name], xerr=spread)
+                ratio = row["ratios"].get(name)
+                text = f" {ratio['speed']:.1f} x" if ratio else ""
+                axes.annotate(text, (seconds["upper"], place), va="center", fontsize=8)
+            place += 1
+        place += 1
+    for name in {name: None for row in rows for name in row["variants"]}:
+        axes.barh(0, 0, color=COLOURS[name], label=name)
+    axes.set(xlabel="seconds", xscale="log")
+    axes.set_yticks([at for at, _ in labels], [text for _, text in labels], fontsize=8)
+    axes.invert_yaxis()
+    axes.legend(frameon=False)
+
+
+def _curves(axes: Any, points: dict[tuple[str, str, str], list[tuple[float, float]]]) -> None:
+    """Both axes logarithmic: a cost in proportion to the pixels is a straight line."""
+    kinds = list(dict.fromkeys(key[:2] for key in points))
+    for key, each in points.items():
+        network, precision, name = key
+        style = STYLES[kinds.index(key[:2]) % len(STYLES)]
+        label = f"{network} {precision}, {name}"
+        axes.plot(*zip(*each, strict=True), style, marker=".", color=COLOURS[name], label=label)
+    axes.set(xlabel="megapixels", ylabel="seconds", xscale="log", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False)

@@ -1,0 +1,97 @@
+"""A benchmark's document as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .floor import Ceilings
+from .networks import OUT_OF_MEMORY
+
+HEADINGS = (
+    *("variant", "time", "quartiles", "faster", "share of floor"),
+    *("peak memory (GiB)", "above start", "of baseline's peak"),
+)
+NOT_MEASURED = """
+## GPU
+
+Not yet measured. On a machine with one: `python scripts/benchmark.py --device cuda`
+"""
+
+
+def heading(facts: dict[str, Any]) -> str:
+    return (
+        f"# Benchmark\n\n{facts['device']}; torch {facts['torch']}, Python {facts['python']}, "
+        f"{facts['library']} {facts['git_revision']}, {facts['date']}"
+    )
+
+
+def ceilings(precision: str, measured: Ceilings) -> str:
+    """Before the tables of that precision."""
+    return (
+        f"\n## {precision}\n\nThe device multiplies and adds {measured.macs / 1e9:.4g} G times a "
+        f"second (large matrix product) and moves {measured.traffic / 1e9:.4g} GB (large copy)."
+    )
+
+
+def network(row: dict[str, Any]) -> str:
+    """A case's table: a line for each variant."""
+    floor, work = row["floor"], row["work"]
+    height, width = row["size"]
+    lines = [
+        f"\n### {row['network']}, {row['subject']}, {row['batch']} x {width} x {height}\n",
+        f"{work['macs'] / 1e9:.1f} GMACs, {work['traffic'] / 1e9:.2f} GB at least: "
+        f"{_time(floor['seconds'])}, bound by {floor['bound']}.\n",
+        _line(*HEADINGS),
+        _line(*("---",) * len(HEADINGS)),
+    ]
+    for name, told in row["variants"].items():
+        if told["memory"] == OUT_OF_MEMORY:
+            lines.append(_line(name, OUT_OF_MEMORY, *("",) * (len(HEADINGS) - 2)))
+            continue
+        seconds, ratio = told["seconds"], row["ratios"].get(name)
+        lines.append(
+            _line(
+                name,
+                _time(seconds["median"]),
+                f"{_time(seconds['lower'])} to {_time(seconds['upper'])}",
+                f"{ratio['speed']:.2f} x" if ratio else "",
+                f"{told['share_of_floor']:.0%}",
+                f"{told['memory']['peak'] / 2**30:.2f}",
+                f"{(told['memory']['peak'] - told['memory']['before']) / 2**30:.2f}",
+                f"{ratio['memory']:.2f} x" if ratio else "",
+            )
+        )
+    return "\n".join(lines)
+
+
+def loader(measured: dict[str, Any]) -> str:
+    fast, plain = measured["loader"], measured["plain"]
+    return (
+        f"\n## Loader\n\n{measured['images']}, {measured['workers']} workers on "
+        f"{measured['cores']} cores, patches of {measured['size']}: {_rate(fast)} pairs of patches "
+        f"a second; plain decode and crop {_rate(plain)} "
+        f"({fast['median'] / plain['median']:.1f} times as fast)."
+    )
+
+
+def metrics(measured: dict[str, Any]) -> str:
+    lines = ["\n## Metrics\n", f"{measured['images']} under {measured['protocol']}, "]
+    lines[-1] += f"{measured['workers']} threads.\n"
+    lines += [_line("what", "seconds", "lowest to highest"), _line(*("---",) * 3)]
+    for name in ("files", "measure", "skimage"):
+        each = measured[name]
+        spread = f"{each['low']:.2f} to {each['high']:.2f}"
+        lines.append(_line(name, f"{each['median']:.2f}", spread))
+    return "\n".join(lines)
+
+
+def _rate(figures: dict[str, Any]) -> str:
+    return f"{figures['median']:.0f} ({figures['low']:.0f} to {figures['high']:.0f})"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def _line(*texts: str) -> str:
+    return "| " + " | ".join(texts) + " |"

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+import pytest
+import torch
+from conftest import SCRIPTS
+from torch import nn
+
+from basicsr.archs import build_network
+from basicsr.models.cost import network_cost
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """The modules beside the script."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from benchmarks import floor, networks, picture, tables
+
+    yield {"floor": floor, "networks": networks, "picture": picture, "tables": tables}
+    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
+    """But for the memory, which is measured apart."""
+    peaks = iter([100, 50, 200, 150, 400])
+    monkeypatch.setattr(
+        benchmarks["networks"], "peak_memory", lambda *_: {"peak": next(peaks), "before": 10}
+    )
+    code, printed, err = run_script(
+        *("benchmark", "--device", "cpu", "--networks", "DTPNet-T", "--sizes", 12, "--precisions"),
+        *("fp32", "--patches", 1, 16, "--repeats", 3, "--shrink", 32, "--out", tmp_path),
+        *("--subjects", "inference", "training"),
+    )
+    assert (code, err) == (0, "")
+    document = json.loads((tmp_path / "benchmark.json").read_text())
+    assert document["loader"] is None
+    assert document["metrics"] is None
+    assert document["provenance"]["torch"] == torch.__version__
+    ceilings = document["ceilings"]["fp32"]
+    inference, training = document["networks"]
+    assert inference["size"] == [16, 16]  # DTPNet takes multiples of 8
+    assert list(inference["variants"]) == ["fast", "baseline"]
+    assert list(training["variants"]) == ["fast", "checkpointed", "baseline"]
+    assert training["ratios"]["fast"]["memory"] == 0.5
+    assert training["ratios"]["checkpointed"]["memory"] == 150 / 400
+    for row in (inference, training):
+        baseline = row["variants"]["baseline"]["seconds"]["median"]
+        bounds = (
+            row["work"]["macs"] / ceilings["macs"],
+            row["work"]["traffic"] / ceilings["traffic"],
+        )
+        assert row["floor"]["seconds"] == max(bounds)
+        assert row["floor"]["bound"] == ("arithmetic" if bounds[0] > bounds[1] else "memory")
+        for name, told in row["variants"].items():
+            seconds = told["seconds"]
+            assert len(seconds["runs"]) == 3
+            assert seconds["lower"] <= seconds["median"] <= seconds["upper"]
+            assert told["share_of_floor"] == pytest.approx(
+                row["floor"]["seconds"] / seconds["median"]
+            )
+            if name != "baseline":
+                assert row["ratios"][name]["speed"] == pytest.approx(baseline / seconds["median"])
+    assert training["work"]["macs"] > 2.5 * inference["work"]["macs"]
+    assert "### DTPNet-T, inference, 1 x 16 x 16" in printed
+    assert "Not yet measured. On a machine with one: `python scripts/benchmark.py" in printed
+    assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_work_of_a_network_is_counted(benchmarks):
+    """Convolution 8 x 3 x 9 weights on 16 x 16 pixels: operands and result, once each."""
+    work_of = benchmarks["floor"].work_of
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+    macs, traffic = work_of(network, (2, 3, 16, 16), "fp32")
+    assert macs == 2 * 8 * 27 * 256
+    values = 2 * 3 * 256 + (8 * 27 + 8) + 2 * 8 * 256
+    assert traffic == 4 * values
+    assert work_of(network, (2, 3, 16, 16), "bf16").traffic == 2 * values
+    trained = work_of(network, (2, 3, 16, 16), "fp32", training=True)
+    assert trained.macs == 2 * macs  # of the weights' gradient; the image needs none
+    assert trained.traffic > 2 * traffic
+
+
+def test_work_of_dtpnet_is_what_it_costs(benchmarks):
+    network = build_network({"type": "DTPNet-T"})
+    work = benchmarks["floor"].work_of(network, (1, 3, 16, 16), "fp32")
+    assert work.macs == network_cost(network, (1, 3, 16, 16)).macs
+
+
+def test_floor_is_the_longer_time(benchmarks):
+    floor = benchmarks["floor"]
+    ceilings = floor.Ceilings(macs=100, traffic=10)
+    assert floor.Work(200, 10).floor(ceilings) == {"seconds": 2.0, "bound": "arithmetic"}
+    assert floor.Work(200, 30).floor(ceilings) == {"seconds": 3.0, "bound": "memory"}
+
+
+def test_memory_of_a_process_of_its_own(benchmarks):
+    networks = benchmarks["networks"]
+    case = networks.Case("inference", "PRN_r", 1, (64, 64), "fp32", "cpu")
+    told = networks.peak_memory(case, "fast", 4 * 2**30)
+    assert 2**26 < told["before"] <= told["peak"] < 4 * 2**30
+    assert networks.peak_memory(case, "fast", 2**26) == "out of memory"
+
+
+def test_what_needs_more_memory_is_told_and_left_out(benchmarks, monkeypatch):
+    networks = benchmarks["networks"]
+    monkeypatch.setattr(
+        networks,
+        "peak_memory",
+        lambda case, variant, limit: (
+            "out of memory" if variant == "baseline" else {"peak": 5, "before": 1}
+        ),
+    )
+    case = networks.Case("inference", "PRN_r", 1, (8, 8), "fp32", "cpu")
+    row = networks.measure(case, benchmarks["floor"].Ceilings(1e9, 1e9), 1, 1e9)
+    assert row["ratios"] == {}
+    assert "seconds" not in row["variants"]["baseline"]
+    table = benchmarks["tables"].network(row)
+    assert "| baseline | out of memory |" in table
+    assert benchmarks["picture"].sizes([row]) == {}
+
+
+def test_fast_and_baseline_compute_the_same(benchmarks):
+    networks = benchmarks["networks"]
+    case = networks.Case("inference", "DTPNet-T", 1, (16, 16), "fp32", "cpu")
+    x = torch.rand(case.shape)
+    fast, plain = case.build().eval(), networks.plain_twin(case.build()).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), plain(x), rtol=1e-4, atol=1e-5)
+    assert type(fast) is not type(plain)
+
+
+def test_loader_and_metrics_tables(benchmarks):
+    def figures(median: float) -> dict[str, Any]:
+        return {"median": median, "low": median / 2, "high": 2 * median, "runs": [median]}
+
+    tables = benchmarks["tables"]
+    loader = {"images": "100 pairs", "workers": 8, "cores": 2, "size": 128}
+    told = tables.loader({**loader, "loader": figures(1000.0), "plain": figures(100.0)})
+    assert "1000 (500 to 2000) pairs of patches a second" in told
+    assert "10.0 times as fast" in told
+    metrics = {"images": "100 pairs", "protocol": "matlab_y", "workers": 2}
+    named = {name: figures(2.0) for name in ("files", "measure", "skimage")}
+    assert "| files | 2.00 | 1.00 to 4.00 |" in tables.metrics({**metrics, **named})
+
+
+def test_patches_are_halved_until_the_baseline_fits(run_script, benchmarks, tmp_path, monkeypatch):
+    chosen = []
+
+    def measure(case, ceilings, repeats, memory):
+        chosen.append(case)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmarks["networks"], "measure", measure)
+    code, _, _ = run_script(
+        *("benchmark", "--device", "cpu", "--networks", "DTPNet-T", "--patches", 8, 64),
+        *("--memory", 0.25, "--subjects", "training", "--shrink", 32, "--out", tmp_path),
+    )
+    assert code == 130
+    assert 1 <= chosen[0].batch < 8
+    assert math.log2(chosen[0].batch).is_integer()
