@@ -28,7 +28,7 @@ from benchmarks.networks import Case
 
 from basicsr.models.cost import network_cost, training_memory
 from basicsr.utils.cli import command
-from basicsr.utils.devices import select_device
+from basicsr.utils.devices import memory_left, select_device
 from basicsr.utils.files import written_whole
 from basicsr.utils.provenance import provenance
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = select_device(options.device)
     for name in options.networks:
         ARCH_REGISTRY.entry(name)
-    memory = options.memory * 2**30 if options.memory else available_memory(device)
+    memory = options.memory * 2**30 if options.memory else memory_left(device)
     precisions = options.precisions or usual_precisions(device)
     document: dict[str, Any] = {
         "provenance": provenance(device),
@@ -112,14 +112,6 @@ def within(case: Case, memory: float) -> Case:
             break
         case = case._replace(batch=case.batch // 2)
     return case
-
-
-def available_memory(device: torch.device) -> float:
-    """Bytes that are free on the device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return 1024.0 * int(lines["MemAvailable"].split()[0])
 
 
 def usual_precisions(device: torch.device) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -9,7 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from basicsr.utils.devices import is_out_of_memory
+
+logger = logging.getLogger("basicsr")
+
 Replay = Callable[[Tensor], Tensor]
+
+MOST_PIXELS = 2**20
 
 
 class CapturedNetwork:
@@ -18,7 +25,8 @@ class CapturedNetwork:
     A kind is a shape, a type and a precision of autocast. The first image of a kind is computed as
     ever; the second one's kernels are captured while they run, and replayed from then on. So
     images that all differ cost nothing more. The `limit` kinds that were used last are kept; their
-    graphs share memory. On other devices, every call is a plain one.
+    graphs share memory. Calls are plain for images of over `MOST_PIXELS`, whose kernels take longer
+    than their launches, where a graph finds no memory, and on other devices.
 
     For networks in eval mode, whose weights keep their places (their values may change).
     """
@@ -33,7 +41,7 @@ class CapturedNetwork:
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         """The network's result for an N x C x H x W batch."""
-        if not x.is_cuda:
+        if not x.is_cuda or x.shape[0] * x.shape[2] * x.shape[3] > MOST_PIXELS:
             return self.network(x)
         kind = (tuple(x.shape), x.dtype, x.device, autocast_type(x.device.type))
         if kind in self.graphs:
@@ -47,7 +55,13 @@ class CapturedNetwork:
         if len(self.graphs) == self.limit:
             forgotten, _ = self.graphs.popitem(last=False)
             del self.seen[forgotten]
-        self.graphs[kind] = capture(self.network, x, self.pool)
+        try:
+            self.graphs[kind] = capture(self.network, x, self.pool)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.info("no memory to capture images of %s x %s", *reversed(x.shape[2:]))
+            self.graphs[kind] = self.network
         return self.graphs[kind](x)
 
 

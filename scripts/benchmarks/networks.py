@@ -20,6 +20,7 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.models.captured import CapturedNetwork
+from basicsr.utils.devices import is_out_of_memory
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.timing import in_turns
 
@@ -209,8 +210,7 @@ def _peak(case: Case, variant: str, threads: int, limit: float) -> dict[str, int
             run()
         wait(device)
     except (RuntimeError, MemoryError) as error:
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if known or "allocate memory" in str(error):
+        if isinstance(error, MemoryError) or is_out_of_memory(error):
             return OUT_OF_MEMORY
         raise
     return {"peak": _held(device, "VmHWM"), "before": before}

@@ -69,6 +69,25 @@ def test_the_kind_used_longest_ago_is_forgotten(calls):
     assert calls == ["replay 1", "replay 3", "plain 2", "capture 2", "replay 2"]
 
 
+def test_large_images_are_not_captured(calls, monkeypatch):
+    monkeypatch.setattr(captured, "MOST_PIXELS", 20)
+    replaying = CapturedNetwork(lambda x: calls.append("plain"))
+    for x in pictures(3, 3):
+        replaying(x)
+    assert calls == ["plain", "plain"]
+
+
+def test_without_memory_for_a_graph_calls_are_plain(calls, monkeypatch):
+    def capture(network, x, pool):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(captured, "capture", capture)
+    replaying = CapturedNetwork(lambda x: calls.append("plain"))
+    for x in pictures(1, 1, 1):
+        replaying(x)
+    assert calls == ["plain"] * 3
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -3,15 +3,17 @@ from __future__ import annotations
 import json
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import SCRIPTS
 from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.models.cost import network_cost
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @pytest.fixture
