@@ -1,0 +1,62 @@
+"""What networks compute on a GPU, with kernels, bf16, graphs and torch.compile, against the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from basicsr.archs import build_network
+from basicsr.data import PairedImageDataset
+from basicsr.metrics import measure
+from basicsr.models.captured import CapturedNetwork
+from basicsr.models.pretrained import network_with_weights
+from basicsr.models.restoring import Restorer
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+
+IMAGES = 5
+
+
+@pytest.mark.parametrize("name", ["DTPNet-T", "Restormer"])
+@pytest.mark.parametrize("way", ["kernels", "bf16", "graphs", "compiled"])
+def test_results_are_the_cpu_s(name, way):
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 64, 72)
+    network = build_network({"type": name}).eval().to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = network(x)
+        function = network.cuda()
+        if way == "graphs":
+            function = CapturedNetwork(network)
+        elif way == "compiled":
+            function = torch.compile(network, dynamic=False)
+        with torch.autocast("cuda", torch.bfloat16, enabled=way == "bf16"):
+            for _ in range(3):
+                result = function(x.cuda().contiguous(memory_format=torch.channels_last))
+    error = (result.cpu() - expected).square().mean().sqrt()
+    change = (expected - x).square().mean().sqrt()  # what the network does to the image
+    assert error < (0.05 if way == "bf16" else 0.005) * change
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_psnr_on_rain100l_is_the_cpu_s(shared_data, precision):
+    """Within 0.01 dB, for the authors' PReNet; no transformer's trained weights are at hand."""
+    weights = shared_data / "weights" / "PReNet" / "Rain100L" / "PReNet6" / "net_latest.pth"
+    network = network_with_weights({"type": "PReNet"}, weights)
+    source = PairedImageDataset(str(shared_data / "Rain100L"), "Rain100L")
+
+    def psnr(restorer: Restorer) -> float:
+        scores = [
+            measure(restorer(rainy), clean, "matlab_y")
+            for rainy, clean in (source.sample(i) for i in range(IMAGES))
+            if clean is not None
+        ]
+        return float(np.mean([each.psnr for each in scores]))
+
+    expected = psnr(Restorer(network, torch.device("cpu")))
+    assert abs(psnr(Restorer(network, torch.device("cuda"), precision)) - expected) < 0.01
