@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise OptionsError(f"-o {folder}: names a folder, in which files keep their names")
     weights = weights_file(options.weights)
     tasks = find_tasks(options.input, folder)
-    restorer = _restorer(weights, options.device, options.precision)
+    restorer = _restorer(weights, options.device, options.precision, options.memory)
     files = f"{len(tasks)} file{'s'[: len(tasks) - 1]}"
     print(f"restoring {files} with {weights.name} on {restorer.device}", flush=True)
     if any(task.is_video for task in tasks) and not has_ffmpeg():
@@ -55,6 +55,7 @@ def restore(
     weights: str | Path = DEFAULT_WEIGHTS,
     device: str = "auto",
     precision: str = "fp32",
+    memory: float | None = None,
 ) -> np.ndarray:
     """`image` without its rain: H x W x 3 RGB, uint8 or uint16, as it comes back.
 
@@ -67,13 +68,14 @@ def restore(
             "image: H x W x 3 RGB of uint8 or uint16 is expected, not "
             f"{' x '.join(map(str, image.shape))} of {image.dtype}"
         )
-    restorer = _restorer(weights_file(str(weights)), device, precision)
+    restorer = _restorer(weights_file(str(weights)), device, precision, memory)
     return to_levels(restorer(image), image.dtype)
 
 
 @functools.lru_cache(maxsize=2)
-def _restorer(weights: Path, device: str, precision: str) -> Restorer:
-    return Restorer(saved_network(weights)[0], select_device(device), precision)
+def _restorer(weights: Path, device: str, precision: str, memory: float | None) -> Restorer:
+    network = saved_network(weights)[0]
+    return Restorer(network, select_device(device), precision, memory_gib=memory, features="disk")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,9 +99,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument(
+        "--memory",
+        type=_gibibytes,
+        metavar="GiB",
+        help="what may be taken of it, for large photographs; temporary files hold the rest",
+    )
+    parser.add_argument(
         "--compare", action="store_true", help="write rainy and restored side by side as well"
     )
     return parser
+
+
+def _gibibytes(text: str) -> float:
+    try:
+        if (value := float(text)) > 0:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is no positive number")
 
 
 if __name__ == "__main__":

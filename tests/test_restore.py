@@ -103,6 +103,29 @@ def test_mistakes_are_told_in_a_line(tmp_path, shipped, monkeypatch, capsys, arg
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("value", ["-1", "0", "much"])
+def test_memory_is_a_positive_number(value, capsys):
+    with pytest.raises(SystemExit):
+        main(["a.png", "-o", "out", "--memory", value])
+    assert f"'{value}' is no positive number" in capsys.readouterr().err
+
+
+def test_a_limit_of_memory_changes_nothing_but_the_way(shipped, device):
+    large = np.kron(IMAGE, np.ones((12, 12, 1), np.uint8))
+    whole = restore(large, device=device.type)
+    in_strips = restore(large, device=device.type, memory=4)
+    assert np.abs(in_strips.astype(int) - whole).max() <= 1
+
+
+def test_too_little_memory_is_told_in_a_line(tmp_path, shipped, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_png(Path("a.png"), IMAGE)
+    with pytest.raises(SystemExit) as stopped:
+        main(["a.png", "-o", "out", "--memory", "0.01", "--device", "cpu"])
+    assert stopped.value.code == 1
+    assert "allow more" in capsys.readouterr().err
+
+
 def test_the_python_call_gives_what_the_command_writes(tmp_path, shipped, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_png(Path("in.png"), IMAGE)

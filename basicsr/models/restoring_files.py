@@ -138,12 +138,8 @@ def _memory_told(source: Path) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError):
-        raise DataError(
-            f"{source}: not enough memory; make it smaller, or use another device"
-        ) from None
+        raise DataError(f"{source}: not enough memory; set a limit with --memory") from None
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):  # as PyTorch tells it of a CPU
             raise
-        raise DataError(
-            f"{source}: not enough memory; make it smaller, or use another device"
-        ) from None
+        raise DataError(f"{source}: not enough memory; set a limit with --memory") from None

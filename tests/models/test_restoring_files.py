@@ -185,9 +185,7 @@ def test_too_little_memory_is_told(raised):
             raise raised
 
     outcome, _ = run("in/a.png", network=Greedy())
-    assert outcome.failures == [
-        "in/a.png: not enough memory; make it smaller, or use another device"
-    ]
+    assert outcome.failures == ["in/a.png: not enough memory; set a limit with --memory"]
 
 
 def test_comparisons_stand_beside_the_results():
