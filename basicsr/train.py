@@ -129,7 +129,8 @@ class Trainer:
             bad_images=self.bad_images,
             **sampling(options, device, world),
         )
-        self.log = self._open_folder(own) if world.is_main else None
+        self.finished = self.start >= options.train.total_iter and not self.validation_due
+        self.log = self._open_folder(own) if world.is_main and not self.finished else None
         self.report = TrainingReport(
             self.log, device, options.train.total_iter, state.get("loss_sums", {}), world
         )
@@ -156,7 +157,7 @@ class Trainer:
     def run(self) -> None:
         """Train to the end. Raises Stopped, with all saved, where a signal asked to stop."""
         total = self.options.train.total_iter
-        if self.start >= total and not self.validation_due:
+        if self.finished:
             logger.info("%s: all %d iterations are done already", self.options.name, self.start)
             return
         logger.info(

@@ -163,7 +163,7 @@ def test_a_full_disk_is_told_and_outlived(trained, workplace):
 
 
 def test_a_loader_that_hangs_is_told_with_stacks(trained, workplace):
-    process = start("train.py", *options("hanging", "train:stall_timeout=3"), cwd=workplace)
+    process = start("train.py", *options("hanging", "train:stall_timeout=12"), cwd=workplace)
     metrics = workplace / "experiments" / "hanging" / "metrics.jsonl"
     assert waits_for(lambda: metrics.exists() and metrics.read_text(), process)
     (worker,) = children_of(process)
@@ -171,7 +171,7 @@ def test_a_loader_that_hangs_is_told_with_stacks(trained, workplace):
     assert process.wait(timeout=60) == 124
     os.kill(worker, signal.SIGKILL)
     log = (workplace / "started.log").read_text()
-    assert "error: nothing has happened for 3 seconds" in log
+    assert "error: nothing has happened for 12 seconds" in log
     assert "in step" in log  # the stack of the main thread
 
 
