@@ -18,6 +18,7 @@ from basicsr.test import test as run_test
 from basicsr.train import Trainer
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.interruptions import StopRequest, Watchdog
 
 CPU = torch.device("cpu")
 RESTORMER = """
@@ -433,7 +434,8 @@ def test_a_basicsr_file_trains_and_is_tested_unchanged(tmp_path, monkeypatch, wr
     options = load_options(TrainOptions, write(BASICSR))
     assert options.device == "cpu"
     assert options.train.ema_decay == 0.5
-    Trainer(options, CPU, World()).run()
+    with StopRequest() as stop, Watchdog(100) as watchdog:
+        Trainer(options, CPU, World(), stop, watchdog).run()
     saved = yaml.safe_load((tmp_path / "experiments/try_B4G1/options.yml").read_text())
     assert saved["datasets"]["train"]["patches"] == [{"size": 16, "batch_size": 2, "iters": 3}]
 

@@ -27,10 +27,15 @@ from basicsr.archs.transformer_blocks import TransformerBlock
 triton = pytest.importorskip("triton")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 kinds = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 sizes = pytest.mark.parametrize("size", [(1, 1, 1), (2, 5, 7)], ids=str)  # batch, rows, columns
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
 
 
 @pytest.fixture
