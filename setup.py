@@ -23,6 +23,7 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
+        "wandb": ["wandb>=0.17"],
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",

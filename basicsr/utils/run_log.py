@@ -89,9 +89,7 @@ class RunLog:
         self._events = _TensorBoard(folder / "tb_logger", done) if tensorboard else None
         self._wandb = None
         if wandb_project is not None:
-            self._wandb = _wandb_module().init(
-                project=wandb_project, name=folder.name, id=folder.name, dir=folder, resume="allow"
-            )
+            self._wandb = _start_wandb(wandb_project, folder)
 
     def _keep_until(self, done: int, validated: bool) -> None:
         if not self.file.exists():
@@ -186,6 +184,17 @@ def _summary_writer() -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter
+
+
+def _start_wandb(project: str, folder: Path) -> Any:
+    wandb, name = _wandb_module(), folder.name
+    try:
+        return wandb.init(project=project, name=name, id=name, dir=folder, resume="allow")
+    except wandb.Error as error:  # no account, no network
+        reason = " ".join(str(error).split())
+        raise OptionsError(
+            f"logger.wandb_project: {reason} (WANDB_MODE=offline keeps everything on disk)"
+        ) from None
 
 
 def _wandb_module() -> Any:

@@ -115,6 +115,8 @@ def test_tensorboard_goes_on_in_a_new_file_after_a_full_disk(tmp_path, monkeypat
 class FakeWandb(types.ModuleType):
     """Keeps what it is told."""
 
+    Error = RuntimeError
+
     def __init__(self):
         super().__init__("wandb")
         self.told = []
@@ -142,6 +144,15 @@ def test_weights_and_biases_gets_what_tensorboard_gets(tmp_path, monkeypatch):
     log.close()
     assert wandb.settings["project"] == "rain"
     assert wandb.told == [(5, {"train/loss": 0.25}), (5, {"rainy": (4, 6, 3)}), "finished"]
+
+
+def test_weights_and_biases_that_refuse(tmp_path, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setattr(FakeWandb, "init", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(FakeWandb, "Error", ZeroDivisionError)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    with pytest.raises(OptionsError, match=r"division by zero .WANDB_MODE=offline"):
+        RunLog(tmp_path / "run", 0, tensorboard=False, wandb_project="rain")
 
 
 def test_weights_and_biases_that_are_not_there(tmp_path, monkeypatch):
