@@ -2,14 +2,16 @@
 
 All take N x C x H x W tensors of any floating type, quickest in `torch.channels_last`, and give
 what can be differentiated. Statistics are float32 at least, whatever the type of `x` and under
-autocast too. On CUDA, where Triton can be imported, the function of the same name and arguments in
-`triton_ops` computes an operation (but for float64, which has no kernels).
+autocast too. On CUDA with DERAIN_FAST_GPU=1 in the environment, where Triton can be imported, the
+function of the same name and arguments in `triton_ops` computes an operation (but for float64,
+which has no kernels).
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -39,10 +41,11 @@ def _with_kernels(eager: Callable[P, R]) -> Callable[P, R]:
 
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+FAST_GPU = os.environ.get("DERAIN_FAST_GPU") == "1"  # until kernels and graphs have run on one
 
 
 def has_kernels(x: Tensor) -> bool:
-    return x.is_cuda and x.dtype != torch.float64 and HAS_TRITON
+    return x.is_cuda and x.dtype != torch.float64 and HAS_TRITON and FAST_GPU
 
 
 def autocast_off(device_type: str) -> AbstractContextManager:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from basicsr.archs import fitting_side
+from basicsr.archs import fitting_side, ops
 from basicsr.archs.rows import Keep, Plan, Rows
 from basicsr.models.captured import CapturedNetwork
 from basicsr.utils.devices import is_out_of_memory, memory_held, memory_left
@@ -59,7 +59,7 @@ class Restorer:
                 "and restore in overlapping pieces (tile: 512)"
             )
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
-        self.captured = CapturedNetwork(self.network)
+        self.call = CapturedNetwork(self.network) if ops.FAST_GPU else self.network
         self.device = device
         self.precision = precision
         self.tile = tile
@@ -114,7 +114,7 @@ class Restorer:
 
     def _at_once(self, x: Tensor) -> Tensor:
         try:
-            return self.captured(x)
+            return self.call(x)
         except RuntimeError as error:
             if not self.in_strips or not is_out_of_memory(error):
                 raise

@@ -241,6 +241,7 @@ def test_a_block_of_them(kernels, device, monkeypatch, precision, compiled):
 def test_operations_on_a_gpu_are_these(monkeypatch):
     from basicsr.archs import triton_ops
 
+    monkeypatch.setattr(ops, "FAST_GPU", True)
     monkeypatch.setattr(triton_ops, "channel_norm", lambda x, weight, bias, eps=1e-5: "kernel")
     x, weight = torch.randn(1, 4, 2, 2, device="cuda"), torch.ones(4, device="cuda")
     assert ops.channel_norm(x, weight, None) == "kernel"
@@ -251,6 +252,7 @@ def test_operations_on_a_gpu_are_these(monkeypatch):
 def test_networks_on_a_gpu_compute_with_kernels(monkeypatch):
     """Whether a GPU is there or not: these tensors have shapes, but no data."""
     called = set()
+    monkeypatch.setattr(ops, "FAST_GPU", True)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
 
     class Watch(TorchDispatchMode):
