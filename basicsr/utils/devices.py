@@ -67,7 +67,7 @@ def memory_left(device: torch.device) -> int:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """PyTorch has a class of its own for a full GPU only."""
     return isinstance(error, torch.OutOfMemoryError) or any(
-        words in str(error) for words in ("allocate memory", "not enough memory")
+        words in str(error) for words in ("allocate memory", "not enough memory", "bad_alloc")
     )
 
 

@@ -27,6 +27,7 @@ def benchmarks(monkeypatch):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
     """But for the memory, which is measured apart."""
     peaks = iter([100, 50, 200, 400])
