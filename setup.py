@@ -7,8 +7,8 @@ setup(
     package_dir={"basicsr.pretrained_models": "pretrained_models"},  # the shipped weights
     package_data={"basicsr.pretrained_models": ["*.safetensors"]},
     install_requires=[
-        "torch>=2.6",
-        "torchvision>=0.21",
+        "torch>=2.7",
+        "torchvision>=0.22",
         "numpy>=1.26",
         "opencv-python>=4.9",
         "scikit-image>=0.22",
