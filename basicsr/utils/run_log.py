@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,14 @@ from basicsr.utils.files import written_whole
 
 
 class _ThroughTqdm(logging.StreamHandler):
-    """Console lines that do not tear a progress bar apart."""
+    """Console lines that do not tear a progress bar apart.
+
+    A scheduler keeps them in a file, whose disk may be full as well.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
+        with suppress(OSError):
+            tqdm.write(self.format(record), file=sys.stdout)
 
 
 class _PatientFile(logging.FileHandler):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.run_log import RunLog, TrainingReport
+from basicsr.utils.run_log import RunLog, TrainingReport, start_logging
 
 CPU = torch.device("cpu")
 
@@ -97,6 +97,21 @@ def test_a_full_disk_makes_metrics_wait(tmp_path, caplog):
     assert [line["iteration"] for line in lines(tmp_path)] == [1]
     log.scalars(3, {"loss": 3.0})
     assert [line["iteration"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_a_console_that_is_a_full_file_ends_nothing(tmp_path, monkeypatch):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (tmp_path / "slurm.out").open("w", buffering=1) as console:
+        monkeypatch.setattr(sys, "stdout", console)
+        logger = start_logging()
+        logger.info("before")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40, hard))
+        try:
+            logger.info("the disk is full")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        logger.handlers.clear()
+    assert "before" in (tmp_path / "slurm.out").read_text()
 
 
 def test_tensorboard_goes_on_in_a_new_file_after_a_full_disk(tmp_path, monkeypatch):
