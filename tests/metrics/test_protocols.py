@@ -187,7 +187,8 @@ def test_laws(height, width, sigma, seed, protocol) -> None:
     clean = image(height, width, seed=seed)
     restored, worse = noisy(clean, sigma, seed), noisy(clean, 2 * sigma, seed)
     scores = measure(restored, clean, protocol)
-    assert measure(clean, restored, protocol) == pytest.approx(scores, abs=1e-6)
+    rounding = 5e-5 if protocol == "dtpnet" else 1e-6  # its SSIM is computed in float32
+    assert measure(clean, restored, protocol) == pytest.approx(scores, abs=rounding)
     assert -1 <= scores.ssim < 1
     lower = measure(worse, clean, protocol)
     assert lower.psnr < scores.psnr
@@ -197,7 +198,7 @@ def test_laws(height, width, sigma, seed, protocol) -> None:
         restored, clean = restored[:height, :width], clean[:height, :width]
     for axis in (0, 1):
         flipped = measure(np.flip(restored, axis), np.flip(clean, axis), protocol)
-        assert flipped == pytest.approx(scores, abs=1e-6)
+        assert flipped == pytest.approx(scores, abs=rounding)
 
 
 @pytest.mark.parametrize(("protocol", "side"), [*((p, 11) for p in ON_8_BITS), ("dtpnet", 32)])
