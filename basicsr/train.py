@@ -179,6 +179,10 @@ class Trainer:
                 for iteration in progress:
                     self.iterate(iteration)
             done = True
+        except Stopped as stopped:
+            self.folder.writer.finish(10.0, self.watchdog.beat)
+            logger.info("stopped by %s; all is saved, go on with --auto_resume", stopped)
+            raise
         finally:
             self.folder.writer.finish(600.0 if done else 10.0, self._hurried)
             if self.log is not None:
@@ -207,10 +211,7 @@ class Trainer:
         if stopping or (healthy and due(self.options.logger.save_checkpoint_freq)):
             self.save(iteration, validation_due)
         if stopping:
-            name = self.stop.name or "a signal to another process"
-            self.folder.writer.finish(10.0, self.watchdog.beat)
-            logger.info("stopped by %s; all is saved, go on with --auto_resume", name)
-            raise Stopped(name)
+            raise Stopped(self.stop.name or "a signal to another process")
         self.report.leave_out_pause()
 
     def step(self, iteration: int) -> bool:

@@ -146,7 +146,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         raise DataError(
             f"{path}: not a readable image (not {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]})"
         ) from error
-    except Exception as error:
+    except Exception as error:  # Pillow's readers raise anything for broken headers
         raise DataError(f"{path}: not a readable image ({reason(error)})") from error
 
 
