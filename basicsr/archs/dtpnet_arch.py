@@ -171,9 +171,11 @@ class DTPNet(nn.Module):
         blocks: Literal["transformer", "conv"] = "transformer",
         feed_forward: FeedForwardType = "gated_dconv",
         scale_keep: bool = True,
+        image_residual: bool = False,
         activation_checkpointing: Checkpointing = "none",
     ) -> None:
         super().__init__()
+        self.image_residual = image_residual
         for name, counts in (("num_blocks", num_blocks), ("heads", heads)):
             if len(counts) != LEVELS:
                 raise OptionsError(f"{name}: {LEVELS} numbers are needed, not {len(counts)}")
@@ -218,7 +220,7 @@ class DTPNet(nn.Module):
         """The restored image, or [coarse, restored]; [coarse] without a progressive stage."""
         require_multiple(rainy, self.size_multiple)
         features = self.decoder(*self.encoder(self._embedded(rainy)))
-        stages = [self._drawn(self.refinement(features), rainy.dtype)]
+        stages = [self._drawn(self.refinement(features), rainy)]
         if self.progressive is not None:
             stages.append(self.progressive(rainy, start=stages[0]))
         return stages if all_stages else stages[-1]
@@ -228,8 +230,9 @@ class DTPNet(nn.Module):
         return self.stem(rainy.contiguous(memory_format=torch.channels_last))
 
     @row_local(halo=1)
-    def _drawn(self, features: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.to_image(features).to(dtype)
+    def _drawn(self, features: Tensor, rainy: Tensor) -> Tensor:
+        coarse = self.to_image(features).to(rainy.dtype)
+        return coarse + rainy if self.image_residual else coarse
 
     def published_keys(self, key: str) -> list[str]:
         """What the authors' state dict calls the parameter `key`."""

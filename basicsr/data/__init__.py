@@ -13,6 +13,7 @@ from .image_files import list_images, read_image, write_png
 from .image_source import ImagePair, ImageSource
 from .layouts import LAYOUTS
 from .loader import PatchStage, TrainingBatch, training_batches
+from .mixed_dataset import MixedDataset
 from .paired_dataset import PairedImageDataset
 from .rain import Rain, Streaks, render_rain
 from .synthetic_dataset import SyntheticRainDataset
@@ -23,6 +24,7 @@ __all__ = [
     "ImageFolderDataset",
     "ImagePair",
     "ImageSource",
+    "MixedDataset",
     "PairedImageDataset",
     "PatchStage",
     "Rain",

@@ -54,7 +54,7 @@ class ImageSource(ABC):
     def files(self, index: int) -> Sequence[Path]:
         """The files that an image is read from."""
 
-    def render(self, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
+    def render(self, index: int, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
         """What is drawn onto a cropped and flipped pair; nothing where pairs come from disk."""
         return pair
 
@@ -65,7 +65,7 @@ class ImageSource(ABC):
         """
         lq, gt = self.read(index)
         pair = ImagePair(lq.copy(), None if gt is None else gt.copy())
-        return self.render(pair, generator(SAMPLE, self.seed, index))
+        return self.render(index, pair, generator(SAMPLE, self.seed, index))
 
     def check(self) -> None:
         """Read every image. Raises DataError for the first that cannot be used."""

@@ -204,7 +204,7 @@ class _Patches(Dataset):
         rng = generator(PATCH, self.seed, draw.epoch, draw.image)
         image, pair, skipped = self._read(draw)
         pair = draw_patch(pair, draw.size, rng, use_hflip=self.use_hflip, use_rot=self.use_rot)
-        lq, gt = self.source.render(pair, rng)
+        lq, gt = self.source.render(image, pair, rng)
         assert gt is not None
         return image, lq, gt, skipped
 

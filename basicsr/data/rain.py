@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-Preset = Literal["light", "heavy", "mixed"]
+Preset = Literal["light", "heavy", "mixed", "misty"]
 
 _MIST_SCALE = 160  # pixels over which the mist's thickness changes
 _REACH = (
@@ -180,8 +180,21 @@ def _mixed(rng: np.random.Generator) -> Rain:
     )
 
 
+def _misty(rng: np.random.Generator) -> Rain:
+    """Rain of any strength far away: thin streaks in mist that hides the background."""
+    angle = rng.uniform(-35, 35)
+    far = Streaks(
+        rng.uniform(1, 5), rng.uniform(10, 30), angle, rng.uniform(1, 2), rng.uniform(0.1, 0.3)
+    )
+    near = Streaks(
+        rng.uniform(0, 1.5), rng.uniform(30, 60), angle, rng.uniform(1.5, 3), rng.uniform(0.1, 0.35)
+    )
+    return Rain((far, near), mist=rng.uniform(0.2, 0.8), airlight=rng.uniform(0.7, 0.95))
+
+
 PRESETS: Mapping[Preset, Callable[[np.random.Generator], Rain]] = {
     "light": _light,
     "heavy": _heavy,
     "mixed": _mixed,
+    "misty": _misty,
 }

@@ -58,7 +58,7 @@ class SyntheticRainDataset(ImageSource):
     def files(self, index: int) -> Sequence[Path]:
         return (self.paths[index],)
 
-    def render(self, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
+    def render(self, index: int, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
         assert pair.gt is not None
         return ImagePair(render_rain(pair.gt, self.rain, rng), pair.gt)
 

@@ -70,7 +70,7 @@ class OneOf:
 def fields_of(entry: Entry, skip: Iterable[str] = ()) -> Fields:
     """The arguments of a constructor as fields; what only a tensor could be is left out."""
     constructed: Any = entry.cls
-    hints = typing.get_type_hints(constructed.__init__)
+    hints = typing.get_type_hints(constructed.__init__, include_extras=True)
     return {
         name: (_plain(hints[name]), ... if given.default is inspect._empty else given.default)
         for name, given in entry.parameters().items()

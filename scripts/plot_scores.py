@@ -1,0 +1,124 @@
+"""Show how scores are spread over the images of a test set, and where they are worst.
+
+    python scripts/plot_scores.py results/A results/B --dataset Rain100L --out scores.png
+
+Reads the scores.csv that test.py leaves in each folder, draws the distribution of PSNR and what
+each image gained, and prints the worst images of the first folder beside the others' on the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from basicsr.metrics import PROTOCOLS
+from basicsr.utils.cli import command
+from basicsr.utils.errors import DataError
+from basicsr.utils.files import written_whole
+
+# Okabe and Ito's colours, which colour-blind people can tell apart
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INPUT = "#808080"
+
+
+class Tested(NamedTuple):
+    """The PSNR (dB) of a method's restored images by their names, and that of the rainy ones."""
+
+    name: str
+    psnr: dict[str, float]
+    rainy: dict[str, float]
+
+    def mean(self) -> float:
+        return float(np.mean(list(self.psnr.values())))
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    tested = [read_scores(folder, options.dataset, options.protocol) for folder in options.results]
+    for other in tested[1:]:
+        if other.psnr.keys() != tested[0].psnr.keys():
+            raise DataError(
+                f"{tested[0].name} and {other.name} were not tested on the same images of "
+                f"{options.dataset}"
+            )
+    print(worst(tested, options.worst))
+    draw(options.out, tested, f"{options.dataset}, PSNR ({options.protocol}), dB")
+
+
+def read_scores(folder: Path, dataset: str, protocol: str) -> Tested:
+    """One data set under one protocol. Raises DataError where the file does not hold it."""
+    file = folder / "scores.csv"
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    chosen = [row for row in rows if (row["dataset"], row["protocol"]) == (dataset, protocol)]
+    if not chosen:
+        known = sorted({f"{row['dataset']} ({row['protocol']})" for row in rows})
+        raise DataError(f"{file}: has no {dataset} ({protocol}); it has {', '.join(known)}")
+    return Tested(
+        folder.resolve().name,
+        {row["image"]: float(row["psnr"]) for row in chosen},
+        {row["image"]: float(row["input_psnr"]) for row in chosen},
+    )
+
+
+def worst(tested: Sequence[Tested], count: int) -> str:
+    """The `count` images with the lowest PSNR of the first method, in Markdown."""
+    first = tested[0]
+    images = sorted(first.psnr, key=lambda image: first.psnr[image])[:count]
+    lines = [["image", "rainy", *(method.name for method in tested)]]
+    lines.append(["---"] * len(lines[0]))
+    for image in images:
+        numbers = [first.rainy[image], *(method.psnr[image] for method in tested)]
+        lines.append([image, *(f"{number:.2f}" for number in numbers)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw(file: Path, tested: Sequence[Tested], title: str) -> None:
+    """Left, the share of images that reach a PSNR; right, each image's gain over its rainy one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (share, gain) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    rainy = tested[0].rainy
+    _draw_share(share, rainy, f"rainy: {np.mean(list(rainy.values())):.2f} dB", INPUT)
+    for colour, method in zip(COLOURS, tested, strict=False):
+        _draw_share(share, method.psnr, f"{method.name}: {method.mean():.2f} dB", colour)
+        gains = [method.psnr[image] - rainy[image] for image in rainy]
+        gain.scatter(list(rainy.values()), gains, s=12, color=colour, alpha=0.7)
+    gain.axhline(0, color=INPUT, linewidth=1)
+    share.set(title=title, xlabel="PSNR, dB", ylabel="share of images below")
+    gain.set(title="gain of each image", xlabel="PSNR of the rainy image, dB", ylabel="dB")
+    share.legend(frameon=False)
+    for axes in (share, gain):
+        axes.grid(alpha=0.3)
+    with written_whole(file) as stream:
+        figure.savefig(stream, format="png", dpi=110)
+    pyplot.close(figure)
+
+
+def _draw_share(axes: Any, psnr: dict[str, float], label: str, colour: str) -> None:
+    axes.ecdf(list(psnr.values()), label=label, color=colour)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", nargs="+", type=Path, metavar="FOLDER", help="results/<name>")
+    parser.add_argument("--dataset", required=True, help="the name that test.py knew it by")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="matlab_y")
+    parser.add_argument("--worst", type=int, default=5, metavar="N", help="images to list")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="a PNG file")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
