@@ -148,6 +148,8 @@ class DTPNet(nn.Module):
     the progressive stage follow (0: the coarse image is the result), with `recurrent_channels`
     channels and, if `recurrent`, an LSTM. `stem: vgg16` needs `dim: 64`; its weights are
     torchvision's, downloaded or read from the file `vgg16_weights`.
+    With `image_residual`, which is ours, the coarse image is the rainy one and what is drawn onto
+    it, and every pass draws onto the one before: so small networks learn faster.
     `activation_checkpointing` saves memory in training: everything inside a block, or a selection
     that is cheap, is computed again for the gradient.
 
@@ -211,7 +213,12 @@ class DTPNet(nn.Module):
         self.refinement = level(0, num_refinement_blocks)
         self.to_image = nn.Conv2d(dim, 3, 3, padding=1, bias=False)
         self.progressive = (
-            PReNet(recurrent_iter, recurrent_channels, "lstm" if recurrent else "none")
+            PReNet(
+                recurrent_iter,
+                recurrent_channels,
+                "lstm" if recurrent else "none",
+                image_residual="last" if image_residual else "rainy",
+            )
             if recurrent_iter
             else None
         )
@@ -297,8 +304,10 @@ ARCH_REGISTRY.variant("DTPNet-S", DTPNet, dim=32)
 ARCH_REGISTRY.variant(
     "DTPNet-T",
     DTPNet,
-    dim=16,
+    dim=24,
     num_blocks=(1, 1, 2, 2),
     num_refinement_blocks=1,
-    recurrent_channels=24,
+    recurrent_iter=2,
+    recurrent_channels=16,
+    image_residual=True,
 )

@@ -23,6 +23,8 @@ from .rows import row_local
 
 logger = logging.getLogger(__name__)
 
+ImageResidual = Literal["rainy", "last", "none"]
+
 RES_BLOCKS = 5
 RECEPTIVE_FIELD = 2 * RES_BLOCKS + 3  # pixels around one that a pass looks at; 3x3 convolutions
 
@@ -41,7 +43,7 @@ class PReNet(nn.Module):
     """`recurrent_iter` passes of conv -> recurrent unit -> five residual blocks -> conv.
 
     With `shared_block` the five residual blocks are one; without `image_input` a pass sees its
-    last result alone; with `image_residual` the rainy image is added to what a pass puts out.
+    last result alone; `image_residual` is the image that is added to what a pass puts out.
     """
 
     size_multiple = 1
@@ -54,7 +56,7 @@ class PReNet(nn.Module):
         recurrent_unit: Literal["lstm", "gru", "none"] = "lstm",
         shared_block: bool = False,
         image_input: bool = True,
-        image_residual: bool = True,
+        image_residual: ImageResidual = "rainy",
     ) -> None:
         super().__init__()
         if recurrent_iter < 1:
@@ -87,13 +89,14 @@ class PReNet(nn.Module):
     @row_local(halo=RECEPTIVE_FIELD)
     def _one_pass(self, rainy: Tensor, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """The next result and, with a recurrent unit, its next state."""
+        base = {"rainy": rainy, "last": x, "none": None}[self.image_residual]
         x = F.relu(self.conv_in(torch.cat([rainy, x], dim=1) if self.image_input else x))
         if self.recurrent is not None:
             x, state = self.recurrent(x, state or None)
         for i in range(RES_BLOCKS):
             x = (self.blocks[i % len(self.blocks)](x) + x).relu_()
         x = self.conv_out(x).to(rainy.dtype)
-        return (x + rainy if self.image_residual else x), *state
+        return (x if base is None else x + base), *state
 
     def published_keys(self, key: str) -> list[str]:
         """What the authors' state dict calls the parameter `key`: one tensor for every gate."""
@@ -115,7 +118,7 @@ class PReNet(nn.Module):
         recurrent_unit: Literal["lstm", "gru", "none"] = "lstm",
         shared_block: bool = False,
         image_input: bool = True,
-        image_residual: bool = True,
+        image_residual: ImageResidual = "rainy",
     ) -> PReNet:
         """Weights of one of the authors' variants.
 
@@ -133,7 +136,7 @@ class PReNet(nn.Module):
         )
         strict_load(net, state_dict, net.published_keys)
         if recurrent_unit == "lstm" and image_input and not shared_block:
-            read_as = "PReNet" if image_residual else "PReNet_LSTM"
+            read_as = "PReNet_LSTM" if image_residual == "none" else "PReNet"
             logger.warning(
                 "these weights fit PReNet and PReNet_LSTM alike; read as %s because the network's "
                 "type says so",
@@ -142,9 +145,9 @@ class PReNet(nn.Module):
         return net
 
 
-ARCH_REGISTRY.variant("PReNet_LSTM", PReNet, image_residual=False)
-ARCH_REGISTRY.variant("PReNet_GRU", PReNet, recurrent_unit="gru", image_residual=False)
-ARCH_REGISTRY.variant("PReNet_x", PReNet, image_input=False, image_residual=False)
+ARCH_REGISTRY.variant("PReNet_LSTM", PReNet, image_residual="none")
+ARCH_REGISTRY.variant("PReNet_GRU", PReNet, recurrent_unit="gru", image_residual="none")
+ARCH_REGISTRY.variant("PReNet_x", PReNet, image_input=False, image_residual="none")
 ARCH_REGISTRY.variant("PReNet_r", PReNet, shared_block=True)
 ARCH_REGISTRY.variant("PRN", PReNet, recurrent_unit="none")
 ARCH_REGISTRY.variant("PRN_r", PReNet, recurrent_unit="none", shared_block=True)

@@ -109,6 +109,7 @@ class PlainPReNet(PReNet):
         state: Any = None
         stages = []
         for _ in range(self.recurrent_iter):
+            last = x
             x = F.relu(self.conv_in(torch.cat([rainy, x], dim=1) if self.image_input else x))
             if self.recurrent is not None:
                 x, state = self.recurrent(x, state)
@@ -116,7 +117,8 @@ class PlainPReNet(PReNet):
                 first, _, second, _ = self.blocks[i % len(self.blocks)]
                 x = F.relu(F.relu(second(F.relu(first(x)))) + x)
             x = self.conv_out(x)
-            x = x + rainy if self.image_residual else x
+            if self.image_residual != "none":
+                x = x + {"rainy": rainy, "last": last}[self.image_residual]
             stages.append(x)
         return stages if all_stages else x
 
@@ -148,7 +150,7 @@ class PlainDTPNet(DTPNet):
             x = self.decoder.levels[i](self.decoder.reduce[i](x))
             if self.decoder.scale_keep:
                 x = x + self.decoder.ups[i](entering[i + 1])
-        stages = [self.to_image(self.refinement(x))]
+        stages = [self.to_image(self.refinement(x)) + (rainy if self.image_residual else 0)]
         if self.progressive is not None:
             stages.append(self.progressive(rainy, start=stages[0]))
         return stages if all_stages else stages[-1]

@@ -82,7 +82,7 @@ def test_converts_and_tells_what_it_made(original, tmp_path, run_script):
         "recurrent_unit": "none",
         "shared_block": True,
         "image_input": True,
-        "image_residual": True,
+        "image_residual": "rainy",
     }
     assert weights.facts["train_set"] == "RainTrainL"
     assert weights.facts["source"] == "https://github.com/csdwren/PReNet"

@@ -1,0 +1,102 @@
+"""Make weights that tell how they came about out of a finished run and its test results.
+
+    python scripts/publish_weights.py experiments/NAME --weights latest \
+        --scores results/NAME/scores.json -o pretrained_models/NAME.safetensors
+
+The file holds, beside the network, the run's options, iterations and machine, and the scores of
+these weights, which scripts/verify_weights.py measures again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from basicsr.models.published import PublishedScore
+from basicsr.utils.checkpoints import load_weights, save_weights
+from basicsr.utils.cli import command
+from basicsr.utils.errors import CheckpointError, DataError, OptionsError
+from basicsr.utils.files import sha256
+from basicsr.utils.yaml_files import read_yaml
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    if options.out.suffix != ".safetensors":
+        raise OptionsError(f"-o {options.out}: the file's name must end in .safetensors")
+    file = options.run / "models" / f"net_g_{options.weights}.safetensors"
+    weights = load_weights(file)
+    if weights.network is None:
+        raise CheckpointError(f"{file}: does not tell its network")
+    save_weights(
+        options.out,
+        weights.state_dict,
+        weights.network,
+        iteration=weights.facts["iteration"],
+        **recipe(options.run),
+        scores=scores(options.scores, sha256(file)),
+    )
+    print(f"{options.out}: SHA-256 {sha256(options.out)}")
+
+
+def recipe(run: Path) -> dict[str, Any]:
+    """What a run's folder tells about its training."""
+    options = read_yaml(run / "options.yml")
+    environment = (run / "environment.jsonl").read_text().splitlines()
+    last = json.loads(environment[-1])
+    return {
+        "train_set": options["datasets"]["train"]["name"],
+        "source": f"trained by this project's run {options['name']}",
+        "seed": options["manual_seed"],
+        "options": options,
+        "trained_with": {key: last[key] for key in ("library", "git_revision", "torch", "device")},
+    }
+
+
+def scores(files: Sequence[Path], weights_sha256: str) -> list[dict[str, str]]:
+    """The first protocol's score of each data set, in the form of published ones.
+
+    Raises DataError where they are of other weights.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for file in files:
+        results = json.loads(file.read_text())
+        if results["provenance"]["weights_sha256"] != weights_sha256:
+            raise DataError(f"{file}: scores of other weights; run test.py with these")
+        quantize = results["provenance"]["options"]["val"]["quantize"]
+        for each in results["results"]:
+            found.setdefault(each["dataset"], _printed(each, quantize))
+    return list(found.values())
+
+
+def _printed(result: Mapping[str, Any], quantize: str) -> dict[str, str]:
+    return PublishedScore(
+        result["dataset"],
+        f"{result['psnr']:.2f}",
+        f"{result['ssim']:.4f}",
+        result["protocol"],
+        quantize,
+    )._asdict()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="experiments/<name>")
+    parser.add_argument(
+        "--weights", default="latest", metavar="WHICH", help="latest, best, or an iteration"
+    )
+    parser.add_argument(
+        "--scores", type=Path, nargs="+", required=True, metavar="FILE", help="scores.json"
+    )
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.safetensors")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
