@@ -53,7 +53,7 @@ def faults(file: Path, *force: str, kind=TrainOptions) -> list[str]:
 def test_a_good_file_is_read_with_its_defaults(file):
     options = load_options(TrainOptions, file)
     assert options.train.optim_g.lr == 1e-4
-    assert options.network_g.arguments()["dim"] == 16
+    assert options.network_g.arguments()["dim"] == 24
     assert [loss.stage for loss in options.train.losses] == [-1, 0]
     assert options.val.protocols == ("matlab_y",)
     assert options.train.precision == "fp32"

@@ -101,7 +101,7 @@ class GDFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = ops.gated_projection(x, self.project_in, self.dwconv)
-        return ops.pointwise(hidden, self.project_out.weight, self.project_out.bias)
+        return ops.hidden_projection(hidden, self.project_out)
 
 
 class AttentionGatedFeedForward(GDFN):

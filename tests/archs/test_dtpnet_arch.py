@@ -61,7 +61,7 @@ def test_without_passes_the_published_coarse_image_is_the_result():
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("DTPNet", 45_246_322), ("DTPNet-S", 11_625_382), ("DTPNet-T", 1_135_619)],
+    [("DTPNet", 45_246_322), ("DTPNet-S", 11_625_382), ("DTPNet-T", 2_348_975)],
 )
 def test_sizes(name, count):
     with torch.device("meta"):
@@ -125,6 +125,18 @@ def test_without_passes_the_coarse_image_is_the_only_stage(rainy):
     net = build_network({**TINY, "recurrent_iter": 0})
     (coarse,) = net(rainy, all_stages=True)
     torch.testing.assert_close(net(rainy), coarse)
+
+
+@torch.no_grad()
+def test_with_image_residual_nothing_drawn_leaves_the_image_as_it_is(rainy):
+    net = build_network({**TINY, "image_residual": True})
+    nn.init.zeros_(net.progressive.conv_out.weight)
+    nn.init.zeros_(net.progressive.conv_out.bias)
+    coarse, restored = net(rainy, all_stages=True)
+    assert not torch.allclose(coarse, rainy)
+    torch.testing.assert_close(restored, coarse)
+    nn.init.zeros_(net.to_image.weight)
+    torch.testing.assert_close(net(rainy), rainy)
 
 
 def test_recurrent_unit_can_be_left_out(rainy):

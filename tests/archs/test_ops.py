@@ -74,6 +74,20 @@ def test_gated_projection_and_the_kernels_twin_are_one_formula(bias):
     torch.testing.assert_close(ops.gated_dwconv(hidden, depth.weight, depth.bias), expected)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("hidden", [5, 8])
+def test_channels_of_zeros_change_nothing(hidden, bias):
+    point, out = nn.Conv2d(4, 2 * hidden, 1, bias=bias), nn.Conv2d(hidden, 4, 1, bias=bias)
+    depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
+    x = torch.randn(2, 4, 6, 5)
+    tensors = (point.weight, point.bias, depth.weight, depth.bias)
+    w1, b1, w3, b3 = (None if each is None else ops.aligned_halves(each) for each in tensors)
+    widened = ops.gated_dwconv(ops.pointwise(x, w1, b1), w3, b3)
+    assert widened.shape[1] == 8
+    expected = out(ops.gated_projection(x, point, depth))
+    torch.testing.assert_close(ops.hidden_projection(widened, out), expected)
+
+
 def test_statistics_of_bf16_are_float32():
     q = (torch.randn(1, 8, 64, 64) + 3).bfloat16()
     gram = ops.gram_sums(q, q, 1)

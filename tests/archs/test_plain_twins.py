@@ -17,6 +17,13 @@ SMALL = {"dim": 8, "num_blocks": (1, 2, 1, 1), "num_refinement_blocks": 1}
 NETWORKS: dict[str, dict[str, Any]] = {
     "DTPNet": {"type": "DTPNet", **SMALL, "recurrent_iter": 2, "recurrent_channels": 6},
     "DTPNet without scale keeping": {"type": "DTPNet", **SMALL, "scale_keep": False},
+    "DTPNet drawing onto images": {
+        "type": "DTPNet",
+        **SMALL,
+        "recurrent_iter": 2,
+        "recurrent_channels": 6,
+        "image_residual": True,
+    },
     "Restormer": {"type": "Restormer", **SMALL},
     "Restormer without biases": {"type": "Restormer", **SMALL, "LayerNorm_type": "BiasFree"},
     "Restormer with biases": {"type": "Restormer", **SMALL, "bias": True},

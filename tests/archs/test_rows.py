@@ -16,6 +16,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 TINY = {"dim": 8, "num_blocks": (2, 1, 1, 1), "num_refinement_blocks": 1}
 NETWORKS: list[dict[str, Any]] = [
     {"type": "DTPNet", **TINY, "recurrent_channels": 6},
+    {"type": "DTPNet", **TINY, "recurrent_channels": 6, "image_residual": True},
     {"type": "DTPNet", **TINY, "stem": "conv", "blocks": "conv", "recurrent_iter": 0},
     {"type": "Restormer", **TINY},
     {"type": "Restormer", **TINY, "LayerNorm_type": "BiasFree", "bias": True},
