@@ -1,0 +1,110 @@
+"""Train one option file several times, each with some options changed, and compare the results.
+
+    python scripts/try_options.py scripts/tries/DTPNet-T.yml
+
+The file has `base`, an option file; `common`, assignments for all tries, as --force_yml takes
+them; and `tries`, by name a list of further assignments for each. A try is the run
+experiments/<file>-<name>. Called again, it goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from basicsr.utils.cli import command
+from basicsr.utils.components import Strict
+from basicsr.utils.errors import OptionsError, UserError
+from basicsr.utils.registry import nearest
+from basicsr.utils.yaml_files import read_yaml
+
+SPEED = "time/images_per_second"
+TRAIN = Path(__file__).resolve().parent.parent / "basicsr" / "train.py"
+
+
+class Tries(Strict):
+    """A file of tries."""
+
+    base: str
+    common: list[str]
+    tries: dict[str, list[str]]
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    plan = read_tries(options.file)
+    names = options.only or list(plan.tries)
+    for name in names:
+        if name not in plan.tries:
+            raise OptionsError(
+                f"{options.file}: no try is called '{name}'{nearest(name, plan.tries)}; "
+                f"there are {', '.join(plan.tries)}"
+            )
+    runs = {name: f"{options.file.stem}-{name}" for name in names}
+    if not options.table:
+        for name, run in runs.items():
+            train(plan.base, [*plan.common, *plan.tries[name], f"name={run}"])
+    print(table({name: Path("experiments", run) for name, run in runs.items()}))
+
+
+def read_tries(file: Path) -> Tries:
+    """Raises OptionsError where the file is something else."""
+    try:
+        return Tries.model_validate(read_yaml(file))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise OptionsError(
+            f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; a file of tries has "
+            "base, common and tries, whose assignments are texts"
+        ) from None
+
+
+def train(base: str, assignments: list[str]) -> None:
+    """Train to the end in a process of its own. Raises UserError where that fails."""
+    line = [sys.executable, str(TRAIN), "-opt", base, "--auto_resume", "--force_yml", *assignments]
+    print(f"$ {' '.join(line[1:])}", flush=True)
+    if subprocess.run(line).returncode:
+        raise UserError("the training above did not finish; mend it, and run the same again")
+
+
+def table(runs: dict[str, Path]) -> str:
+    """The last validation of every run that has one, in Markdown."""
+    lines = ["| try | iterations | PSNR | SSIM | images/s |", "| --- | --- | --- | --- | --- |"]
+    for name, folder in runs.items():
+        log = folder / "metrics.jsonl"
+        logged: list[dict[str, Any]] = (
+            [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+        )
+        validations = [each for each in logged if any(key.startswith("val/") for key in each)]
+        if not validations:
+            lines.append(f"| {name} | | | | |")
+            continue
+        scores = [value for key, value in validations[-1].items() if key.startswith("val/")]
+        speeds = [each[SPEED] for each in logged if SPEED in each]
+        lines.append(
+            f"| {name} | {validations[-1]['iteration']} | {scores[0]:.2f} | {scores[1]:.4f} | "
+            f"{statistics.median(speeds):.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a YAML file of tries")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these tries")
+    parser.add_argument("--table", action="store_true", help="train nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The weights in pretrained_models/: what they tell of themselves, and that they remove rain."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import skimage.data
+
+from basicsr.data import render_rain
+from basicsr.metrics import measure
+from basicsr.models.pretrained import saved_network, weights_file
+from basicsr.models.published import PublishedScore
+from basicsr.options import TrainOptions
+from basicsr.restore import DEFAULT_WEIGHTS, restore
+
+SHIPPED = [DEFAULT_WEIGHTS, "DTPNet-T_RainTrainL"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_they_tell_how_they_came_about(name):
+    facts = saved_network(weights_file(name))[1].facts
+    options = TrainOptions.model_validate_json(json.dumps(facts["options"]))
+    assert facts["iteration"] == options.train.total_iter
+    assert facts["seed"] == options.manual_seed
+    assert facts["train_set"] == options.datasets.train.name
+    assert facts["trained_with"]["torch"]
+    scores = [PublishedScore(**each) for each in facts["scores"]]
+    assert (scores[0].dataset, scores[0].protocol) == ("Rain100L", "matlab_y")
+
+
+@pytest.mark.parametrize("rain", ["light", "heavy", "mixed", "misty"])
+def test_rain_of_every_kind_is_removed_from_a_photograph(rain, device):
+    clean = skimage.data.astronaut()[:192, 128:320]
+    rainy = render_rain(clean, rain, np.random.default_rng(4))
+    before, after = (
+        measure(image, clean, "matlab_y").psnr
+        for image in (rainy, restore(rainy, device=device.type))
+    )
+    assert after > before + 2
