@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from basicsr.metrics import PROTOCOLS
 from basicsr.utils.cli import command
 from basicsr.utils.components import Strict
 from basicsr.utils.errors import OptionsError, UserError
@@ -52,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.table:
         for name, run in runs.items():
             train(plan.base, [*plan.common, *plan.tries[name], f"name={run}"])
-    print(table({name: Path("experiments", run) for name, run in runs.items()}))
+    folders = {name: Path("experiments", run) for name, run in runs.items()}
+    print(table(folders, options.protocol))
 
 
 def read_tries(file: Path) -> Tries:
@@ -75,23 +77,24 @@ def train(base: str, assignments: list[str]) -> None:
         raise UserError("the training above did not finish; mend it, and run the same again")
 
 
-def table(runs: dict[str, Path]) -> str:
+def table(runs: dict[str, Path], protocol: str) -> str:
     """The last validation of every run that has one, in Markdown."""
-    lines = ["| try | iterations | PSNR | SSIM | images/s |", "| --- | --- | --- | --- | --- |"]
+    heads = ["try", "iterations", f"PSNR ({protocol})", "SSIM", "images/s"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, folder in runs.items():
         log = folder / "metrics.jsonl"
         logged: list[dict[str, Any]] = (
             [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
         )
-        validations = [each for each in logged if any(key.startswith("val/") for key in each)]
-        if not validations:
+        scores = [each for each in logged if f"val/{protocol}_psnr" in each]
+        if not scores:
             lines.append(f"| {name} | | | | |")
             continue
-        scores = [value for key, value in validations[-1].items() if key.startswith("val/")]
-        speeds = [each[SPEED] for each in logged if SPEED in each]
+        last = scores[-1]
+        speed = statistics.median(each[SPEED] for each in logged if SPEED in each)
         lines.append(
-            f"| {name} | {validations[-1]['iteration']} | {scores[0]:.2f} | {scores[1]:.4f} | "
-            f"{statistics.median(speeds):.1f} |"
+            f"| {name} | {last['iteration']} | {last[f'val/{protocol}_psnr']:.2f} | "
+            f"{last[f'val/{protocol}_ssim']:.4f} | {speed:.1f} |"
         )
     return "\n".join(lines)
 
@@ -102,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a YAML file of tries")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these tries")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="matlab_y")
     parser.add_argument("--table", action="store_true", help="train nothing")
     return parser
 

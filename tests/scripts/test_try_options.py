@@ -51,9 +51,9 @@ def test_every_try_is_trained_once_and_compared(run_script, tries):
 
 
 def test_mistakes_are_told_in_a_line(run_script, tries):
-    code, _, err = run_script("try_options", tries, "--only", "l2")
+    code, _, err = run_script("try_options", tries, "--only", "as-it-iss")
     assert code == 2
-    assert "no try is called 'l2' (did you mean 'l1'?); there are as-it-is, l1" in err
+    assert "no try is called 'as-it-iss' (did you mean 'as-it-is'?); there are as-it-is, l1" in err
     tries.write_text("base: train.yml\ncommon: []\ntries: [a]\n")
     code, _, err = run_script("try_options", tries)
     assert code == 2
