@@ -99,11 +99,15 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 ALIGNMENT = 8  # numbers of 16 bits; other widths are several times slower on a GPU
 
 
-def aligned_halves(parameter: Tensor) -> Tensor:
-    """`parameter` with each half of its output channels filled with zeros to the alignment."""
-    halves = parameter.unflatten(0, (2, -1))
-    missing = -halves.shape[1] % ALIGNMENT
-    return F.pad(halves, [0, 0] * (halves.dim() - 2) + [0, missing]).flatten(0, 1)
+def aligned_halves(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias, each half of the output channels filled with zeros to the alignment."""
+
+    def aligned(parameter: Tensor) -> Tensor:
+        halves = parameter.unflatten(0, (2, -1))
+        missing = -halves.shape[1] % ALIGNMENT
+        return F.pad(halves, [0, 0] * (halves.dim() - 2) + [0, missing]).flatten(0, 1)
+
+    return aligned(conv.weight), None if conv.bias is None else aligned(conv.bias)
 
 
 def hidden_projection(x: Tensor, point: nn.Conv2d) -> Tensor:
@@ -138,9 +142,8 @@ def gated_projection(x: Tensor, point: nn.Conv2d, depth: nn.Conv2d) -> Tensor:
     On a GPU, channels of zeros fill hidden up to a multiple of ALIGNMENT.
     """
     if x.is_cuda:
-        tensors = (point.weight, point.bias, depth.weight, depth.bias)
-        w1, b1, w3, b3 = (None if each is None else aligned_halves(each) for each in tensors)
-        return gated_dwconv(pointwise(x, w1, b1), w3, b3)
+        hidden = pointwise(x, *aligned_halves(point))
+        return gated_dwconv(hidden, *aligned_halves(depth))
     return gelu_gate(*projections(x, point, depth, 0, 2, 2))
 
 

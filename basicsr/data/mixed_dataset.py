@@ -34,7 +34,7 @@ class MixedDataset(ImageSource):
     """
 
     def __init__(self, parts: Annotated[tuple[Part, ...], Field(min_length=1)]) -> None:
-        self.parts: list[ImageSource] = [DATASET_REGISTRY.build(part) for part in parts]
+        self.parts: list[ImageSource] = [DATASET_REGISTRY.build(dict(part)) for part in parts]
         self.starts = list(accumulate((len(part) for part in self.parts), initial=0))
         self.names = [f"{n}/{name}" for n, part in enumerate(self.parts, 1) for name in part.names]
         self.synthetic = any(part.synthetic for part in self.parts)

@@ -80,9 +80,8 @@ def test_channels_of_zeros_change_nothing(hidden, bias):
     point, out = nn.Conv2d(4, 2 * hidden, 1, bias=bias), nn.Conv2d(hidden, 4, 1, bias=bias)
     depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
     x = torch.randn(2, 4, 6, 5)
-    tensors = (point.weight, point.bias, depth.weight, depth.bias)
-    w1, b1, w3, b3 = (None if each is None else ops.aligned_halves(each) for each in tensors)
-    widened = ops.gated_dwconv(ops.pointwise(x, w1, b1), w3, b3)
+    widened = ops.pointwise(x, *ops.aligned_halves(point))
+    widened = ops.gated_dwconv(widened, *ops.aligned_halves(depth))
     assert widened.shape[1] == 8
     expected = out(ops.gated_projection(x, point, depth))
     torch.testing.assert_close(ops.hidden_projection(widened, out), expected)
