@@ -96,7 +96,7 @@ def draw(file: Path, tested: Sequence[Tested], title: str) -> None:
     gain.axhline(0, color=INPUT, linewidth=1)
     share.set(title=title, xlabel="PSNR, dB", ylabel="share of images below")
     gain.set(title="gain of each image", xlabel="PSNR of the rainy image, dB", ylabel="dB")
-    share.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=1 + len(tested), frameon=False)
     for axes in (share, gain):
         axes.grid(alpha=0.3)
     with written_whole(file) as stream:

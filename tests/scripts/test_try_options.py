@@ -60,5 +60,5 @@ def test_mistakes_are_told_in_a_line(run_script, tries):
     assert "small.yml: tries: " in err
     tries.write_text("base: train.yml\ncommon: []\ntries: {a: ['train:total_itre=2']}\n")
     code, _, err = run_script("try_options", tries)
-    assert code == 1
+    assert code == 2
     assert "the training above did not finish" in err
