@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from plot_runs import COLOURS
 
 from basicsr.metrics import PROTOCOLS
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import written_whole
 
-# Okabe and Ito's colours, which colour-blind people can tell apart
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INPUT = "#808080"
 
 
@@ -32,9 +32,6 @@ class Tested(NamedTuple):
     name: str
     psnr: dict[str, float]
     rainy: dict[str, float]
-
-    def mean(self) -> float:
-        return float(np.mean(list(self.psnr.values())))
 
 
 @command
@@ -88,11 +85,13 @@ def draw(file: Path, tested: Sequence[Tested], title: str) -> None:
 
     figure, (share, gain) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     rainy = tested[0].rainy
-    _draw_share(share, rainy, f"rainy: {np.mean(list(rainy.values())):.2f} dB", INPUT)
-    for colour, method in zip(COLOURS, tested, strict=False):
-        _draw_share(share, method.psnr, f"{method.name}: {method.mean():.2f} dB", colour)
+    before = list(rainy.values())
+    share.ecdf(before, label=f"rainy: {np.mean(before):.2f} dB", color=INPUT)
+    for colour, method in zip(itertools.cycle(COLOURS), tested, strict=False):
+        after = list(method.psnr.values())
+        share.ecdf(after, label=f"{method.name}: {np.mean(after):.2f} dB", color=colour)
         gains = [method.psnr[image] - rainy[image] for image in rainy]
-        gain.scatter(list(rainy.values()), gains, s=12, color=colour, alpha=0.7)
+        gain.scatter(before, gains, s=12, color=colour, alpha=0.7)
     gain.axhline(0, color=INPUT, linewidth=1)
     share.set(title=title, xlabel="PSNR, dB", ylabel="share of images below")
     gain.set(title="gain of each image", xlabel="PSNR of the rainy image, dB", ylabel="dB")
@@ -102,10 +101,6 @@ def draw(file: Path, tested: Sequence[Tested], title: str) -> None:
     with written_whole(file) as stream:
         figure.savefig(stream, format="png", dpi=110)
     pyplot.close(figure)
-
-
-def _draw_share(axes: Any, psnr: dict[str, float], label: str, colour: str) -> None:
-    axes.ecdf(list(psnr.values()), label=label, color=colour)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -50,7 +50,7 @@ def recipe(run: Path) -> dict[str, Any]:
     last = json.loads(environment[-1])
     return {
         "train_set": options["datasets"]["train"]["name"],
-        "source": f"trained by this project's run {options['name']}",
+        "source": f"this project's run {options['name']}",
         "seed": options["manual_seed"],
         "options": options,
         "trained_with": {key: last[key] for key in ("library", "git_revision", "torch", "device")},

@@ -10,13 +10,12 @@ experiments/<file>-<name>. Called again, it goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from plot_runs import read_curves
 from pydantic import ValidationError
 
 from basicsr.metrics import PROTOCOLS
@@ -83,18 +82,15 @@ def table(runs: dict[str, Path], protocol: str) -> str:
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, folder in runs.items():
         log = folder / "metrics.jsonl"
-        logged: list[dict[str, Any]] = (
-            [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-        )
-        scores = [each for each in logged if f"val/{protocol}_psnr" in each]
-        if not scores:
+        curves = read_curves(log) if log.is_file() else {}
+        psnr, ssim = (curves.get(f"val/{protocol}_{score}") for score in ("psnr", "ssim"))
+        if psnr is None or ssim is None:
             lines.append(f"| {name} | | | | |")
             continue
-        last = scores[-1]
-        speed = statistics.median(each[SPEED] for each in logged if SPEED in each)
+        speed = statistics.median(curves[SPEED].values)
         lines.append(
-            f"| {name} | {last['iteration']} | {last[f'val/{protocol}_psnr']:.2f} | "
-            f"{last[f'val/{protocol}_ssim']:.4f} | {speed:.1f} |"
+            f"| {name} | {psnr.iterations[-1]} | {psnr.values[-1]:.2f} | "
+            f"{ssim.values[-1]:.4f} | {speed:.1f} |"
         )
     return "\n".join(lines)
 
