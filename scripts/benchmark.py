@@ -5,9 +5,11 @@
 
 The baseline of a network is its plain twin (tests/archs/plain_blocks.py): the same weights, the
 formulas as they read, float32. Fast and baseline run in turns; tables give medians and quartiles.
-Peak memory is that of a process of its own per variant. The floor is what the network's
-multiply-accumulates or, if longer, its traffic would take at the speed of a large matrix product
-and of a large copy on the same device; the share of it that is reached stands beside.
+On a CPU the project's commands keep freed memory, instead of asking the system for it anew; the
+baseline does not, like published code, and does once more ("memory kept"). Peak memory is that of
+a process of its own per variant. The floor is what the network's multiply-accumulates or, if
+longer, its traffic would take at the speed of a large matrix product and of a large copy on the
+same device; the share of it that is reached stands beside.
 
 Training is a step of Adam: DTPNet on 4 patches of 96 x 96, Restormer on 8 of 128 x 128, others as
 DTPNet; fewer patches where --memory is too small for the baseline. Writes --out/benchmark.json and
@@ -56,14 +58,15 @@ def main(arguments: list[str] | None = None) -> None:
         "metrics": None,
     }
     print(tables.heading(document["provenance"]), flush=True)
-    for precision in precisions:
-        ceilings = measure_ceilings(device, precision, options.shrink)
-        document["ceilings"][precision] = ceilings._asdict()
-        print(tables.ceilings(precision, ceilings), flush=True)
-        for case in cases(options, device, precision, memory):
-            row = networks.measure(case, ceilings, options.repeats, memory)
-            document["networks"].append(row)
-            print(tables.network(row), flush=True)
+    ceilings = {}
+    for precision in sorted({"fp32", *precisions}, reverse=True):
+        ceilings[precision] = measure_ceilings(device, precision, options.shrink)
+        document["ceilings"][precision] = ceilings[precision]._asdict()
+        print(tables.ceilings(precision, ceilings[precision]), flush=True)
+    for case in cases(options, device, precisions, memory):
+        row = networks.measure(case, ceilings, options.repeats, memory)
+        document["networks"].append(row)
+        print(tables.network(row), flush=True)
     side = options.shrink  # the loader's and the metrics' own measure shrinks with the rest
     if "loader" in options.subjects:
         document["loader"] = loader.measure(batches=600 // side, repeats=options.repeats)
@@ -81,19 +84,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def cases(
-    options: argparse.Namespace, device: torch.device, precision: str, memory: float
+    options: argparse.Namespace, device: torch.device, precisions: list[str], memory: float
 ) -> list[Case]:
     chosen = []
     for name in options.networks:
+
+        def case(subject: str, batch: int, side: int, name: str = name) -> Case:
+            size = fitting(name, side)
+            return Case(subject, name, batch, size, tuple(precisions), device.type)
+
         if "inference" in options.subjects:
-            chosen += [
-                Case("inference", name, 1, fitting(name, side), precision, device.type)
-                for side in options.sizes
-            ]
+            chosen += [case("inference", 1, side) for side in options.sizes]
         if "training" in options.subjects:
             number, side = options.patches or PATCHES.get(name, OTHER_PATCHES)
-            case = Case("training", name, number, fitting(name, side), precision, device.type)
-            chosen.append(within(case, memory))
+            chosen.append(within(case("training", number, side), memory))
     return chosen
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
+from basicsr.utils.devices import give_back_freed_memory
 from basicsr.utils.errors import OptionsError
 
 Keep = Literal["memory", "bf16", "disk"]
@@ -39,6 +40,14 @@ class Plan:
         self.memory = memory
         self.keep = keep
         self.held = 0
+        self._work = 0.0  # what strips have taken at most, which the C library may have kept
+
+    def hold(self, size: int) -> None:
+        """Count `size` bytes of a new map."""
+        self.held += size
+        if self.held + self._work > self.memory:
+            give_back_freed_memory()
+            self._work = 0.0
 
     def strip_height(self, row_bytes: float, halo: int) -> int:
         """Rows of a strip for which there is memory, where each reads and writes `row_bytes`.
@@ -53,7 +62,9 @@ class Plan:
                 f"memory: {max(0, self.memory) / 2**30:.2f} GiB are left for an image that needs "
                 f"{needed / 2**30:.2f}; allow more{advice}"
             )
-        return min(rows, 64 + 8 * halo) // STEP * STEP
+        rows = min(rows, 64 + 8 * halo) // STEP * STEP
+        self._work = max(self._work, (rows + 2 * halo) * WORK * row_bytes)
+        return rows
 
 
 class Rows:
@@ -64,17 +75,23 @@ class Rows:
         n, c, h, w = self.shape = torch.Size(shape)
         self.dtype, self.device, self.plan = like.dtype, like.device, plan
         kept = torch.bfloat16 if plan.keep == "bf16" and c > IMAGE_CHANNELS else like.dtype
+        size = n * c * h * w * kept.itemsize
         self._file: mmap.mmap | None = None
-        self._held = 0
         if plan.keep == "disk":
             with tempfile.TemporaryFile() as file:
-                file.truncate(n * c * h * w * kept.itemsize)
+                file.truncate(size)
                 self._file = mmap.mmap(file.fileno(), 0)
-            self._pixels = torch.frombuffer(self._file, dtype=kept).view(h, n, w, c)
-        else:
-            self._pixels = torch.empty(h, n, w, c, dtype=kept, device=like.device)
-            self._held = self._pixels.nbytes
-        plan.held += self._held
+            pixels = torch.frombuffer(self._file, dtype=kept)
+        elif like.is_cuda:
+            pixels = torch.empty(size // kept.itemsize, dtype=kept, device=like.device)
+        else:  # pages of its own, so that the system has them again when it is freed
+            pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                pages.madvise(mmap.MADV_HUGEPAGE)
+            pixels = torch.frombuffer(pages, dtype=kept)
+        self._pixels = pixels.view(h, n, w, c)
+        self._held = 0 if self._file else size
+        plan.hold(self._held)
 
     def free(self) -> None:
         """Give the memory back although there are references: callers of modules keep some."""

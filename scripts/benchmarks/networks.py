@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -20,7 +20,8 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.models.captured import CapturedNetwork
-from basicsr.utils.devices import is_out_of_memory
+from basicsr.models.restoring import Restorer
+from basicsr.utils import devices
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.timing import in_turns
 
@@ -30,31 +31,55 @@ OUT_OF_MEMORY = "out of memory"
 BASELINE = "baseline"
 
 
-class Case(NamedTuple):
-    """What is measured: "inference" or "training" steps of a registered network on a batch.
+class Variant(NamedTuple):
+    """A way to compute a case.
 
-    The baseline is the plain twin, always in float32.
+    "fast" is what the project's commands do: images as by test.py, in strips where it takes them;
+    "graphs" replays CUDA graphs; "selective" and "blocks" checkpoint activations; "compiled" is
+    torch.compile. The "baseline" is the plain twin. On a CPU all the others keep freed memory, as
+    the commands do; "baseline, memory kept" tells what that alone is worth.
     """
+
+    kind: str
+    precision: str
+
+    def __str__(self) -> str:
+        return self.kind if self.is_plain else f"{self.kind} {self.precision}"
+
+    @property
+    def is_plain(self) -> bool:
+        return self.kind.startswith(BASELINE)
+
+
+class Case(NamedTuple):
+    """What is measured: "inference" or "training" steps of a registered network on a batch."""
 
     subject: str
     network: str
     batch: int
     size: tuple[int, int]
-    precision: str
+    precisions: tuple[str, ...]
     device: str
 
-    def variants(self) -> list[str]:
-        """What is compared, the baseline last."""
+    def variants(self) -> list[Variant]:
+        """What is compared, the baseline last, which is always in float32."""
         on_gpu = self.device == "cuda"
+        kinds = ["fast"]
         if self.subject == "inference":
-            return ["fast", *(["graphs"] if on_gpu else []), BASELINE]
-        options = inspect.signature(ARCH_REGISTRY.entry(self.network).cls).parameters
-        spared = ["checkpointed"] if "activation_checkpointing" in options else []
-        return ["fast", *spared, *(["compiled"] if on_gpu else []), BASELINE]
+            kinds += ["graphs"] if on_gpu else []
+        else:
+            options = inspect.signature(ARCH_REGISTRY.entry(self.network).cls).parameters
+            kinds += ["selective", "blocks"] if "activation_checkpointing" in options else []
+            kinds += ["compiled"] if on_gpu else []
+        plain = [BASELINE] if on_gpu else [f"{BASELINE}, memory kept", BASELINE]
+        return [
+            *(Variant(kind, precision) for precision in self.precisions for kind in kinds),
+            *(Variant(kind, "fp32") for kind in plain),
+        ]
 
-    def build(self, checkpointed: bool = False) -> nn.Module:
+    def build(self, kind: str = "fast") -> nn.Module:
         torch.manual_seed(0)
-        extra = {"activation_checkpointing": True} if checkpointed else {}
+        extra = {"activation_checkpointing": kind} if kind in ("selective", "blocks") else {}
         return build_network({"type": self.network, **extra})
 
     @property
@@ -62,33 +87,45 @@ class Case(NamedTuple):
         return (self.batch, 3, *self.size)
 
 
-def measure(case: Case, ceilings: Ceilings, repeats: int, memory: float) -> dict[str, Any]:
+def measure(
+    case: Case, ceilings: Mapping[str, Ceilings], repeats: int, memory: float
+) -> dict[str, Any]:
     """The row of a document: for each variant seconds (median, quartiles, all runs) and bytes.
 
     A variant that `memory` bytes are not enough for is only said to need more.
     """
-    variants: dict[str, Any] = {}
-    for name in case.variants():
-        variants[name] = {"memory": peak_memory(case, name, memory)}
-    fitting = [name for name, told in variants.items() if told["memory"] != OUT_OF_MEMORY]
-    device = torch.device(case.device)
-    runs = {name: run_of(case, name) for name in fitting}
-    for run in runs.values():
-        for _ in range(passes(case)):
-            run()
-    turns = {name: (lambda run=run: timed(run, device)) for name, run in runs.items()}
-    work = work_of(case.build(), case.shape, case.precision, case.subject == "training")
-    floor = work.floor(ceilings)
+    told: dict[str, dict[str, Any]] = {}
+    turns = {}
+    for variant in case.variants():
+        held = peak_memory(case, variant, memory)
+        told[str(variant)] = {**variant._asdict(), "memory": held}
+        if held != OUT_OF_MEMORY:
+            turns[str(variant)] = turn_of(case, variant)
+    floors = {}
+    for precision in {"fp32", *case.precisions}:
+        work = work_of(case.build(), case.shape, precision, case.subject == "training")
+        floors[precision] = {**work._asdict(), **work.floor(ceilings[precision])}
     for name, figures in in_turns(turns, repeats).items():
-        seconds = spread(figures["runs"])
-        variants[name].update(seconds=seconds, share_of_floor=floor["seconds"] / seconds["median"])
-    return {
-        **case._asdict(),
-        "work": work._asdict(),
-        "floor": floor,
-        "variants": variants,
-        "ratios": ratios(variants),
-    }
+        told[name]["seconds"] = spread(figures["runs"])
+        shortest = floors[told[name]["precision"]]["seconds"]
+        told[name]["share_of_floor"] = shortest / told[name]["seconds"]["median"]
+    return {**case._asdict(), "floors": floors, "variants": told, "ratios": ratios(told)}
+
+
+def turn_of(case: Case, variant: Variant) -> Callable[[], float]:
+    """The seconds of one run, where those that keep memory have it from a run before."""
+    device, run = torch.device(case.device), run_of(case, variant)
+    for _ in range(passes(case)):
+        run()
+
+    def turn() -> float:
+        if device.type == "cpu":
+            devices.keep_freed_memory(variant.kind != BASELINE)
+            if variant.kind != BASELINE:
+                run()
+        return timed(run, device)
+
+    return turn
 
 
 def passes(case: Case) -> int:
@@ -117,53 +154,48 @@ def ratios(variants: dict[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def run_of(case: Case, variant: str) -> Callable[[], object]:
+def run_of(case: Case, variant: Variant) -> Callable[[], object]:
     """One pass, or one training step, of a variant of the network."""
     device = torch.device(case.device)
-    network = case.build(variant == "checkpointed")
-    x = torch.rand(case.shape)
-    if variant == BASELINE:
-        network = plain_twin(network)
-    else:
-        network = network.to(memory_format=torch.channels_last)
-        x = x.contiguous(memory_format=torch.channels_last)
-    network, x = network.to(device), x.to(device)
-    low = case.precision == "bf16" and variant != BASELINE
+    network = case.build(variant.kind)
+    network = plain_twin(network) if variant.is_plain else channels_last(network)
     make = inference if case.subject == "inference" else training
-    step = make(network, x, variant)
-
-    def run() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            step()
-
-    return run
+    return make(network.to(device), case, variant)
 
 
-def inference(network: nn.Module, x: torch.Tensor, variant: str) -> Callable[[], object]:
+def channels_last(x: Any) -> Any:
+    return x.to(memory_format=torch.channels_last)
+
+
+def inference(network: nn.Module, case: Case, variant: Variant) -> Callable[[], object]:
     network.eval()
-    call: Any = CapturedNetwork(network) if variant == "graphs" else network
+    device = torch.device(case.device)
+    if variant.is_plain:
+        x = torch.rand(case.shape, device=device)
+        return torch.inference_mode()(lambda: network(x))
+    restorer = Restorer(network, device, variant.precision)
+    if variant.kind == "graphs":
+        restorer.call = CapturedNetwork(network)
+    image = np.random.default_rng(0).integers(256, size=(*case.size, 3), dtype=np.uint8)
+    return lambda: restorer(image)
 
-    @torch.inference_mode()
-    def run() -> object:
-        return call(x)
 
-    return run
-
-
-def training(network: nn.Module, x: torch.Tensor, variant: str) -> Callable[[], object]:
+def training(network: nn.Module, case: Case, variant: Variant) -> Callable[[], object]:
     """Steps of Adam on the absolute error."""
     network.train()
-    call = torch.compile(network, dynamic=False) if variant == "compiled" else network
+    call = torch.compile(network, dynamic=False) if variant.kind == "compiled" else network
+    x = torch.rand(case.shape, device=case.device)
+    x = x if variant.is_plain else channels_last(x)
     target = torch.rand_like(x)
-    fused = True if x.is_cuda and variant != BASELINE else None
+    fused = True if x.is_cuda and not variant.is_plain else None
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=fused)
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss = F.l1_loss(call(x).float(), target)
-        with torch.autocast(x.device.type, enabled=False):
-            loss.backward()
-            optimizer.step()
+        with torch.autocast(case.device, torch.bfloat16, enabled=variant.precision == "bf16"):
+            loss = F.l1_loss(call(x).float(), target)
+        loss.backward()
+        optimizer.step()
 
     return run
 
@@ -181,7 +213,7 @@ def plain_twin(network: nn.Module) -> nn.Module:
     return sys.modules["plain_blocks"].plain_twin(network)
 
 
-def peak_memory(case: Case, variant: str, limit: float) -> dict[str, int] | str:
+def peak_memory(case: Case, variant: Variant, limit: float) -> dict[str, int] | str:
     """Bytes at the peak of some passes in a process of its own, and before them.
 
     On a CPU they are what the kernel says is resident (VmHWM), with Python and PyTorch, on a GPU
@@ -195,10 +227,12 @@ def peak_memory(case: Case, variant: str, limit: float) -> dict[str, int] | str:
             return OUT_OF_MEMORY
 
 
-def _peak(case: Case, variant: str, threads: int, limit: float) -> dict[str, int] | str:
+def _peak(case: Case, variant: Variant, threads: int, limit: float) -> dict[str, int] | str:
     torch.set_num_threads(threads)
     device = torch.device(case.device)
-    if device.type == "cpu":  # else Linux grants more than there is, and ends some process
+    if device.type == "cpu":
+        devices.keep_freed_memory(variant.kind != BASELINE)
+        # without a limit Linux grants more than there is, and ends some process
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit), resource.RLIM_INFINITY))
     else:
         total = torch.cuda.get_device_properties(device).total_memory
@@ -210,7 +244,7 @@ def _peak(case: Case, variant: str, threads: int, limit: float) -> dict[str, int
             run()
         wait(device)
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or is_out_of_memory(error):
+        if isinstance(error, MemoryError) or devices.is_out_of_memory(error):
             return OUT_OF_MEMORY
         raise
     return {"peak": _held(device, "VmHWM"), "before": before}

@@ -13,8 +13,10 @@ from .networks import BASELINE
 COLOURS = {
     "fast": "#0072B2",
     "graphs": "#56B4E9",
-    "checkpointed": "#009E73",
+    "selective": "#009E73",
+    "blocks": "#F0E442",
     "compiled": "#CC79A7",
+    f"{BASELINE}, memory kept": "#E69F00",
     BASELINE: "#D55E00",
 }
 STYLES = ("-", "--", ":", "-.")
@@ -42,16 +44,16 @@ def draw(file: Path, document: dict[str, Any]) -> None:
 
 
 def sizes(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[tuple[float, float]]]:
-    """Megapixels and median seconds of inference by (network, precision, variant); of those with
+    """Megapixels and median seconds of inference by (network, kind, precision); of those with
     several sizes."""
     points: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for row in rows:
         if row["subject"] != "inference":
             continue
-        for name, told in row["variants"].items():
+        for told in row["variants"].values():
             if "seconds" in told:
                 pixels = row["size"][0] * row["size"][1] / 1e6
-                key = (row["network"], row["precision"], name)
+                key = (row["network"], told["kind"], told["precision"])
                 points.setdefault(key, []).append((pixels, told["seconds"]["median"]))
     return {key: sorted(each) for key, each in points.items() if len(each) > 1}
 
@@ -62,7 +64,7 @@ def _bars(axes: Any, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         height, width = row["size"]
         title = f"{row['network']} {row['subject']}\n{row['batch']} x {width} x {height}"
-        labels.append((place + (len(row["variants"]) - 1) / 2, f"{title}, {row['precision']}"))
+        labels.append((place + (len(row["variants"]) - 1) / 2, title))
         for name, told in row["variants"].items():
             if "seconds" in told:
                 seconds = told["seconds"]
@@ -70,28 +72,39 @@ def _bars(axes: Any, rows: list[dict[str, Any]]) -> None:
                     [seconds["median"] - seconds["lower"]],
                     [seconds["upper"] - seconds["median"]],
                 ]
-                axes.barh(place, seconds["median"], color=COLOURS[name], xerr=spread)
+                axes.barh(place, seconds["median"], xerr=spread, **_looks(told))
                 ratio = row["ratios"].get(name)
                 text = f" {ratio['speed']:.1f} x" if ratio else ""
                 axes.annotate(text, (seconds["upper"], place), va="center", fontsize=8)
             place += 1
         place += 1
-    for name in {name: None for row in rows for name in row["variants"]}:
-        axes.barh(0, 0, color=COLOURS[name], label=name)
+    for name, told in {
+        name: told for row in rows for name, told in row["variants"].items()
+    }.items():
+        axes.barh(0, 0, label=name, **_looks(told))
     axes.set(xlabel="seconds", xscale="log")
     axes.set_yticks([at for at, _ in labels], [text for _, text in labels], fontsize=8)
     axes.invert_yaxis()
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _looks(told: dict[str, Any]) -> dict[str, Any]:
+    """A colour for each kind; bf16 is hatched."""
+    return {
+        "color": COLOURS[told["kind"]],
+        "hatch": "///" if told["precision"] == "bf16" else None,
+        "edgecolor": "white",
+    }
 
 
 def _curves(axes: Any, points: dict[tuple[str, str, str], list[tuple[float, float]]]) -> None:
     """Both axes logarithmic: a cost in proportion to the pixels is a straight line."""
-    kinds = list(dict.fromkeys(key[:2] for key in points))
-    for key, each in points.items():
-        network, precision, name = key
-        style = STYLES[kinds.index(key[:2]) % len(STYLES)]
-        label = f"{network} {precision}, {name}"
-        axes.plot(*zip(*each, strict=True), style, marker=".", color=COLOURS[name], label=label)
+    networks = list(dict.fromkeys(network for network, _, _ in points))
+    for (network, kind, precision), each in points.items():
+        style = STYLES[networks.index(network) % len(STYLES)]
+        marker = "s" if precision == "bf16" else "o"
+        label = f"{network}, {kind} {precision}"
+        axes.plot(*zip(*each, strict=True), style, marker=marker, color=COLOURS[kind], label=label)
     axes.set(xlabel="megapixels", ylabel="seconds", xscale="log", yscale="log")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8)

@@ -26,21 +26,23 @@ def heading(facts: dict[str, Any]) -> str:
 
 
 def ceilings(precision: str, measured: Ceilings) -> str:
-    """Before the tables of that precision."""
     return (
-        f"\n## {precision}\n\nThe device multiplies and adds {measured.macs / 1e9:.4g} G times a "
+        f"\nIn {precision} the device multiplies and adds {measured.macs / 1e9:.4g} G times a "
         f"second (large matrix product) and moves {measured.traffic / 1e9:.4g} GB (large copy)."
     )
 
 
 def network(row: dict[str, Any]) -> str:
     """A case's table: a line for each variant."""
-    floor, work = row["floor"], row["work"]
     height, width = row["size"]
     lines = [
         f"\n### {row['network']}, {row['subject']}, {row['batch']} x {width} x {height}\n",
-        f"{work['macs'] / 1e9:.1f} GMACs, {work['traffic'] / 1e9:.2f} GB at least: "
-        f"{_time(floor['seconds'])}, bound by {floor['bound']}.\n",
+        *(
+            f"{precision}: {floor['macs'] / 1e9:.1f} GMACs, {floor['traffic'] / 1e9:.2f} GB at "
+            f"least: {_time(floor['seconds'])}, bound by {floor['bound']}.  "
+            for precision, floor in sorted(row["floors"].items(), reverse=True)
+        ),
+        "",
         _line(*HEADINGS),
         _line(*("---",) * len(HEADINGS)),
     ]

@@ -30,7 +30,7 @@ def benchmarks(monkeypatch):
 @pytest.mark.slow
 def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
     """But for the memory, which is measured apart."""
-    peaks = iter([100, 50, 200, 400])
+    peaks = iter([100, 90, 50, 200, 300, 400])
     monkeypatch.setattr(
         benchmarks["networks"], "peak_memory", lambda *_: {"peak": next(peaks), "before": 10}
     )
@@ -47,44 +47,50 @@ def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
     ceilings = document["ceilings"]["fp32"]
     inference, training = document["networks"]
     assert inference["size"] == [16, 16]  # of which the sides are multiples of 4
-    assert list(inference["variants"]) == ["fast", "baseline"]
-    assert list(training["variants"]) == ["fast", "baseline"]
-    assert training["ratios"]["fast"]["memory"] == 0.5
+    compared = ["fast fp32", "baseline, memory kept", "baseline"]
+    assert list(inference["variants"]) == list(training["variants"]) == compared
+    assert training["ratios"]["fast fp32"]["memory"] == 0.5
     for row in (inference, training):
         baseline = row["variants"]["baseline"]["seconds"]["median"]
-        bounds = (
-            row["work"]["macs"] / ceilings["macs"],
-            row["work"]["traffic"] / ceilings["traffic"],
-        )
-        assert row["floor"]["seconds"] == max(bounds)
-        assert row["floor"]["bound"] == ("arithmetic" if bounds[0] > bounds[1] else "memory")
+        floor = row["floors"]["fp32"]
+        bounds = floor["macs"] / ceilings["macs"], floor["traffic"] / ceilings["traffic"]
+        assert floor["seconds"] == max(bounds)
+        assert floor["bound"] == ("arithmetic" if bounds[0] > bounds[1] else "memory")
         for name, told in row["variants"].items():
             seconds = told["seconds"]
             assert len(seconds["runs"]) == 3
             assert seconds["lower"] <= seconds["median"] <= seconds["upper"]
-            assert told["share_of_floor"] == pytest.approx(
-                row["floor"]["seconds"] / seconds["median"]
-            )
+            assert told["share_of_floor"] == pytest.approx(floor["seconds"] / seconds["median"])
             if name != "baseline":
                 assert row["ratios"][name]["speed"] == pytest.approx(baseline / seconds["median"])
-    assert training["work"]["macs"] > 2.5 * inference["work"]["macs"]
+    macs = [row["floors"]["fp32"]["macs"] for row in (inference, training)]
+    assert macs[1] > 2.5 * macs[0]
     assert "### SPAIR, inference, 1 x 16 x 16" in printed
     assert "Not yet measured. On a machine with one: `python scripts/benchmark.py" in printed
     assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_variants(benchmarks):
-    def variants(*facts: object) -> list[str]:
-        subject, network, device = facts
-        return benchmarks["networks"].Case(subject, network, 1, (8, 8), "fp32", device).variants()
+    def variants(subject: str, network: str, device: str, *precisions: str) -> list[str]:
+        case = benchmarks["networks"].Case(subject, network, 1, (8, 8), precisions, device)
+        return [str(variant) for variant in case.variants()]
 
-    assert variants("inference", "DTPNet", "cpu") == ["fast", "baseline"]
-    assert variants("training", "DTPNet", "cpu") == ["fast", "checkpointed", "baseline"]
-    assert variants("training", "PReNet", "cpu") == ["fast", "baseline"]
-    assert variants("inference", "PReNet", "cuda") == ["fast", "graphs", "baseline"]
-    assert variants("training", "DTPNet", "cuda") == [
-        *("fast", "checkpointed", "compiled", "baseline")
+    plain = ["baseline, memory kept", "baseline"]
+    assert variants("inference", "DTPNet", "cpu", "fp32") == ["fast fp32", *plain]
+    spared = ["fast fp32", "selective fp32", "blocks fp32"]
+    assert variants("training", "DTPNet", "cpu", "fp32") == [*spared, *plain]
+    assert variants("training", "PReNet", "cpu", "bf16") == ["fast bf16", *plain]
+    assert variants("inference", "PReNet", "cuda", "fp32", "bf16") == [
+        *("fast fp32", "graphs fp32", "fast bf16", "graphs bf16", "baseline")
     ]
+    assert variants("training", "DTPNet", "cuda", "fp32") == [*spared, "compiled fp32", "baseline"]
+
+
+@pytest.mark.parametrize("kind", ["fast", "selective", "blocks", "baseline"])
+def test_every_kind_of_training_runs(benchmarks, kind):
+    networks = benchmarks["networks"]
+    case = networks.Case("training", "DTPNet-T", 1, (16, 16), ("bf16",), "cpu")
+    networks.run_of(case, networks.Variant(kind, "bf16"))()
 
 
 def test_work_of_a_network_is_counted(benchmarks):
@@ -116,10 +122,11 @@ def test_floor_is_the_longer_time(benchmarks):
 
 def test_memory_of_a_process_of_its_own(benchmarks):
     networks = benchmarks["networks"]
-    case = networks.Case("inference", "PRN_r", 1, (64, 64), "fp32", "cpu")
-    told = networks.peak_memory(case, "fast", 4 * 2**30)
+    case = networks.Case("inference", "PRN_r", 1, (64, 64), ("fp32",), "cpu")
+    fast = networks.Variant("fast", "fp32")
+    told = networks.peak_memory(case, fast, 4 * 2**30)
     assert 2**26 < told["before"] <= told["peak"] < 4 * 2**30
-    assert networks.peak_memory(case, "fast", 2**26) == "out of memory"
+    assert networks.peak_memory(case, fast, 2**26) == "out of memory"
 
 
 def test_what_needs_more_memory_is_told_and_left_out(benchmarks, monkeypatch):
@@ -128,11 +135,11 @@ def test_what_needs_more_memory_is_told_and_left_out(benchmarks, monkeypatch):
         networks,
         "peak_memory",
         lambda case, variant, limit: (
-            "out of memory" if variant == "baseline" else {"peak": 5, "before": 1}
+            "out of memory" if variant.kind == "baseline" else {"peak": 5, "before": 1}
         ),
     )
-    case = networks.Case("inference", "PRN_r", 1, (8, 8), "fp32", "cpu")
-    row = networks.measure(case, benchmarks["floor"].Ceilings(1e9, 1e9), 1, 1e9)
+    case = networks.Case("inference", "PRN_r", 1, (8, 8), ("fp32",), "cpu")
+    row = networks.measure(case, {"fp32": benchmarks["floor"].Ceilings(1e9, 1e9)}, 1, 1e9)
     assert row["ratios"] == {}
     assert "seconds" not in row["variants"]["baseline"]
     table = benchmarks["tables"].network(row)
@@ -142,7 +149,7 @@ def test_what_needs_more_memory_is_told_and_left_out(benchmarks, monkeypatch):
 
 def test_fast_and_baseline_compute_the_same(benchmarks):
     networks = benchmarks["networks"]
-    case = networks.Case("inference", "DTPNet-T", 1, (16, 16), "fp32", "cpu")
+    case = networks.Case("inference", "DTPNet-T", 1, (16, 16), ("fp32",), "cpu")
     x = torch.rand(case.shape)
     fast, plain = case.build().eval(), networks.plain_twin(case.build()).eval()
     with torch.inference_mode():
