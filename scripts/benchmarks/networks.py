@@ -121,7 +121,9 @@ def turn_of(case: Case, variant: Variant) -> Callable[[], float]:
     def turn() -> float:
         if device.type == "cpu":
             devices.keep_freed_memory(variant.kind != BASELINE)
-            if variant.kind != BASELINE:
+            if variant.kind == BASELINE:
+                devices.give_back_freed_memory()
+            else:
                 run()
         return timed(run, device)
 
