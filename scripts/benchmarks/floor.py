@@ -19,8 +19,8 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Ceilings(NamedTuple):
-    """Multiply-accumulates in a second, of a large matrix product (as such or as a convolution of
-    1x1, whichever is quicker); bytes read and written in a second, of a large copy."""
+    """Multiply-accumulates in a second, of a large matrix product (square, or a 1x1 convolution of
+    256 channels, whichever is quicker); bytes read and written in a second, of a large copy."""
 
     macs: float
     traffic: float
@@ -50,17 +50,18 @@ def measure_ceilings(device: torch.device, precision: str, scale: int = 1) -> Ce
     side = (8192 if device.type == "cuda" else 2048) // scale
     length = (2**32 if device.type == "cuda" else 2**28) // scale
     a, b = (torch.randn(side, side, device=device).to(TYPES[precision]) for _ in range(2))
-    rows_as_pixels, weight = a.T[None, :, None], b.T[:, :, None, None]
+    image = torch.randn(1, side // 16, side // 16, 256, device=device).to(TYPES[precision])
+    image, weight = image.permute(0, 3, 1, 2), image.new_ones(256, 256, 1, 1)
     source = torch.empty(length, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
     tf32 = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     try:
-        products = (lambda: a @ b, lambda: F.conv2d(rows_as_pixels, weight))
-        product = min(shortest(each, device) for each in products)
+        square = side**3 / shortest(lambda: a @ b, device)
+        wide = 256 * image.numel() / shortest(lambda: F.conv2d(image, weight), device)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = tf32
-    return Ceilings(side**3 / product, 2 * length / shortest(lambda: target.copy_(source), device))
+    return Ceilings(max(square, wide), 2 * length / shortest(lambda: target.copy_(source), device))
 
 
 def shortest(run: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
