@@ -13,7 +13,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from basicsr.utils.errors import OptionsError
 
@@ -182,8 +186,16 @@ Checkpointing = Literal["none", "selective", "blocks"]
 _PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
 
 
+def _keep_products(_: Any, operation: Any, *args: Any, **__: Any) -> CheckpointPolicy:
+    """A convolution of 1x1 is one too."""
+    pointwise = operation is torch.ops.aten.convolution.default and args[1].shape[2:] == (1, 1)
+    if pointwise or operation in _PRODUCTS:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
+
+
 _KEEPING_PRODUCTS: dict[str, Any] = {
-    "context_fn": lambda: create_selective_checkpoint_contexts([*_PRODUCTS])
+    "context_fn": lambda: create_selective_checkpoint_contexts(_keep_products)
 }
 if "respect_saved_tensors_hooks" in inspect.signature(checkpoint).parameters:
     _KEEPING_PRODUCTS["respect_saved_tensors_hooks"] = True  # so that costs count what is kept

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from basicsr.archs.transformer_blocks import (
     GDFN,
@@ -136,3 +137,28 @@ def test_checkpointing_recomputes_and_gives_the_same_gradients(x, checkpointing)
         torch.testing.assert_close(parameter.grad, gradient)
     thrifty.eval()(x)
     assert len(passes) == 4
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts those that are computed, pointwise and depthwise ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pointwise = self.depthwise = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution.default:
+            pointwise = args[1].shape[2:] == (1, 1)
+            self.pointwise += pointwise
+            self.depthwise += not pointwise
+        return func(*args, **(kwargs or {}))
+
+
+def test_selective_checkpointing_computes_products_once(x):
+    blocks = Blocks(TransformerBlock(8, 2, 2.0), checkpointing="selective")
+    with Convolutions() as once, torch.no_grad():
+        blocks(x)
+    with Convolutions() as counted:
+        blocks(x).sum().backward()
+    assert counted.pointwise == once.pointwise
+    assert counted.depthwise == 2 * once.depthwise

@@ -47,6 +47,26 @@ def test_metrics(run_script, root: Path):
         _spread_is_plausible(measured[name])
 
 
+def test_photograph(run_script):
+    """The limit is far above what a test process holds."""
+    code, out, _ = run_script(
+        *("benchmarks/photograph", "--network", "DTPNet-T", "--size", 40, 33, "--memory", 64),
+        *("--device", "cpu", "--whole"),
+    )
+    measured = json.loads(out)
+    assert code == 0
+    assert measured["size"] == [40, 33]
+    assert 0 < measured["peak_gib"] < 64
+    assert 0 <= measured["difference"] < 1e-5
+    assert measured["seconds"] > 0
+
+
+def test_a_photograph_without_pixels_is_one_line(run_script):
+    code, _, err = run_script("benchmarks/photograph", "--size", 40, 0, "--memory", 4)
+    assert code == 2
+    assert err.splitlines()[-1].endswith("argument --size: 0: at least 1 pixel is needed")
+
+
 @pytest.mark.parametrize("name", ["loader", "metrics"])
 def test_drawn_pairs_are_like_rain100l(load_script, tmp_path: Path, name: str):
     load_script(f"benchmarks/{name}").draw_pairs(tmp_path, 1)
