@@ -94,7 +94,7 @@ def parts(x: Tensor, count: int) -> tuple[Tensor, ...]:
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1x1 convolution; on a GPU as one matrix product over the pixels.
 
-    On a CPU convolutions are oneDNN's, whose float32 on AMD is twice as quick as MKL's products.
+    On a CPU convolutions are oneDNN's, whose float32 on AMD is quicker than MKL's products.
     """
     if not x.is_cuda:
         return F.conv2d(x, weight.view(*weight.shape[:2], 1, 1), bias)

@@ -62,7 +62,7 @@ class Plan:
                 f"memory: {max(0, self.memory) / 2**30:.2f} GiB are left for an image that needs "
                 f"{needed / 2**30:.2f}; allow more{advice}"
             )
-        rows = min(rows, 64 + 8 * halo) // STEP * STEP
+        rows = min(rows, 16 + 8 * halo) // STEP * STEP
         self._work = max(self._work, (rows + 2 * halo) * WORK * row_bytes)
         return rows
 

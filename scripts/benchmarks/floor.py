@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -91,7 +92,8 @@ def work_of(
     twin = copy.deepcopy(network).cpu().train(training)
     parameters = [p for p in twin.parameters() if p.requires_grad]
     traffic = _Traffic()
-    counter = FlopCounterMode(display=False)
+    backward = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
+    counter = FlopCounterMode(display=False, custom_mapping=backward)
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         counter,
@@ -103,6 +105,13 @@ def work_of(
         if training:
             torch.autograd.grad(result.float().sum(), parameters, allow_unused=True)
     return Work(counter.get_total_flops() // 2, traffic.bytes)
+
+
+def _convolution_backward_flops(grad: Any, x: Any, weight: Any, *options: Any, **_: Any) -> int:
+    """Of shapes. Each wanted gradient takes what the convolution took, which torch's own count
+    forgets of grouped ones."""
+    wanted = sum(options[-1][:2])
+    return 2 * wanted * grad[0] * math.prod(grad[2:]) * math.prod(weight)
 
 
 class _Traffic(TorchDispatchMode):

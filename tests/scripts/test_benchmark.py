@@ -107,6 +107,14 @@ def test_work_of_a_network_is_counted(benchmarks):
     assert trained.traffic > 2 * traffic
 
 
+def test_gradients_of_grouped_convolutions_cost_what_they_cost(benchmarks):
+    work_of = benchmarks["floor"].work_of
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8))
+    point, depth = 8 * 3 * 256, 8 * 9 * 256
+    trained = work_of(network, (1, 3, 16, 16), "fp32", training=True)
+    assert trained.macs == 2 * point + 3 * depth
+
+
 def test_work_of_dtpnet_is_what_it_costs(benchmarks):
     network = build_network({"type": "DTPNet-T", "num_blocks": (1, 1, 1, 1), "recurrent_iter": 1})
     work = benchmarks["floor"].work_of(network, (1, 3, 16, 16), "fp32")
