@@ -1,7 +1,7 @@
 """The networks as their formulas read and as the published code computes them: the baseline.
 
 Nothing is fused, gates are convolutions of their own, tensors are N x C x H x W in standard memory
-format, and channels are normalised and attended to through transposed copies. Every class has the
+format, and channels are normalised and attended to in transposed views. Every class has the
 parameters (and the state dict's keys) of the fast one that it derives from.
 """
 
@@ -31,15 +31,14 @@ def plain_twin(network: nn.Module) -> nn.Module:
 
 class PlainNorm(ChannelNorm):
     def forward(self, x: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        pixels = x.reshape(n, c, h * w).transpose(1, 2).contiguous()
+        pixels = x.flatten(2).transpose(1, 2)
         variance = pixels.var(-1, keepdim=True, unbiased=False)
         if getattr(self.body, "bias", None) is None:
             pixels = pixels / torch.sqrt(variance + 1e-5) * self.body.weight
         else:
             centred = pixels - pixels.mean(-1, keepdim=True)
             pixels = centred / torch.sqrt(variance + 1e-5) * self.body.weight + self.body.bias
-        return pixels.transpose(1, 2).contiguous().view(n, c, h, w)
+        return pixels.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class PlainMDTA(MDTA):
