@@ -19,7 +19,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from .prenet_arch import PReNet
 from .released import Released, strict_load
-from .rows import Rows, row_local
+from .rows import row_local, spent
 from .sizes import require_multiple
 from .transformer_blocks import (
     Blocks,
@@ -83,9 +83,7 @@ class MultiScaleFeatureExtraction(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """What enters the blocks of the scales below the finest, and what leaves those of all."""
-        entering, leaving = [], [self.levels[0](x)]
-        if isinstance(x, Rows):
-            x.free()
+        entering, leaving = [], [self.levels[0](spent(x))]
         for down, blocks in zip(self.downs, self.levels[1:], strict=True):
             entering.append(down(leaving[-1]))
             leaving.append(blocks(entering[-1]))
@@ -111,11 +109,11 @@ class MultiScaleHybrid(nn.Module):
         """Empties both lists: what is not needed any more leaves room for large images."""
         x = leaving.pop()
         for i in reversed(range(LEVELS - 1)):
-            x = joined(self.ups[i], x, leaving.pop(), self.reduce[i])
-            x = self.levels[i](x)
-            coarser = entering.pop()
+            x = joined(self.ups[i], x, spent(leaving.pop()), self.reduce[i])
+            x = self.levels[i](spent(x))
             if self.scale_keep:
-                x = self._keeping(i, coarser, x)
+                x = self._keeping(i, entering[i], spent(x))
+            del entering[i]
         return x
 
     @row_local(halo=1)
@@ -227,7 +225,8 @@ class DTPNet(nn.Module):
         """The restored image, or [coarse, restored]; [coarse] without a progressive stage."""
         require_multiple(rainy, self.size_multiple)
         features = self.decoder(*self.encoder(self._embedded(rainy)))
-        stages = [self._drawn(self.refinement(features), rainy)]
+        stages = [self._drawn(self.refinement(spent(features)), rainy)]
+        del features  # which leaves room for large images
         if self.progressive is not None:
             stages.append(self.progressive(rainy, start=stages[0]))
         return stages if all_stages else stages[-1]

@@ -19,7 +19,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from .conv_lstm import ConvGRUCell, ConvLSTMCell
 from .released import Released, strict_load
-from .rows import row_local
+from .rows import row_local, spent
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class PReNet(nn.Module):
         stages = []
         for _ in range(self.recurrent_iter):
             x, *following = self._one_pass(rainy, x, *state)
-            state = tuple(following)
+            state = tuple(spent(each) for each in following)
             stages.append(x)
         return stages if all_stages else x
 

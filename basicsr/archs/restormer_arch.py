@@ -15,7 +15,7 @@ from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from .released import Released, strict_load
-from .rows import row_local
+from .rows import row_local, spent
 from .sizes import require_multiple
 from .transformer_blocks import (
     Blocks,
@@ -109,22 +109,20 @@ class Restormer(nn.Module):
         """The restored image, or a list of just it."""
         require_multiple(image, self.size_multiple)
         embedded = self.patch_embed(image)
-        fine = self.encoder_level1(embedded)
+        fine = self.encoder_level1(spent(embedded) if self.skip_conv is None else embedded)
         if self.skip_conv is None:
-            embedded = None
-        middle = self.encoder_level2(self.down1_2(fine))
-        coarse = self.encoder_level3(self.down2_3(middle))
-        x = self.latent(self.down3_4(coarse))
+            embedded = None  # what is not needed any more leaves room for large images
+        middle = self.encoder_level2(spent(self.down1_2(fine)))
+        coarse = self.encoder_level3(spent(self.down2_3(middle)))
+        x = self.latent(spent(self.down3_4(coarse)))
 
-        x = joined(self.up4_3, x, coarse, self.reduce_chan_level3)
-        del coarse  # what is not needed any more leaves room for large images
-        x = self.decoder_level3(x)
-        x = joined(self.up3_2, x, middle, self.reduce_chan_level2)
-        del middle
-        x = self.decoder_level2(x)
+        x = joined(self.up4_3, x, spent(coarse), self.reduce_chan_level3)
+        x = self.decoder_level3(spent(x))
+        x = joined(self.up3_2, x, spent(middle), self.reduce_chan_level2)
+        x = self.decoder_level2(spent(x))
         x = joined(self.up2_1, x, fine)
         del fine
-        x = self.refinement(self.decoder_level1(x))
+        x = self.refinement(spent(self.decoder_level1(spent(x))))
         restored = self._restored(image, x, embedded)
         return [restored] if all_stages else restored
 

@@ -3,7 +3,7 @@
 A network runs on `Rows` as on a tensor, with the same result. What looks at a pixel's neighbourhood
 is marked `row_local`: it is computed strip by strip, each with the rows above and below that it
 needs. What looks at the whole image has to be a sum over its pixels, as the Gram matrix of a
-transposed attention is; `strips` gives its terms.
+transposed attention is; `strips` gives its terms. Maps that are `spent` are written over.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import mmap
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar, cast
 
@@ -74,6 +75,7 @@ class Rows:
         """Of the type and device of `like`; its values are undefined."""
         n, c, h, w = self.shape = torch.Size(shape)
         self.dtype, self.device, self.plan = like.dtype, like.device, plan
+        self.is_spent = False
         kept = torch.bfloat16 if plan.keep == "bf16" and c > IMAGE_CHANNELS else like.dtype
         size = n * c * h * w * kept.itemsize
         self._file: mmap.mmap | None = None
@@ -92,12 +94,6 @@ class Rows:
         self._pixels = pixels.view(h, n, w, c)
         self._held = 0 if self._file else size
         plan.hold(self._held)
-
-    def free(self) -> None:
-        """Give the memory back although there are references: callers of modules keep some."""
-        self.plan.held -= self._held
-        self._held = 0
-        self._pixels = self._pixels.new_empty(0)
 
     def __del__(self) -> None:
         self.plan.held -= self._held
@@ -126,12 +122,23 @@ class Rows:
             self._file.madvise(mmap.MADV_DONTNEED)
 
 
-def strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tuple[int, Any]]:
+X = TypeVar("X")
+Span = tuple[int, int]
+
+
+def spent(x: X) -> X:
+    """`x`; if it is `Rows`, the next operation may write its result over them."""
+    if isinstance(x, Rows):
+        x.is_spent = True
+    return x
+
+
+def strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tuple[Span, Any]]:
     """Call `function` on every strip of those inputs that are `Rows`, the others given as they are.
 
     `halo` is the reach of `function` in rows of its first map, whose strips they are; maps and
     results (a tensor or a tuple of them) may be of other scales. Yields each strip's first row and
-    what was computed for the strip, without the halo.
+    the one below its last, and what was computed for the strip, without the halo.
     """
     maps = [x for x in inputs if isinstance(x, Rows)]
     height, plan = maps[0].shape[2], maps[0].plan
@@ -145,7 +152,7 @@ def strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tu
             used = [*parts, *_tuple(results)]
             bytes_of_row = sum(x.nbytes for x in used if isinstance(x, Tensor)) / (last - first)
         inner = tuple(_without_halo(y, first, top, bottom, last) for y in _tuple(results))
-        yield top, inner if isinstance(results, tuple) else inner[0]
+        yield (top, bottom), inner if isinstance(results, tuple) else inner[0]
         del parts, results, inner
         top = bottom
         if top < height:
@@ -190,15 +197,33 @@ def row_local(halo: int) -> Callable[[Function], Function]:
 
 
 def _by_strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Any:
-    source = next(x for x in inputs if isinstance(x, Rows))
-    height = source.shape[2]
+    maps = [x for x in inputs if isinstance(x, Rows)]
+    height = maps[0].shape[2]
     outputs: list[Rows] = []
-    for top, results in strips(function, *inputs, halo=halo):
-        if not outputs:
-            for y in _tuple(results):
-                n, c, h, w = y.shape
-                full = h * height // min(STEP, height)
-                outputs.append(Rows((n, c, full, w), y, source.plan))
-        for rows, y in zip(outputs, _tuple(results), strict=True):
+    waiting: deque[tuple[int, int, tuple[Tensor, ...]]] = deque()  # rows that are still to be read
+
+    def write_first() -> None:
+        top, _, values = waiting.popleft()
+        for rows, y in zip(outputs, values, strict=True):
             rows.write(top * rows.shape[2] // height, y)
+
+    for (top, bottom), results in strips(function, *inputs, halo=halo):
+        waiting.append((top, bottom, _tuple(results)))
+        if not outputs:
+            outputs = [_place(y, height / bottom, maps) for y in _tuple(results)]
+        while waiting and waiting[0][1] <= bottom - halo:
+            write_first()
+    while waiting:
+        write_first()
     return tuple(outputs) if isinstance(results, tuple) else outputs[0]
+
+
+def _place(y: Tensor, heights: float, maps: list[Rows]) -> Rows:
+    """For a map of so many `heights` of `y`: that of a spent one, or a new one."""
+    n, c, h, w = y.shape
+    shape = (n, c, round(h * heights), w)
+    for x in maps:
+        if x.is_spent and x.shape == shape and x.dtype == y.dtype:
+            x.is_spent = False
+            return x
+    return Rows(shape, y, maps[0].plan)

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import (
 from basicsr.utils.errors import OptionsError
 
 from . import ops
-from .rows import Rows, row_local, strips
+from .rows import Rows, row_local, spent, strips
 
 NormType = Literal["WithBias", "BiasFree"]
 FeedForwardType = Literal["gated_dconv", "attention_gated"]
@@ -214,9 +214,9 @@ class Blocks(nn.Sequential):
         self.checkpointing = checkpointing
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self:
+        for i, block in enumerate(self):
             if self.checkpointing == "none" or not self.training:
-                x = block(x)
+                x = block(spent(x) if i else x)
             elif self.checkpointing == "blocks":
                 x = checkpoint(block, x, use_reentrant=False)
             else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.archs import build_network
-from basicsr.archs.rows import Plan, Rows, row_local, strips
+from basicsr.archs.rows import Plan, Rows, row_local, spent, strips
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -83,7 +83,7 @@ def test_bf16_keeps_images_exact_and_halves_features():
     kept = Rows.of(features, plan)
     assert torch.equal(kept.whole(), features.bfloat16().float())
     assert plan.held == features.nbytes // 2
-    kept.free()
+    del kept
     assert plan.held == 0
 
 
@@ -112,6 +112,42 @@ def test_strips_have_the_rows_around_them():
     x = torch.rand(1, 3, 30, 4)
     torch.testing.assert_close(blurred(Rows.of(x, Fixed(16))).whole(), blurred(x))
     assert seen == [8 + 2, 16 + 4, 6 + 2, 30]
+
+
+@pytest.mark.parametrize("halo", [0, 2, 13])
+def test_what_is_spent_is_written_over(halo):
+    """But not before all strips that need it have read it, also where they reach far."""
+
+    @row_local(halo=halo)
+    def blurred(x: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(x, 2 * halo + 1, 1, halo, count_include_pad=False)
+
+    x, plan = torch.rand(1, 3, 61, 4), Fixed(8)
+    kept = Rows.of(x, plan)
+    other, held = blurred(kept), plan.held
+    assert other is not kept
+    assert blurred(spent(kept)) is kept
+    assert plan.held == held == 2 * x.nbytes
+    assert not kept.is_spent
+    for rows in (kept, other):
+        torch.testing.assert_close(rows.whole(), blurred(x))
+
+
+@torch.inference_mode()
+def test_a_network_holds_few_maps():
+    """At most DTPNet's image, and what left each scale's and entered the coarser ones' blocks."""
+    most = []
+
+    class Watched(Fixed):
+        def hold(self, size: int) -> None:
+            super().hold(size)
+            most.append(self.held)
+
+    x = torch.rand(1, 3, 64, 64)
+    net = build_network({"type": "DTPNet", "dim": 32, "num_blocks": (2, 2, 2, 2)}).eval()
+    net(Rows.of(x, Watched(8)))
+    finest = 32 * 64 * 64 * 4
+    assert max(most) == x.nbytes + finest * (1 + 2 * (1 / 2 + 1 / 4 + 1 / 8))
 
 
 def test_strips_are_as_high_as_memory_allows_and_is_quick():
