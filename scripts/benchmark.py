@@ -13,7 +13,8 @@ same device; the share of it that is reached stands beside.
 
 Training is a step of Adam: DTPNet on 4 patches of 96 x 96, Restormer on 8 of 128 x 128, others as
 DTPNet; fewer patches where --memory is too small for the baseline. Writes --out/benchmark.json and
-benchmark.png. A GPU's figures need a GPU: without one they say "not yet measured".
+benchmark.png. A GPU's figures need a GPU: without one they say "not yet measured". There
+DERAIN_FAST_GPU=1 in the environment adds the Triton kernels to all but the baseline.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks import loader, metrics, networks, picture, tables
 from benchmarks.floor import measure_ceilings
 from benchmarks.networks import Case
 
+from basicsr.archs import ops
 from basicsr.models.cost import network_cost, training_memory
 from basicsr.utils.cli import command
 from basicsr.utils.devices import memory_left, select_device
@@ -50,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     precisions = options.precisions or usual_precisions(device)
     document: dict[str, Any] = {
         "provenance": provenance(device),
+        "kernels": ops.has_kernels(torch.empty(0, device=device)),
         "repeats": options.repeats,
         "memory_limit": memory,
         "ceilings": {},
@@ -57,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         "loader": None,
         "metrics": None,
     }
-    print(tables.heading(document["provenance"]), flush=True)
+    print(tables.heading(document), flush=True)
     ceilings = {}
     for precision in sorted({"fp32", *precisions}, reverse=True):
         ceilings[precision] = measure_ceilings(device, precision, options.shrink)

@@ -58,6 +58,12 @@ class Restorer:
                 f"memory_gib: {type(network).__name__} cannot be computed in strips; leave it out "
                 "and restore in overlapping pieces (tile: 512)"
             )
+        if tile is not None:
+            logger.warning(
+                "tile: images of more than %d pixels a side are restored in pieces that do not see "
+                "each other, which changes the result",
+                tile,
+            )
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         self.call = CapturedNetwork(self.network) if ops.FAST_GPU else self.network
         self.device = device

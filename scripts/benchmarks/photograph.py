@@ -1,7 +1,7 @@
 """Seconds and memory that one image of any size takes in strips.
 
     python scripts/benchmarks/photograph.py --size 3840 2160 --memory 10
-    python scripts/benchmarks/photograph.py --size 7680 4320 --memory 22 --features bf16
+    python scripts/benchmarks/photograph.py --size 7680 4320 --memory 20 --features bf16
     python scripts/benchmarks/photograph.py --size 1024 1024 --memory 4 --whole
 
 The network has random weights and the image random pixels. Memory is the most that the process

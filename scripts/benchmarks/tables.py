@@ -14,14 +14,17 @@ HEADINGS = (
 NOT_MEASURED = """
 ## GPU
 
-Not yet measured. On a machine with one: `python scripts/benchmark.py --device cuda`
+Not yet measured. On a machine with one, once `pytest -m cuda` has passed:
+`DERAIN_FAST_GPU=1 python scripts/benchmark.py --device cuda`
 """
 
 
-def heading(facts: dict[str, Any]) -> str:
+def heading(document: dict[str, Any]) -> str:
+    facts = document["provenance"]
+    with_kernels = "; with the Triton kernels" if document["kernels"] else ""
     return (
         f"# Benchmark\n\n{facts['device']}; torch {facts['torch']}, Python {facts['python']}, "
-        f"{facts['library']} {facts['git_revision']}, {facts['date']}"
+        f"{facts['library']} {facts['git_revision']}, {facts['date']}{with_kernels}"
     )
 
 

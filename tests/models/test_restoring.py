@@ -73,6 +73,13 @@ def test_tiles_of_a_local_network_give_the_whole_image(height, width):
     assert len(net.sizes) > 1 or max(height, width) <= 24
 
 
+def test_tiles_say_that_they_change_the_result(caplog):
+    with caplog.at_level(logging.WARNING, "basicsr"):
+        Restorer(Recorder(), CPU, tile=24)
+    assert "more than 24 pixels a side are restored in pieces" in caplog.text
+    assert "which changes the result" in caplog.text
+
+
 def test_self_ensemble_averages_over_the_eight_views():
     class Ramp(nn.Module):
         """Adds a ramp that depends on the position, so that views differ."""
