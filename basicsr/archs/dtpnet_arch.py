@@ -179,6 +179,8 @@ class DTPNet(nn.Module):
         for name, counts in (("num_blocks", num_blocks), ("heads", heads)):
             if len(counts) != LEVELS:
                 raise OptionsError(f"{name}: {LEVELS} numbers are needed, not {len(counts)}")
+            if min(counts) < 1:
+                raise OptionsError(f"{name}: {min(counts)} at a scale; at least 1 is needed")
         # Both look at the whole image in a way that strips do not know.
         self.takes_rows = stem != "vgg16" and feed_forward != "attention_gated"
         if stem == "vgg16" and dim != WIDTHS[0]:

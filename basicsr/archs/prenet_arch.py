@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 ImageResidual = Literal["rainy", "last", "none"]
 
 RES_BLOCKS = 5
-RECEPTIVE_FIELD = 2 * RES_BLOCKS + 3  # pixels around one that a pass looks at; 3x3 convolutions
+RECEPTIVE_FIELD = 2 * RES_BLOCKS + 4  # pixels around one that a pass looks at; a GRU has two 3x3
 
 
 def _residual_branch(channels: int) -> nn.Sequential:
@@ -83,7 +83,8 @@ class PReNet(nn.Module):
         for _ in range(self.recurrent_iter):
             x, *following = self._one_pass(rainy, x, *state)
             state = tuple(spent(each) for each in following)
-            stages.append(x)
+            if all_stages:
+                stages.append(x)
         return stages if all_stages else x
 
     @row_local(halo=RECEPTIVE_FIELD)

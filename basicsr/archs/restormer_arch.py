@@ -71,6 +71,8 @@ class Restormer(nn.Module):
         for name, counts in (("num_blocks", num_blocks), ("heads", heads)):
             if len(counts) != 4:
                 raise OptionsError(f"{name}: 4 numbers are needed, not {len(counts)}")
+            if min(counts) < 1:
+                raise OptionsError(f"{name}: {min(counts)} at a scale; at least 1 is needed")
         if inp_channels != out_channels and not dual_pixel_task:
             raise OptionsError(
                 f"out_channels: {out_channels} cannot be added to {inp_channels} inp_channels"

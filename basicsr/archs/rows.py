@@ -8,8 +8,10 @@ transposed attention is; `strips` gives its terms. Maps that are `spent` are wri
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
+import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -60,8 +62,8 @@ class Plan:
             needed = self.held + (STEP + 2 * halo) * WORK * row_bytes
             advice = "" if self.keep == "disk" else ", or keep the features on disk"
             raise OptionsError(
-                f"memory: {max(0, self.memory) / 2**30:.2f} GiB are left for an image that needs "
-                f"{needed / 2**30:.2f}; allow more{advice}"
+                f"memory: {max(0, self.memory) / 2**30:.2f} GiB are left where at least "
+                f"{needed / 2**30:.2f} are needed; allow more{advice}"
             )
         rows = min(rows, 16 + 8 * halo) // STEP * STEP
         self._work = max(self._work, (rows + 2 * halo) * WORK * row_bytes)
@@ -81,7 +83,9 @@ class Rows:
         self._file: mmap.mmap | None = None
         if plan.keep == "disk":
             with tempfile.TemporaryFile() as file:
-                file.truncate(size)
+                os.posix_fallocate(
+                    file.fileno(), 0, size
+                )  # a full disk is an error here, not later
                 self._file = mmap.mmap(file.fileno(), 0)
             pixels = torch.frombuffer(self._file, dtype=kept)
         elif like.is_cuda:
@@ -89,7 +93,8 @@ class Rows:
         else:  # pages of its own, so that the system has them again when it is freed
             pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, "MADV_HUGEPAGE"):
-                pages.madvise(mmap.MADV_HUGEPAGE)
+                with contextlib.suppress(OSError):  # kernels without huge pages
+                    pages.madvise(mmap.MADV_HUGEPAGE)
             pixels = torch.frombuffer(pages, dtype=kept)
         self._pixels = pixels.view(h, n, w, c)
         self._held = 0 if self._file else size
@@ -149,8 +154,8 @@ def strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tu
         parts = [_part(x, first, last, height) if isinstance(x, Rows) else x for x in inputs]
         results = function(*parts)
         if top == 0:
-            used = [*parts, *_tuple(results)]
-            bytes_of_row = sum(x.nbytes for x in used if isinstance(x, Tensor)) / (last - first)
+            read = [part for part, x in zip(parts, inputs, strict=True) if isinstance(x, Rows)]
+            bytes_of_row = sum(x.nbytes for x in (*read, *_tuple(results))) / (last - first)
         inner = tuple(_without_halo(y, first, top, bottom, last) for y in _tuple(results))
         yield (top, bottom), inner if isinstance(results, tuple) else inner[0]
         del parts, results, inner
@@ -200,7 +205,7 @@ def _by_strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Any:
     maps = [x for x in inputs if isinstance(x, Rows)]
     height = maps[0].shape[2]
     outputs: list[Rows] = []
-    waiting: deque[tuple[int, int, tuple[Tensor, ...]]] = deque()  # rows that are still to be read
+    waiting: deque[tuple[int, int, tuple[Tensor, ...]]] = deque()
 
     def write_first() -> None:
         top, _, values = waiting.popleft()
@@ -211,7 +216,8 @@ def _by_strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Any:
         waiting.append((top, bottom, _tuple(results)))
         if not outputs:
             outputs = [_place(y, height / bottom, maps) for y in _tuple(results)]
-        while waiting and waiting[0][1] <= bottom - halo:
+            read_again = halo if any(y is x for y in outputs for x in maps) else 0
+        while waiting and waiting[0][1] <= bottom - read_again:
             write_first()
     while waiting:
         write_first()

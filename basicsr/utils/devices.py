@@ -92,9 +92,9 @@ def memory_left(device: torch.device) -> int:
     return left
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """PyTorch has a class of its own for a full GPU only."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         words in str(error) for words in ("allocate memory", "not enough memory", "bad_alloc")
     )
 

@@ -22,6 +22,7 @@ from basicsr.archs import build_network
 from basicsr.models.captured import CapturedNetwork
 from basicsr.models.restoring import Restorer
 from basicsr.utils import devices
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.timing import in_turns
 
@@ -94,13 +95,15 @@ def measure(
 
     A variant that `memory` bytes are not enough for is only said to need more.
     """
+    release_memory()
     told: dict[str, dict[str, Any]] = {}
-    turns = {}
-    for variant in case.variants():
-        held = peak_memory(case, variant, memory)
-        told[str(variant)] = {**variant._asdict(), "memory": held}
-        if held != OUT_OF_MEMORY:
-            turns[str(variant)] = turn_of(case, variant)
+    for variant in case.variants():  # before this process takes memory for its own runs
+        told[str(variant)] = {**variant._asdict(), "memory": peak_memory(case, variant, memory)}
+    turns = {
+        str(variant): turn_of(case, variant)
+        for variant in case.variants()
+        if told[str(variant)]["memory"] != OUT_OF_MEMORY
+    }
     floors = {}
     for precision in {"fp32", *case.precisions}:
         work = work_of(case.build(), case.shape, precision, case.subject == "training")
@@ -113,21 +116,29 @@ def measure(
 
 
 def turn_of(case: Case, variant: Variant) -> Callable[[], float]:
-    """The seconds of one run, where those that keep memory have it from a run before."""
+    """The seconds of one run, with the memory that its kind keeps from a run before."""
     device, run = torch.device(case.device), run_of(case, variant)
+
+    def on_cpu() -> float:
+        devices.keep_freed_memory(variant.kind != BASELINE)
+        if variant.kind == BASELINE:
+            devices.give_back_freed_memory()
+        run()
+        seconds = timed(run, device)
+        devices.keep_freed_memory()
+        return seconds
+
+    if device.type == "cpu":
+        return on_cpu
     for _ in range(passes(case)):
         run()
+    return lambda: timed(run, device)
 
-    def turn() -> float:
-        if device.type == "cpu":
-            devices.keep_freed_memory(variant.kind != BASELINE)
-            if variant.kind == BASELINE:
-                devices.give_back_freed_memory()
-            else:
-                run()
-        return timed(run, device)
 
-    return turn
+def release_memory() -> None:
+    devices.give_back_freed_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def passes(case: Case) -> int:
@@ -176,8 +187,7 @@ def inference(network: nn.Module, case: Case, variant: Variant) -> Callable[[], 
         x = torch.rand(case.shape, device=device)
         return torch.inference_mode()(lambda: network(x))
     restorer = Restorer(network, device, variant.precision)
-    if variant.kind == "graphs":
-        restorer.call = CapturedNetwork(network)
+    restorer.call = CapturedNetwork(network) if variant.kind == "graphs" else network
     image = np.random.default_rng(0).integers(256, size=(*case.size, 3), dtype=np.uint8)
     return lambda: restorer(image)
 
@@ -245,8 +255,10 @@ def _peak(case: Case, variant: Variant, threads: int, limit: float) -> dict[str,
         for _ in range(passes(case)):
             run()
         wait(device)
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or devices.is_out_of_memory(error):
+    except OptionsError:  # not even for strips
+        return OUT_OF_MEMORY
+    except (RuntimeError, MemoryError, OSError) as error:
+        if devices.is_out_of_memory(error):
             return OUT_OF_MEMORY
         raise
     return {"peak": _held(device, "VmHWM"), "before": before}

@@ -192,6 +192,7 @@ def test_memory_format_does_not_change_the_result(rainy):
         ({"heads": (1, 3, 4, 8)}, "heads: 16 channels cannot be divided among 3 heads"),
         ({"heads": (1, 2)}, "heads: 4 numbers are needed, not 2"),
         ({"num_blocks": (1, 1, 1, 1, 1)}, "num_blocks: 4 numbers are needed, not 5"),
+        ({"num_blocks": (1, 0, 1, 1)}, "num_blocks: 0 at a scale; at least 1 is needed"),
         ({"dim": 9}, "dim: 9 channels cannot be halved"),
         ({"stem": "vgg16"}, "stem: vgg16 needs dim: 64, not 8"),
     ],

@@ -10,6 +10,7 @@ import torch
 from golden import assert_matches, load_case
 
 from basicsr.archs import build_network, from_released
+from basicsr.archs.prenet_arch import RECEPTIVE_FIELD, PReNet
 from basicsr.utils.checkpoints import load_weights
 from basicsr.utils.errors import CheckpointError, OptionsError
 
@@ -118,3 +119,15 @@ def test_the_authors_weights_load(shared_data: Path, folder, variant):
     with torch.no_grad():
         restored = net(rainy)
     assert (restored - rainy).abs().max() < 0.2  # there is no rain to remove
+
+
+@pytest.mark.parametrize(("unit", "reach"), [("lstm", 13), ("gru", 14), ("none", 12)])
+def test_strips_of_a_pass_have_all_rows_that_it_looks_at(unit, reach):
+    torch.manual_seed(0)
+    net = PReNet(channels=8, recurrent_unit=unit).double()
+    image = torch.rand(2, 3, 61, 3, dtype=torch.float64, requires_grad=True)
+    state = torch.rand({"lstm": 2, "gru": 1, "none": 0}[unit], 2, 8, 61, 3, dtype=torch.float64)
+    net._one_pass(image, image, *state)[0][:, :, 30].sum().backward()
+    rows = image.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert (rows[0].item(), rows[-1].item()) == (30 - reach, 30 + reach)
+    assert reach <= RECEPTIVE_FIELD

@@ -160,5 +160,5 @@ def test_strips_are_as_high_as_memory_allows_and_is_quick():
 
     assert heights(18) == [8] + 12 * [16]
     assert heights(1000) == [8] + 8 * [24]
-    with pytest.raises(OptionsError, match=r"memory: 0\.00 GiB are left for an image that needs"):
+    with pytest.raises(OptionsError, match=r"memory: 0\.00 GiB are left where at least 0\.00 are"):
         heights(4)
