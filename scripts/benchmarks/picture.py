@@ -106,5 +106,8 @@ def _curves(axes: Any, points: dict[tuple[str, str, str], list[tuple[float, floa
         label = f"{network}, {kind} {precision}"
         axes.plot(*zip(*each, strict=True), style, marker=marker, color=COLOURS[kind], label=label)
     axes.set(xlabel="megapixels", ylabel="seconds", xscale="log", yscale="log")
+    measured = sorted({at for each in points.values() for at, _ in each})
+    axes.set_xticks(measured, [f"{at:.2g}" for at in measured])
+    axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False, fontsize=8)
