@@ -65,7 +65,7 @@ class Plan:
                 f"memory: {max(0, self.memory) / 2**30:.2f} GiB are left where at least "
                 f"{needed / 2**30:.2f} are needed; allow more{advice}"
             )
-        rows = min(rows, 16 + 8 * halo) // STEP * STEP
+        rows = min(rows, 20 + 6 * halo) // STEP * STEP
         self._work = max(self._work, (rows + 2 * halo) * WORK * row_bytes)
         return rows
 
