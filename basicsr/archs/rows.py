@@ -78,15 +78,12 @@ class Rows:
         n, c, h, w = self.shape = torch.Size(shape)
         self.dtype, self.device, self.plan = like.dtype, like.device, plan
         self.is_spent = False
+        self._held = 0
         kept = torch.bfloat16 if plan.keep == "bf16" and c > IMAGE_CHANNELS else like.dtype
         size = n * c * h * w * kept.itemsize
         self._file: mmap.mmap | None = None
         if plan.keep == "disk":
-            with tempfile.TemporaryFile() as file:
-                os.posix_fallocate(
-                    file.fileno(), 0, size
-                )  # a full disk is an error here, not later
-                self._file = mmap.mmap(file.fileno(), 0)
+            self._file = _mapped_file(size)
             pixels = torch.frombuffer(self._file, dtype=kept)
         elif like.is_cuda:
             pixels = torch.empty(size // kept.itemsize, dtype=kept, device=like.device)
@@ -125,6 +122,19 @@ class Rows:
         """A file's pages that were used, so that they do not count as this process's memory."""
         if self._file is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._file.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapped_file(size: int) -> mmap.mmap:
+    """Without a name, and with its space: a disk that is full ends nothing later."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return mmap.mmap(file.fileno(), 0)
+    except OSError as error:
+        raise OptionsError(
+            f"memory: {tempfile.gettempdir()} cannot hold {size / 2**30:.2f} GiB of features more: "
+            f"{error.strerror}; free some space, or name another folder in TMPDIR"
+        ) from None
 
 
 X = TypeVar("X")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import pytest
@@ -73,6 +75,15 @@ def test_features_on_disk_are_exact_and_rounded_ones_are_close(keep, tolerance):
     result = net(Rows.of(x, plan)).whole()
     torch.testing.assert_close(result, net(x), rtol=0, atol=tolerance)
     assert torch.equal(result, net(x)) is False or keep == "disk"
+
+
+def test_a_full_disk_is_one_line(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OptionsError, match=r"0\.25 GiB of features more: No space left"):
+        Rows((1, 16, 1024, 4096), torch.zeros(1), Plan(0, "disk"))
 
 
 @torch.inference_mode()
