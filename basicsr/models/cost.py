@@ -17,9 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from basicsr.utils.devices import is_out_of_memory
 
@@ -53,6 +51,9 @@ class Latency(NamedTuple):
 
 def network_cost(network: nn.Module, shape: Shape, precision: str = "fp32") -> Cost:
     """The cost of `network` on a batch of `shape`, whose sides its `size_multiple` divides."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # late: they take memory
+    from torch.utils.flop_counter import FlopCounterMode
+
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:

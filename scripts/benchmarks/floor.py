@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -89,6 +87,9 @@ def work_of(
     network: nn.Module, shape: tuple[int, ...], precision: str, training: bool = False
 ) -> Work:
     """What `network` does to a batch of `shape`; with its gradients, if `training`."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # late: they take memory
+    from torch.utils.flop_counter import FlopCounterMode
+
     twin = copy.deepcopy(network).cpu().train(training)
     parameters = [p for p in twin.parameters() if p.requires_grad]
     traffic = _Traffic()
@@ -120,6 +121,8 @@ class _Traffic(TorchDispatchMode):
     bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from torch.utils.flop_counter import flop_registry
+
         result = func(*args, **(kwargs or {}))
         if func._overloadpacket in flop_registry:
             tensors = (x for x in tree_leaves((args, result)) if isinstance(x, Tensor))

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from basicsr.data import LAYOUTS, write_png
 from basicsr.data.restored import match_restored
@@ -79,6 +78,8 @@ def measure(
 
 
 def by_skimage(images: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
     a, b = (np.round(16 + image @ LUMA) for image in images)
     ssim = structural_similarity(
         a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False

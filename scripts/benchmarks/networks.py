@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.random import default_rng
 from torch import nn
 
 from basicsr.archs import build_network
@@ -188,7 +189,7 @@ def inference(network: nn.Module, case: Case, variant: Variant) -> Callable[[], 
         return torch.inference_mode()(lambda: network(x))
     restorer = Restorer(network, device, variant.precision)
     restorer.call = CapturedNetwork(network) if variant.kind == "graphs" else network
-    image = np.random.default_rng(0).integers(256, size=(*case.size, 3), dtype=np.uint8)
+    image = default_rng(0).integers(256, size=(*case.size, 3), dtype=np.uint8)
     return lambda: restorer(image)
 
 
