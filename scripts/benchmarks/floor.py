@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
 import torch
@@ -88,11 +88,11 @@ def work_of(
 ) -> Work:
     """What `network` does to a batch of `shape`; with its gradients, if `training`."""
     from torch._subclasses.fake_tensor import FakeTensorMode  # late: they take memory
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
     twin = copy.deepcopy(network).cpu().train(training)
     parameters = [p for p in twin.parameters() if p.requires_grad]
-    traffic = _Traffic()
+    traffic = _Traffic(flop_registry)
     backward = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
     counter = FlopCounterMode(display=False, custom_mapping=backward)
     with (
@@ -116,15 +116,16 @@ def _convolution_backward_flops(grad: Any, x: Any, weight: Any, *options: Any, *
 
 
 class _Traffic(TorchDispatchMode):
-    """Adds up the operands and results of all operations that the FLOP counter counts."""
+    """Adds up the operands and results of `operations`, those that the FLOP counter counts."""
 
-    bytes = 0
+    def __init__(self, operations: Container[Any]) -> None:
+        super().__init__()
+        self.operations = operations
+        self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from torch.utils.flop_counter import flop_registry
-
         result = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
+        if func._overloadpacket in self.operations:
             tensors = (x for x in tree_leaves((args, result)) if isinstance(x, Tensor))
             self.bytes += sum(x.numel() * x.element_size() for x in tensors)
         return result
