@@ -4,11 +4,9 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from basicsr.utils import devices
 
-CPU = torch.device("cpu")
 GLIBC = hasattr(devices._C_LIBRARY, "mallopt") and sys.platform == "linux"
 
 
