@@ -5,7 +5,10 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["basicsr", "basicsr.*"]), "basicsr.pretrained_models"],
     package_dir={"basicsr.pretrained_models": "pretrained_models"},  # the shipped weights
-    package_data={"basicsr.pretrained_models": ["*.safetensors"]},
+    package_data={
+        "basicsr.pretrained_models": ["*.safetensors"],
+        "basicsr.archs.cpu_ops": ["*.c"],
+    },
     install_requires=[
         "torch>=2.7",
         "torchvision>=0.22",

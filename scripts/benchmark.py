@@ -40,6 +40,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 SUBJECTS = ("inference", "training", "loader", "metrics")
 PATCHES = {"Restormer": (8, 128)}  # number and side, as in its paper
 OTHER_PATCHES = (4, 96)
+KERNELS = {"Triton": ops.has_kernels, "C": ops.has_c}
 
 
 @command
@@ -50,9 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
         ARCH_REGISTRY.entry(name)
     memory = options.memory * 2**30 if options.memory else memory_left(device)
     precisions = options.precisions or usual_precisions(device)
+    on_device = torch.empty(0, device=device)
     document: dict[str, Any] = {
         "provenance": provenance(device),
-        "kernels": ops.has_kernels(torch.empty(0, device=device)),
+        "kernels": next((name for name, has in KERNELS.items() if has(on_device)), None),
         "repeats": options.repeats,
         "memory_limit": memory,
         "ceilings": {},

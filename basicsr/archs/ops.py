@@ -4,7 +4,7 @@ All take N x C x H x W tensors of any floating type, quickest in `torch.channels
 what can be differentiated. Statistics are float32 at least, whatever the type of `x` and under
 autocast too. On CUDA with DERAIN_FAST_GPU=1 in the environment, where Triton can be imported, the
 function of the same name and arguments in `triton_ops` computes an operation (but for float64,
-which has no kernels).
+which has no kernels). On a CPU with a C compiler, `cpu_ops` computes the float32 feed-forward gate.
 """
 
 from __future__ import annotations
@@ -46,6 +46,20 @@ FAST_GPU = os.environ.get("DERAIN_FAST_GPU") == "1"  # until kernels and graphs 
 
 def has_kernels(x: Tensor) -> bool:
     return x.is_cuda and x.dtype != torch.float64 and HAS_TRITON and FAST_GPU
+
+
+def has_c(x: Tensor) -> bool:
+    """Whether `cpu_ops` can compute what follows from `x`.
+
+    Fake tensors, on which costs are counted, are left to PyTorch's own operations.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor:
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    from basicsr.archs import cpu_ops  # late: it compiles
+
+    return cpu_ops.AVAILABLE
 
 
 def autocast_off(device_type: str) -> AbstractContextManager:
@@ -102,7 +116,7 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
-ALIGNMENT = 8  # numbers of 16 bits; other widths are several times slower on a GPU
+ALIGNMENT = 8  # numbers of 16 bits; other widths are several times slower on a GPU, and not for C
 
 
 def aligned_halves(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
@@ -145,11 +159,16 @@ def projections(
 def gated_projection(x: Tensor, point: nn.Conv2d, depth: nn.Conv2d) -> Tensor:
     """gelu(gate) * value, the halves of depth(point(x)): N x hidden x H x W.
 
-    On a GPU, channels of zeros fill hidden up to a multiple of ALIGNMENT.
+    On a GPU and in C, channels of zeros fill hidden up to a multiple of ALIGNMENT.
     """
     if x.is_cuda:
         hidden = pointwise(x, *aligned_halves(point))
         return gated_dwconv(hidden, *aligned_halves(depth))
+    if has_c(x):
+        from basicsr.archs import cpu_ops
+
+        hidden = pointwise(x, *aligned_halves(point))
+        return cpu_ops.gated_dwconv(hidden, *aligned_halves(depth))
     return gelu_gate(*projections(x, point, depth, 0, 2, 2))
 
 

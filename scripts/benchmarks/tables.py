@@ -21,7 +21,7 @@ Not yet measured. On a machine with one, once `pytest -m cuda` has passed:
 
 def heading(document: dict[str, Any]) -> str:
     facts = document["provenance"]
-    with_kernels = "; with the Triton kernels" if document["kernels"] else ""
+    with_kernels = f"; with kernels in {document['kernels']}" if document["kernels"] else ""
     return (
         f"# Benchmark\n\n{facts['device']}; torch {facts['torch']}, Python {facts['python']}, "
         f"{facts['library']} {facts['git_revision']}, {facts['date']}{with_kernels}"

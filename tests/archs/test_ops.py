@@ -83,7 +83,8 @@ def test_channels_of_zeros_change_nothing(hidden, bias):
     widened = ops.pointwise(x, *ops.aligned_halves(point))
     widened = ops.gated_dwconv(widened, *ops.aligned_halves(depth))
     assert widened.shape[1] == 8
-    expected = out(ops.gated_projection(x, point, depth))
+    gate, value = depth(point(x)).chunk(2, dim=1)
+    expected = out(F.gelu(gate) * value)
     torch.testing.assert_close(ops.hidden_projection(widened, out), expected)
 
 

@@ -66,7 +66,7 @@ def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
     macs = [row["floors"]["fp32"]["macs"] for row in (inference, training)]
     assert macs[1] > 2.5 * macs[0]
     assert "### SPAIR, inference, 1 x 16 x 16" in printed
-    assert document["kernels"] is False
+    assert document["kernels"] in (None, "C")  # with or without a compiler
     assert "Not yet measured. On a machine with one, once `pytest -m cuda` has passed" in printed
     assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -15,8 +15,9 @@ import triton.language as tl
 from torch import Tensor
 
 from basicsr.archs import ops
+from basicsr.archs.operators import differentiable, empty_pixels
 
-from .common import FLOAT32, differentiable, empty_pixels, multiprocessors
+from .common import FLOAT32, multiprocessors
 
 
 @triton.jit

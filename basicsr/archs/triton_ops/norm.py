@@ -10,8 +10,9 @@ import triton.language as tl
 from torch import Tensor
 
 from basicsr.archs import ops
+from basicsr.archs.operators import Gradients, channels_last, differentiable
 
-from .common import FLOAT32, Gradients, channels_last, differentiable, multiprocessors
+from .common import FLOAT32, multiprocessors
 
 
 @triton.jit

@@ -1,0 +1,91 @@
+"""The feed-forward part's gated depthwise convolution in C, with gradients, for float32 on a CPU.
+
+Importing this compiles it for this processor, once for all processes, with the compiler that CC
+names (default: cc). `AVAILABLE` is false where there is none, and PyTorch's own operations compute
+what it would have.
+
+As with the kernels of `triton_ops`, the backward pass computes again what it needs, and a gradient
+that is itself to be differentiated is the eager twin's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import math
+
+import torch
+from torch import Tensor
+
+from basicsr.archs import ops
+from basicsr.archs.operators import Gradients, channels_last, differentiable, empty_pixels
+
+from .compiler import compiled
+
+BLOCK, SUMS = 16, 10  # of gated_dwconv.c
+BAND = 16  # rows; those around a band are computed twice
+
+_LIBRARY = compiled("gated_dwconv.c")
+AVAILABLE = _LIBRARY is not None
+
+
+def _bands(x: Tensor) -> int:
+    """Enough for threads to end together."""
+    n, c, h, _ = x.shape
+    tasks = n * math.ceil(c / (2 * BLOCK))
+    return max(1, min(h // BAND, math.ceil(8 * torch.get_num_threads() / tasks)))
+
+
+def _call(name: str, x: Tensor, *tensors: Tensor | None, bands: int) -> None:
+    n, c, h, w = x.shape
+    addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (x, *tensors)]
+    sizes = [ctypes.c_long(size) for size in (n, h, w, c // 2, bands)]
+    if getattr(_LIBRARY, name)(*addresses, *sizes):
+        raise MemoryError(f"{name}: cannot allocate memory for {w} columns")
+
+
+@torch.library.custom_op("derain::gated_dwconv_c", mutates_args=(), device_types="cpu")
+def _gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    x, weight = channels_last(x), weight.contiguous()
+    out = empty_pixels(x, x.shape[1] // 2)
+    _call("gated_dwconv", x, weight, bias, out, bands=_bands(x))
+    return out
+
+
+@torch.library.custom_op("derain::gated_dwconv_c_backward", mutates_args=(), device_types="cpu")
+def _gated_dwconv_backward(
+    d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias."""
+    d_out, x, weight = channels_last(d_out), channels_last(x), weight.contiguous()
+    n, c, _, _ = x.shape
+    bands = _bands(x)
+    dx, sums = empty_pixels(x, c), x.new_empty(n * bands, SUMS, c)
+    _call("gated_dwconv_backward", x, weight, bias, d_out, dx, sums, bands=bands)
+    total = sums.sum(0)
+    return dx, total[:-1].t().contiguous().view(weight.shape), total[-1].clone()
+
+
+@_gated_dwconv.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return empty_pixels(x, x.shape[1] // 2)
+
+
+@_gated_dwconv_backward.register_fake
+def _(
+    d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    return empty_pixels(x, x.shape[1]), weight.new_empty(weight.shape), x.new_empty(x.shape[1])
+
+
+def _gradients(d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Gradients:
+    dx, d_weight, d_bias = _gated_dwconv_backward(d_out, x, weight, bias)
+    return dx, d_weight, None if bias is None else d_bias
+
+
+differentiable(_gated_dwconv, _gradients, inspect.unwrap(ops.gated_dwconv))
+
+
+def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`ops.gated_dwconv` for a float32 `x` on a CPU with a multiple of 16 channels."""
+    return _gated_dwconv(x, weight, bias)

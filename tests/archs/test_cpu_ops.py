@@ -1,0 +1,195 @@
+"""The operator in C against its eager twin in float64, and how it is compiled."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from basicsr.archs import cpu_ops, ops
+from basicsr.archs.cpu_ops import compiler
+from basicsr.archs.transformer_blocks import GDFN, TransformerBlock
+
+eager = inspect.unwrap(ops.gated_dwconv)
+in_c = pytest.mark.skipif(not cpu_ops.AVAILABLE, reason="there is no C compiler here")
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def random(*shape: int) -> Tensor:
+    x = torch.randn(shape)
+    return (x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x).requires_grad_()
+
+
+def error(value: Tensor, expected: Tensor) -> float:
+    assert value.shape == expected.shape
+    return ((value.double() - expected).norm() / expected.norm().clamp_min(1e-12)).item()
+
+
+@in_c
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 16, 1, 1),
+        (2, 32, 5, 7),  # a block of channels for each image
+        (1, 48, 2, 4),  # a block and a half
+        (3, 80, 67, 9),  # bands of rows
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_values_and_gradients(shape, has_bias, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)  # for several bands
+    c = shape[1]
+    inputs = [random(*shape), random(c, 1, 3, 3), random(c) if has_bias else None]
+    exact = [x if x is None else x.detach().double().requires_grad_() for x in inputs]
+    result, expected = cpu_ops.gated_dwconv(*inputs), eager(*exact)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert error(result, expected) < 1e-6
+    weights = torch.randn_like(result)
+    gradients = torch.autograd.grad(result, [x for x in inputs if x is not None], weights)
+    wanted = [x for x in exact if x is not None]
+    references = torch.autograd.grad(expected, wanted, weights.double())
+    for value, reference in zip(gradients, references, strict=True):
+        assert error(value, reference) < 2e-6
+
+
+@in_c
+def test_gelu_is_the_exact_one_wherever_it_is_not_zero():
+    gates = torch.linspace(-9, 40, 4001).view(1, 1, 1, -1).expand(1, 8, 1, -1)
+    weight = torch.zeros(16, 1, 3, 3)
+    weight[:, :, 1, 1] = 1  # the convolution gives back what it gets
+    x = torch.cat([gates, torch.ones_like(gates)], dim=1).requires_grad_()
+    result = cpu_ops.gated_dwconv(x, weight, None)
+    exact = gates.double().requires_grad_()
+    expected = torch.special.erfc(-exact / 2**0.5) / 2 * exact
+    torch.testing.assert_close(result.double(), expected, rtol=5e-6, atol=0)
+    (slope,) = torch.autograd.grad(result.sum(), x)
+    (reference,) = torch.autograd.grad(expected.sum(), exact)
+    torch.testing.assert_close(slope[:, :8].double(), reference, rtol=1e-5, atol=1e-7)
+    far = cpu_ops.gated_dwconv(torch.full((1, 16, 1, 1), -1e4), weight, None)
+    assert far.isfinite().all()
+    assert far.abs().max() < 1e-6
+
+
+@in_c
+def test_other_memory_formats_and_parts_of_tensors():
+    weight, whole = random(16, 1, 3, 3), torch.randn(1, 40, 6, 5)
+    x = whole[:, 8:24, 1:5]
+    expected = cpu_ops.gated_dwconv(x.contiguous(memory_format=torch.channels_last), weight, None)
+    for each in (x, whole.contiguous(memory_format=torch.channels_last)[:, 8:24, 1:5]):
+        assert torch.equal(cpu_ops.gated_dwconv(each, weight, None), expected)
+
+
+@in_c
+def test_second_derivatives_are_the_eager_ones():
+    inputs = [random(1, 16, 3, 2), random(16, 1, 3, 3), random(16)]
+    seconds = []
+    for function in (cpu_ops.gated_dwconv, eager):
+        firsts = torch.autograd.grad(function(*inputs).pow(3).sum(), inputs, create_graph=True)
+        seconds.append(torch.autograd.grad(sum(g.square().sum() for g in firsts), inputs))
+    for value, expected in zip(*seconds, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-2)
+
+
+@in_c
+def test_operators_keep_the_rules_of_torch_library():
+    x, kernel, bias = random(1, 16, 3, 4), random(16, 1, 3, 3), random(16)
+    operators = torch.ops.derain
+    for operator, arguments in (
+        (operators.gated_dwconv_c, (x, kernel, bias)),
+        (operators.gated_dwconv_c_backward, (random(1, 8, 3, 4), x, kernel, None)),
+    ):
+        checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+        torch.library.opcheck(operator.default, arguments, test_utils=checks)
+
+
+@in_c
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_block_with_it_and_without(compiled, monkeypatch):
+    block, x = TransformerBlock(8, 2, 2.66), random(2, 8, 5, 6)
+
+    def gradients(function: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+        y = function(x)
+        return (y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()]))
+
+    results = gradients(torch.compile(block, fullgraph=True, backend="aot_eager"))
+    if not compiled:
+        results = gradients(block)
+    monkeypatch.setattr(cpu_ops, "AVAILABLE", False)
+    for value, expected in zip(results, gradients(block), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+
+
+@in_c
+def test_only_float32_is_left_to_it(monkeypatch):
+    called = []
+    monkeypatch.setattr(cpu_ops, "gated_dwconv", lambda x, *_: called.append(x.dtype) or x[:, ::2])
+    part, x = GDFN(4, 2.0), torch.randn(1, 4, 3, 3)
+    part.double()(x.double())
+    part.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        part(x)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        part(fake.from_tensor(x))
+    assert called == []
+    part(x)
+    assert called == [torch.float32]
+
+
+@in_c
+def test_no_memory_for_a_row_is_told():
+    """Nothing is read or written: there is no image."""
+    none = [None] * 4
+    with pytest.raises(MemoryError, match="cannot allocate memory for"):
+        cpu_ops._call(
+            "gated_dwconv", torch.empty(0, 16, 1, 1).expand(0, 16, 1, 2**50), *none[1:], bands=1
+        )
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "dtpnet-derain"
+
+
+@in_c
+def test_it_is_compiled_once(cache, monkeypatch):
+    assert compiler.compiled("gated_dwconv.c") is not None
+    (library,) = cache.iterdir()
+    monkeypatch.setattr(compiler, "_build", None)
+    assert compiler.compiled("gated_dwconv.c")._name == str(library)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("no-such-compiler", "No such file or directory: 'no-such-compiler'"),
+        ("false", "exit status 1"),
+    ],
+)
+def test_without_a_compiler_pytorch_computes(cache, monkeypatch, caplog, command, reason):
+    monkeypatch.setenv("CC", command)
+    with caplog.at_level(logging.INFO, "basicsr"):
+        assert compiler.compiled("gated_dwconv.c") is None
+    (message,) = caplog.messages
+    assert message.startswith("gated_dwconv.c is not compiled, and PyTorch computes it more slowly")
+    assert reason in message
+
+
+@in_c
+def test_what_the_compiler_says_is_told(cache, monkeypatch, caplog, tmp_path):
+    (tmp_path / "wrong.c").write_text("int main(void) { return nothing; }")
+    monkeypatch.setattr(compiler, "__file__", str(tmp_path / "compiler.py"))
+    with caplog.at_level(logging.INFO, "basicsr"):
+        assert compiler.compiled("wrong.c") is None
+    assert "wrong.c" in caplog.messages[0]
+    assert not any(cache.iterdir())
