@@ -43,14 +43,11 @@ class Plan:
         self.memory = memory
         self.keep = keep
         self.held = 0
-        self._work = 0.0  # what strips have taken at most, which the C library may have kept
 
     def hold(self, size: int) -> None:
-        """Count `size` bytes of a new map."""
+        """Count `size` bytes of a new map, for which work on other maps leaves room."""
         self.held += size
-        if self.held + self._work > self.memory:
-            give_back_freed_memory()
-            self._work = 0.0
+        give_back_freed_memory()
 
     def strip_height(self, row_bytes: float, halo: int) -> int:
         """Rows of a strip for which there is memory, where each reads and writes `row_bytes`.
@@ -65,9 +62,7 @@ class Plan:
                 f"memory: {max(0, self.memory) / 2**30:.2f} GiB are left where at least "
                 f"{needed / 2**30:.2f} are needed; allow more{advice}"
             )
-        rows = min(rows, 20 + 6 * halo) // STEP * STEP
-        self._work = max(self._work, (rows + 2 * halo) * WORK * row_bytes)
-        return rows
+        return min(rows, 20 + 6 * halo) // STEP * STEP
 
 
 class Rows:
