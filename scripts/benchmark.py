@@ -14,7 +14,8 @@ same device; the share of it that is reached stands beside.
 Training is a step of Adam: DTPNet on 4 patches of 96 x 96, Restormer on 8 of 128 x 128, others as
 DTPNet; fewer patches where --memory is too small for the baseline. Writes --out/benchmark.json and
 benchmark.png. A GPU's figures need a GPU: without one they say "not yet measured". There
-DERAIN_FAST_GPU=1 in the environment adds the Triton kernels to all but the baseline.
+DERAIN_FAST_GPU=1 in the environment adds the Triton kernels to all but the baseline. On a CPU
+float32 is computed with the operator in C where there is a compiler, but not in the baseline.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
-ALIGNMENT = 8  # numbers of 16 bits; other widths are several times slower on a GPU, and not for C
+ALIGNMENT = 8  # numbers of 16 bits; other widths are several times slower on a GPU, and none for C
 
 
 def aligned_halves(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
@@ -161,15 +161,14 @@ def gated_projection(x: Tensor, point: nn.Conv2d, depth: nn.Conv2d) -> Tensor:
 
     On a GPU and in C, channels of zeros fill hidden up to a multiple of ALIGNMENT.
     """
+    if not x.is_cuda and not has_c(x):
+        return gelu_gate(*projections(x, point, depth, 0, 2, 2))
+    hidden, weights = pointwise(x, *aligned_halves(point)), aligned_halves(depth)
     if x.is_cuda:
-        hidden = pointwise(x, *aligned_halves(point))
-        return gated_dwconv(hidden, *aligned_halves(depth))
-    if has_c(x):
-        from basicsr.archs import cpu_ops
+        return gated_dwconv(hidden, *weights)
+    from basicsr.archs import cpu_ops
 
-        hidden = pointwise(x, *aligned_halves(point))
-        return cpu_ops.gated_dwconv(hidden, *aligned_halves(depth))
-    return gelu_gate(*projections(x, point, depth, 0, 2, 2))
+    return cpu_ops.gated_dwconv(hidden, *weights)
 
 
 class _GELUGate(torch.autograd.Function):

@@ -121,7 +121,7 @@ class Restorer:
     def _at_once(self, x: Tensor) -> Tensor:
         try:
             return self.call(x)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not self.in_strips or not is_out_of_memory(error):
                 raise
         logger.warning(

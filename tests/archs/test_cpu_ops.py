@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import shutil
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -38,7 +40,9 @@ def error(value: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize(
     "shape",
     [
+        (0, 16, 3, 3),
         (1, 16, 1, 1),
+        (1, 16, 16, 6),
         (2, 32, 5, 7),  # a block of channels for each image
         (1, 48, 2, 4),  # a block and a half
         (3, 80, 67, 9),  # bands of rows
@@ -71,7 +75,7 @@ def test_gelu_is_the_exact_one_wherever_it_is_not_zero():
     result = cpu_ops.gated_dwconv(x, weight, None)
     exact = gates.double().requires_grad_()
     expected = torch.special.erfc(-exact / 2**0.5) / 2 * exact
-    torch.testing.assert_close(result.double(), expected, rtol=5e-6, atol=0)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=0)
     (slope,) = torch.autograd.grad(result.sum(), x)
     (reference,) = torch.autograd.grad(expected.sum(), exact)
     torch.testing.assert_close(slope[:, :8].double(), reference, rtol=1e-5, atol=1e-7)
@@ -121,9 +125,12 @@ def test_a_block_with_it_and_without(compiled, monkeypatch):
         y = function(x)
         return (y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()]))
 
-    results = gradients(torch.compile(block, fullgraph=True, backend="aot_eager"))
-    if not compiled:
-        results = gradients(block)
+    called = []
+    call = cpu_ops._call
+    monkeypatch.setattr(cpu_ops, "_call", lambda *a, **k: called.append(a[0]) or call(*a, **k))
+    function = torch.compile(block, fullgraph=True, backend="aot_eager") if compiled else block
+    results = gradients(function)
+    assert called == ["gated_dwconv", "gated_dwconv_backward"]
     monkeypatch.setattr(cpu_ops, "AVAILABLE", False)
     for value, expected in zip(results, gradients(block), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
@@ -148,16 +155,15 @@ def test_only_float32_is_left_to_it(monkeypatch):
 @in_c
 def test_no_memory_for_a_row_is_told():
     """Nothing is read or written: there is no image."""
-    none = [None] * 4
+    x = torch.empty(0, 16, 1, 1).expand(0, 16, 1, 2**50)
     with pytest.raises(MemoryError, match="cannot allocate memory for"):
-        cpu_ops._call(
-            "gated_dwconv", torch.empty(0, 16, 1, 1).expand(0, 16, 1, 2**50), *none[1:], bands=1
-        )
+        cpu_ops._call("gated_dwconv", x, None, None, None, bands=1)
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", True)
     return tmp_path / "dtpnet-derain"
 
 
@@ -191,5 +197,26 @@ def test_what_the_compiler_says_is_told(cache, monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(compiler, "__file__", str(tmp_path / "compiler.py"))
     with caplog.at_level(logging.INFO, "basicsr"):
         assert compiler.compiled("wrong.c") is None
-    assert "wrong.c" in caplog.messages[0]
+    assert "nothing" in caplog.messages[0]
     assert not any(cache.iterdir())
+
+
+def test_with_gcc_it_can_be_compiled(cache, monkeypatch):
+    if shutil.which("gcc") is None or sys.platform != "linux":
+        pytest.skip("needs GCC on Linux")
+    monkeypatch.setenv("CC", "gcc")
+    assert compiler.compiled("gated_dwconv.c") is not None
+
+
+def test_a_folder_of_somebody_else_is_not_used(cache, monkeypatch, caplog):
+    monkeypatch.setattr(compiler.os, "getuid", lambda: -1)
+    with caplog.at_level(logging.INFO, "basicsr"):
+        assert compiler.compiled("gated_dwconv.c") is None
+    assert "somebody else's" in caplog.messages[0]
+
+
+@in_c
+def test_weights_of_other_types_and_strides():
+    x, weight, bias = random(1, 16, 3, 4), random(16, 1, 3, 3), random(32)[::2]
+    expected = cpu_ops.gated_dwconv(x, weight, bias.contiguous())
+    torch.testing.assert_close(cpu_ops.gated_dwconv(x, weight.double(), bias), expected)

@@ -164,6 +164,7 @@ def test_networks_that_take_no_strips_are_told_to_take_tiles():
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        MemoryError("gated_dwconv: cannot allocate memory"),
     ],
 )
 def test_out_of_memory_is_answered_by_strips_and_a_message(caplog, monkeypatch, error):

@@ -1,8 +1,8 @@
 """The feed-forward part's gated depthwise convolution in C, with gradients, for float32 on a CPU.
 
-Importing this compiles it for this processor, once for all processes, with the compiler that CC
-names (default: cc). `AVAILABLE` is false where there is none, and PyTorch's own operations compute
-what it would have.
+Importing this compiles it for this processor with GCC (CC in the environment; default: cc), and
+keeps it for all processes. `AVAILABLE` is false where there is none, and PyTorch's own operations
+compute what it would have.
 
 As with the kernels of `triton_ops`, the backward pass computes again what it needs, and a gradient
 that is itself to be differentiated is the eager twin's.
@@ -22,7 +22,7 @@ from basicsr.archs.operators import Gradients, channels_last, differentiable, em
 
 from .compiler import compiled
 
-BLOCK, SUMS = 16, 10  # of gated_dwconv.c
+LANES, BLOCK, SUMS = 8, 16, 10  # of gated_dwconv.c
 BAND = 16  # rows; those around a band are computed twice
 
 _LIBRARY = compiled("gated_dwconv.c")
@@ -30,23 +30,29 @@ AVAILABLE = _LIBRARY is not None
 
 
 def _bands(x: Tensor) -> int:
-    """Enough for threads to end together."""
+    """How many bands of rows threads share out: enough for them to end together."""
     n, c, h, _ = x.shape
-    tasks = n * math.ceil(c / (2 * BLOCK))
+    tasks = max(1, n * math.ceil(c / (2 * BLOCK)))
     return max(1, min(h // BAND, math.ceil(8 * torch.get_num_threads() / tasks)))
 
 
 def _call(name: str, x: Tensor, *tensors: Tensor | None, bands: int) -> None:
     n, c, h, w = x.shape
+    assert c % (2 * LANES) == 0
+    assert all(t is None or t.dtype == torch.float32 for t in (x, *tensors))
     addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (x, *tensors)]
     sizes = [ctypes.c_long(size) for size in (n, h, w, c // 2, bands)]
     if getattr(_LIBRARY, name)(*addresses, *sizes):
         raise MemoryError(f"{name}: cannot allocate memory for {w} columns")
 
 
+def _contiguous(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.contiguous()
+
+
 @torch.library.custom_op("derain::gated_dwconv_c", mutates_args=(), device_types="cpu")
 def _gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    x, weight = channels_last(x), weight.contiguous()
+    x, weight, bias = channels_last(x), weight.contiguous(), _contiguous(bias)
     out = empty_pixels(x, x.shape[1] // 2)
     _call("gated_dwconv", x, weight, bias, out, bands=_bands(x))
     return out
@@ -57,7 +63,8 @@ def _gated_dwconv_backward(
     d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias."""
-    d_out, x, weight = channels_last(d_out), channels_last(x), weight.contiguous()
+    d_out, x = channels_last(d_out), channels_last(x)
+    weight, bias = weight.contiguous(), _contiguous(bias)
     n, c, _, _ = x.shape
     bands = _bands(x)
     dx, sums = empty_pixels(x, c), x.new_empty(n * bands, SUMS, c)
@@ -88,4 +95,4 @@ differentiable(_gated_dwconv, _gradients, inspect.unwrap(ops.gated_dwconv))
 
 def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`ops.gated_dwconv` for a float32 `x` on a CPU with a multiple of 16 channels."""
-    return _gated_dwconv(x, weight, bias)
+    return _gated_dwconv(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import shlex
 import subprocess
 import tempfile
 from pathlib import Path
@@ -23,32 +24,37 @@ def compiled(source: str) -> ctypes.CDLL | None:
     code = Path(__file__).with_name(source)
     try:
         target = _cc(*FLAGS, "-dM", "-E", "-x", "c", os.devnull)
-        key = hashlib.sha256(target + code.read_bytes()).hexdigest()[:16]
+        key = hashlib.sha256(repr(FLAGS).encode() + target + code.read_bytes()).hexdigest()[:16]
         library = _cache() / f"{code.stem}-{key}.so"
         if not library.exists():
             _build(code, library)
         return ctypes.CDLL(str(library))
     except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode(errors="replace").strip().partition("\n")[0] or str(error)
-    except (OSError, RuntimeError) as error:  # no compiler, no home, a full disk
+        said = error.stderr.decode(errors="replace").splitlines()
+        reason = next((line for line in said if "error" in line), str(error))
+    except (OSError, RuntimeError, ValueError) as error:  # no compiler, no home, quotes in CC
         reason = str(error)
     logger.info("%s is not compiled, and PyTorch computes it more slowly: %s", source, reason)
     return None
 
 
 def _cc(*arguments: str | Path) -> bytes:
-    command = [os.environ.get("CC", "cc"), *arguments]
+    command = [*shlex.split(os.environ.get("CC") or "cc"), *arguments]
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dtpnet-derain"
+    """The folder of compiled libraries, which nobody else may write into."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dtpnet-derain"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} is somebody else's")
+    return folder
 
 
 def _build(code: Path, library: Path) -> None:
     """Linked without an OpenMP library: PyTorch's own is in the process, and must be the only one,
     lest two crowds of threads wait for each other."""
-    library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         unlinked, made = Path(folder, "unlinked.o"), Path(folder, "made.so")
         _cc(*FLAGS, "-c", code, "-o", unlinked)

@@ -35,7 +35,7 @@ static inline vec choose(ints where, vec yes, vec no)
     return (vec)((where & (ints)yes) | (~where & (ints)no));
 }
 
-/* exp(x) of x <= 0: 2^whole * 2^part, a polynomial for [-1/2, 1/2] within 2e-9 of it. */
+/* exp(x) of x <= 0: 2^whole * 2^part, a polynomial for [-1/2, 1/2] within 2e-8 of it. */
 static inline vec exponential(vec x)
 {
     const vec shift = all(12582912.0f); /* 1.5 * 2^23: adding it rounds to whole numbers */
@@ -233,9 +233,7 @@ static void add_to_sums(const Job *job, Task *task, float *ring, float *d_ring, 
         float *rows[3];
         rows_around(job, d_ring, half, row, rows);
         for (long i = 0; i < count; i += LANES) {
-            vec sums[SUMS];
-            for (long k = 0; k < SUMS; k++)
-                sums[k] = load(task->sums[half][k] + i);
+            vec sums[SUMS] = {0};
             for (long column = 0; column < columns; column++) {
                 const vec values = load(x + column * BLOCK + i);
 #pragma GCC unroll 9
@@ -246,7 +244,7 @@ static void add_to_sums(const Job *job, Task *task, float *ring, float *d_ring, 
                 sums[TAPS] += load(rows[1] + (column + 1) * BLOCK + i);
             }
             for (long k = 0; k < SUMS; k++)
-                store(task->sums[half][k] + i, sums[k]);
+                store(task->sums[half][k] + i, load(task->sums[half][k] + i) + sums[k]);
         }
     }
 }
