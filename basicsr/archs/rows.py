@@ -45,14 +45,14 @@ class Plan:
         self.held = 0
 
     def hold(self, size: int) -> None:
-        """Count `size` bytes of a new map, for which work on other maps leaves room."""
+        """Count `size` bytes of a new map, and give back what work on earlier ones has freed."""
         self.held += size
         give_back_freed_memory()
 
     def strip_height(self, row_bytes: float, halo: int) -> int:
         """Rows of a strip for which there is memory, where each reads and writes `row_bytes`.
 
-        Strips that are high enough for their halo to cost little are quicker than higher ones.
+        They are as low as their halo allows without costing much; higher ones hold more.
         """
         rows = int((self.memory - self.held) / (WORK * row_bytes)) - 2 * halo
         if rows < STEP:

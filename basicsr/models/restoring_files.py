@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -17,6 +16,7 @@ from basicsr.data.photographs import read_photograph
 from basicsr.data.videos import read_frames, video_facts, write_video
 from basicsr.models.restoring import Restorer, quantize
 from basicsr.models.restoring_tasks import Records, Task
+from basicsr.utils.devices import is_out_of_memory
 from basicsr.utils.errors import DataError, UserError
 from basicsr.utils.files import written_whole
 
@@ -137,9 +137,7 @@ def _appearing(target: Path) -> Iterator[Path]:
 def _memory_told(source: Path) -> Iterator[None]:
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
-        raise DataError(f"{source}: not enough memory; set a limit with --memory") from None
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # as PyTorch tells it of a CPU
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         raise DataError(f"{source}: not enough memory; set a limit with --memory") from None

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 
+from basicsr.utils.devices import is_out_of_memory
 from basicsr.utils.errors import Stopped, UserError
 
 
@@ -30,9 +31,12 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
             _stop(str(error), 2)
         except OSError as error:  # a full disk, a folder without permission
             _stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            memory = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
             _stop(
-                "out of GPU memory: use smaller patches or batches, accumulation_steps, bf16 or "
+                f"out of {memory}: use smaller patches or batches, accumulation_steps, bf16 or "
                 "activation_checkpointing in training, tiles in testing",
                 2,
             )

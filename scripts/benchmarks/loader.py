@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def measure(
 ) -> dict[str, Any]:
     """Pairs of patches in a second: `loader` and `plain`, each with median, low, high and runs."""
     load = os.getloadavg()[0]
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores are meant
     with tempfile.TemporaryDirectory() as folder:
         if dataroot is None:
             draw_pairs(Path(folder))

@@ -208,6 +208,7 @@ def test_with_gcc_it_can_be_compiled(cache, monkeypatch):
     assert compiler.compiled("gated_dwconv.c") is not None
 
 
+@in_c
 def test_a_folder_of_somebody_else_is_not_used(cache, monkeypatch, caplog):
     monkeypatch.setattr(compiler.os, "getuid", lambda: -1)
     with caplog.at_level(logging.INFO, "basicsr"):

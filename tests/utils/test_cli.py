@@ -14,6 +14,8 @@ from basicsr.utils.errors import DataError
         (OSError(errno.ENOSPC, "No space left", "x.state"), 2, "error: x.state: No space left"),
         (OSError("odd"), 2, "error: odd"),
         (torch.OutOfMemoryError("CUDA: 3 GiB"), 2, "error: out of GPU memory: use smaller"),
+        (RuntimeError("can't allocate memory"), 2, "error: out of memory: use smaller"),
+        (MemoryError("for a row"), 2, "error: out of memory: use smaller"),
         (KeyboardInterrupt(), 130, "error: interrupted"),
     ],
 )
@@ -30,10 +32,11 @@ def test_what_a_user_can_mend_is_one_line(raised, code, said, capsys):
     assert error.count("\n") == 1
 
 
-def test_our_own_bugs_keep_their_stack_trace():
+@pytest.mark.parametrize("bug", [KeyError("oops"), RuntimeError("oops")], ids=repr)
+def test_our_own_bugs_keep_their_stack_trace(bug):
     @command
     def main():
-        raise KeyError("oops")
+        raise bug
 
-    with pytest.raises(KeyError):
+    with pytest.raises(type(bug), match="oops"):
         main()
