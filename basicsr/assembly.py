@@ -39,7 +39,7 @@ def build_model(
     return MODEL_REGISTRY.entry(options.model_type).cls(
         network,
         losses.to(device),
-        optimizer(settings.optim_g.arguments(), device),
+        optimizer(settings.optim_g.arguments()),
         warmed_up(SCHEDULER_REGISTRY.build(settings.scheduler.arguments()), settings.warmup_iter),
         device,
         precision=settings.precision,
@@ -64,12 +64,13 @@ def try_losses(network: nn.Module, losses: LossTerms, device: torch.device) -> N
 
 
 def optimizer(
-    arguments: dict[str, Any], device: torch.device
+    arguments: dict[str, Any],
 ) -> Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]:
-    """What makes an optimizer of torch.optim for given parameters; on a GPU its fused kind."""
+    """What makes an optimizer of torch.optim for given parameters; its fused kind, unless told."""
     name = arguments.pop("type")
     cls = getattr(torch.optim, name)
-    if device.type == "cuda" and arguments.get("fused", ...) is None:
+    other_kind = arguments.get("foreach") or arguments.get("differentiable")
+    if arguments.get("fused", ...) is None and not other_kind:
         arguments["fused"] = True
 
     def build(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:

@@ -200,7 +200,7 @@ def training(network: nn.Module, case: Case, variant: Variant) -> Callable[[], o
     x = torch.rand(case.shape, device=case.device)
     x = x if variant.is_plain else channels_last(x)
     target = torch.rand_like(x)
-    fused = True if x.is_cuda and not variant.is_plain else None
+    fused = None if variant.is_plain else True
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=fused)
 
     def run() -> None:
