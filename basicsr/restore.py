@@ -13,10 +13,10 @@ from basicsr.data.image_files import SUFFIXES
 from basicsr.data.photographs import to_levels
 from basicsr.data.videos import VIDEO_SUFFIXES, has_ffmpeg
 from basicsr.models.pretrained import saved_network, weights_file
-from basicsr.models.restoring import Restorer
+from basicsr.models.restoring import PRECISIONS, Restorer
 from basicsr.models.restoring_files import restore_files
 from basicsr.models.restoring_tasks import Records, find_tasks
-from basicsr.utils.cli import command
+from basicsr.utils.cli import command, gibibytes
 from basicsr.utils.devices import select_device
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import sha256
@@ -60,10 +60,12 @@ def restore(
     """`image` without its rain: H x W x 3 RGB, uint8 or uint16, as it comes back.
 
     The arguments are those of the command; the network is loaded once and kept. Raises DataError
-    for other arrays, CheckpointError for weights that are missing or do not tell their network.
+    for other arrays, OptionsError for other arguments, CheckpointError for weights that are missing
+    or do not tell their network.
     """
     image = np.array(image)  # of what Pillow opens there would be a read-only view
-    if image.dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3:
+    is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.size
+    if image.dtype not in (np.uint8, np.uint16) or not is_rgb:
         raise DataError(
             "image: H x W x 3 RGB of uint8 or uint16 is expected, not "
             f"{' x '.join(map(str, image.shape))} of {image.dtype}"
@@ -97,26 +99,18 @@ def _parser() -> argparse.ArgumentParser:
         help="shipped weights, or a .safetensors file of ours (default: %(default)s)",
     )
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument(
         "--memory",
-        type=_gibibytes,
+        type=gibibytes,
         metavar="GiB",
-        help="what may be taken of it, for large photographs; temporary files hold the rest",
+        help="what may be taken of it, for large photographs (default: nine tenths of what is "
+        "left); temporary files hold the rest",
     )
     parser.add_argument(
         "--compare", action="store_true", help="write rainy and restored side by side as well"
     )
     return parser
-
-
-def _gibibytes(text: str) -> float:
-    try:
-        if (value := float(text)) > 0:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"'{text}' is no positive number")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from benchmarks.networks import Case
 
 from basicsr.archs import ops
 from basicsr.models.cost import network_cost, training_memory
-from basicsr.utils.cli import command
+from basicsr.utils.cli import command, gibibytes
 from basicsr.utils.devices import memory_left, select_device
 from basicsr.utils.files import written_whole
 from basicsr.utils.provenance import provenance
@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sizes", nargs="+", type=_positive, default=[128, 256, 512], metavar="SIDE")
     add("--patches", nargs=2, type=_positive, metavar=("NUMBER", "SIDE"), help="of training")
     add("--repeats", type=_positive, default=5, help="of every variant (default: %(default)s)")
-    add("--memory", type=float, metavar="GIB", help="a limit (default: what is free)")
+    add("--memory", type=gibibytes, metavar="GIB", help="a limit (default: what is free)")
     add("--out", type=Path, default=Path("results/benchmark"), metavar="FOLDER")
     add(
         "--shrink",

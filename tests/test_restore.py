@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 import basicsr.restore
-from basicsr.archs import build_network
+from basicsr.archs import build_network, rows
 from basicsr.data import read_image, write_png
 from basicsr.models import pretrained
 from basicsr.models.restoring import Restorer, quantize
 from basicsr.restore import DEFAULT_WEIGHTS, main, restore
 from basicsr.utils.checkpoints import save_weights
-from basicsr.utils.errors import CheckpointError, DataError
+from basicsr.utils.errors import CheckpointError, DataError, OptionsError
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = {"type": "PReNet", "recurrent_iter": 2, "channels": 8}
@@ -103,11 +103,11 @@ def test_mistakes_are_told_in_a_line(tmp_path, shipped, monkeypatch, capsys, arg
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("value", ["-1", "0", "much"])
+@pytest.mark.parametrize("value", ["-1", "0", "much", "nan", "inf", "1e308"])
 def test_memory_is_a_positive_number(value, capsys):
     with pytest.raises(SystemExit):
         main(["a.png", "-o", "out", "--memory", value])
-    assert f"'{value}' is no positive number" in capsys.readouterr().err
+    assert f"'{value}' is no number of GiB above 0" in capsys.readouterr().err
 
 
 def test_a_limit_of_memory_changes_nothing_but_the_way(shipped, device):
@@ -123,7 +123,7 @@ def test_too_little_memory_is_told_in_a_line(tmp_path, shipped, monkeypatch, cap
     with pytest.raises(SystemExit) as stopped:
         main(["a.png", "-o", "out", "--memory", "0.01", "--device", "cpu"])
     assert stopped.value.code == 1
-    assert "allow more" in capsys.readouterr().err
+    assert "a.png: memory: at least" in capsys.readouterr().err
 
 
 def test_the_python_call_gives_what_the_command_writes(tmp_path, shipped, monkeypatch):
@@ -153,6 +153,20 @@ def test_other_arrays_are_refused(shipped):
         restore(IMAGE[..., 0])
     with pytest.raises(DataError, match="of float64"):
         restore(IMAGE / 255)
+    with pytest.raises(DataError, match="not 0 x 30 x 3 of uint8"):
+        restore(IMAGE[:0])
+
+
+@pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "cuda:1"}, {"precision": "fp16"}])
+def test_other_arguments_are_refused(shipped, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(OptionsError, match=f"^{name}: '{value}' is none of"):
+        restore(IMAGE, **wrong)
+
+
+def test_photographs_take_no_temporary_files_where_memory_holds_them(shipped, monkeypatch):
+    monkeypatch.setattr(rows, "_mapped_file", None)
+    restore(np.zeros((512, 512, 3), np.uint8), device="cpu")
 
 
 def test_the_network_is_loaded_once(shipped, monkeypatch):

@@ -83,9 +83,11 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e
 
     (x - mean) / sqrt(variance + eps) * weight + bias; without `bias` it is
     x / sqrt(variance + eps) * weight, of the same variance, but `x` is not centred. `weight` and
-    `bias` have C numbers, float32 (float64 for a float64 `x`), in which everything is computed.
+    `bias` have C numbers, in whose type everything is computed, but in float32 at least.
     """
-    pixels = x.permute(0, 2, 3, 1).to(weight.dtype)
+    precise = torch.promote_types(weight.dtype, torch.float32)
+    weight, bias = weight.to(precise), None if bias is None else bias.to(precise)
+    pixels = x.permute(0, 2, 3, 1).to(precise)
     if bias is None:
         variance = pixels.var(dim=-1, keepdim=True, unbiased=False)
         pixels = pixels * torch.rsqrt(variance + eps) * weight

@@ -36,13 +36,17 @@ class Plan:
     Args:
         memory: bytes for maps and work together.
         keep: "memory", "bf16" (rounded, in half the memory) or "disk" (in files without a name,
-            where temporary files are).
+            where temporary files are, once maps take half of the memory).
     """
 
     def __init__(self, memory: float, keep: Keep = "memory") -> None:
         self.memory = memory
         self.keep = keep
         self.held = 0
+
+    def has_room(self, size: int) -> bool:
+        """Whether a new map of `size` bytes belongs into memory."""
+        return self.keep != "disk" or self.held + size <= self.memory / 2
 
     def hold(self, size: int) -> None:
         """Count `size` bytes of a new map, and give back what work on earlier ones has freed."""
@@ -56,11 +60,11 @@ class Plan:
         """
         rows = int((self.memory - self.held) / (WORK * row_bytes)) - 2 * halo
         if rows < STEP:
-            needed = self.held + (STEP + 2 * halo) * WORK * row_bytes
+            missing = self.held + (STEP + 2 * halo) * WORK * row_bytes - self.memory
             advice = "" if self.keep == "disk" else ", or keep the features on disk"
             raise OptionsError(
-                f"memory: {max(0, self.memory) / 2**30:.2f} GiB are left where at least "
-                f"{needed / 2**30:.2f} are needed; allow more{advice}"
+                f"memory: at least {missing / 2**30:.2f} GiB are missing to compute the image in "
+                f"strips; allow more, or free some{advice}"
             )
         return min(rows, 20 + 6 * halo) // STEP * STEP
 
@@ -77,7 +81,7 @@ class Rows:
         kept = torch.bfloat16 if plan.keep == "bf16" and c > IMAGE_CHANNELS else like.dtype
         size = n * c * h * w * kept.itemsize
         self._file: mmap.mmap | None = None
-        if plan.keep == "disk":
+        if not plan.has_room(size):
             self._file = _mapped_file(size)
             pixels = torch.frombuffer(self._file, dtype=kept)
         elif like.is_cuda:
@@ -122,14 +126,22 @@ class Rows:
 def _mapped_file(size: int) -> mmap.mmap:
     """Without a name, and with its space: a disk that is full ends nothing later."""
     try:
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile(dir=_folder_of_files()) as file:
             os.posix_fallocate(file.fileno(), 0, size)
             return mmap.mmap(file.fileno(), 0)
     except OSError as error:
         raise OptionsError(
-            f"memory: {tempfile.gettempdir()} cannot hold {size / 2**30:.2f} GiB of features more: "
+            f"memory: {_folder_of_files()} cannot hold {size / 2**30:.2f} GiB of features more: "
             f"{error.strerror}; free some space, or name another folder in TMPDIR"
         ) from None
+
+
+def _folder_of_files() -> str:
+    """/tmp may be memory itself, which /var/tmp is not."""
+    on_disk = "/var/tmp"
+    if "TMPDIR" not in os.environ and os.access(on_disk, os.W_OK):
+        return on_disk
+    return tempfile.gettempdir()
 
 
 X = TypeVar("X")

@@ -76,7 +76,8 @@ class MDTA(nn.Module):
     def projection(self, gram: ops.Gram) -> Tensor:
         """What takes the values to the output: N x C x C, in float32."""
         with ops.autocast_off(gram.products.device.type):
-            out = self.project_out.weight.view(-1, self.heads, gram.products.shape[-1])
+            out = self.project_out.weight.to(gram.products.dtype)
+            out = out.view(-1, self.heads, gram.products.shape[-1])
             return (out.transpose(0, 1) @ self.attention(gram)).transpose(1, 2).flatten(2)
 
     def attention(self, gram: ops.Gram) -> Tensor:

@@ -20,7 +20,8 @@ logger = logging.getLogger("basicsr")
 
 
 IMAGE_COPIES = 4  # of three channels in float32, around the network
-CACHED = 2**18  # pixels from which on strips are quicker on a CPU, whose caches hold them
+LARGE = 2**18  # pixels from which on a CPU takes strips for the memory's sake
+PRECISIONS = ("fp32", "bf16")
 LIBRARIES = 2**27  # bytes that PyTorch's libraries take at their first use
 
 
@@ -32,9 +33,9 @@ class Restorer:
         memory_gib: what may be taken: by the process on a CPU, by its tensors on a GPU. Images are
             then computed in strips that fit, with the result of the whole image; so are, with a
             message, those that the device's memory does not hold otherwise, and large ones on a
-            CPU, which is quicker with strips.
+            CPU, where that takes a fraction of the memory and up to a third more time.
         features: where strips keep feature maps: in "memory", there in half the space as "bf16",
-            which rounds them, or on "disk", where temporary files are.
+            which rounds them, or on "disk", in temporary files, what half the memory cannot hold.
         tile: side of the square pieces that are restored one by one, in pixels; None for the
             whole image at once. Pieces do not see each other, so the result is another one.
         tile_overlap: pixels by which neighbouring pieces overlap; they are blended linearly there.
@@ -52,6 +53,8 @@ class Restorer:
         memory_gib: float | None = None,
         features: Keep = "memory",
     ) -> None:
+        if precision not in PRECISIONS:
+            raise OptionsError(f"precision: '{precision}' is none of {', '.join(PRECISIONS)}")
         self.in_strips = bool(getattr(network, "takes_rows", False))
         if memory_gib is not None and not self.in_strips:
             raise OptionsError(
@@ -115,7 +118,7 @@ class Restorer:
         return restored[:, :, :height, :width].float()
 
     def _takes_strips(self, x: Tensor) -> bool:
-        large = x.device.type == "cpu" and x.shape[2] * x.shape[3] >= CACHED
+        large = x.device.type == "cpu" and x.shape[2] * x.shape[3] >= LARGE
         return self.memory_gib is not None or (self.in_strips and large)
 
     def _at_once(self, x: Tensor) -> Tensor:

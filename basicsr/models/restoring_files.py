@@ -17,7 +17,7 @@ from basicsr.data.videos import read_frames, video_facts, write_video
 from basicsr.models.restoring import Restorer, quantize
 from basicsr.models.restoring_tasks import Records, Task
 from basicsr.utils.devices import is_out_of_memory
-from basicsr.utils.errors import DataError, UserError
+from basicsr.utils.errors import DataError, OptionsError, UserError
 from basicsr.utils.files import written_whole
 
 _GAP = 8  # white pixels between the two sides of a comparison
@@ -137,6 +137,8 @@ def _appearing(target: Path) -> Iterator[Path]:
 def _memory_told(source: Path) -> Iterator[None]:
     try:
         yield
+    except OptionsError as error:  # not even for strips
+        raise OptionsError(f"{source}: {error}") from None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -1,4 +1,4 @@
-"""How every command of the project ends: its exit codes, and errors that a user can mend.
+"""What the commands share: how they end, with exit codes and errors that a user can mend.
 
 0: done. 2: an error, told in a line. 75: stopped on request with everything saved, to be resumed
 (EX_TEMPFAIL of sysexits.h). 124: nothing happened for too long. 130: interrupted.
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import multiprocessing
 import os
@@ -47,6 +48,16 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
                 child.kill()
 
     return run
+
+
+def gibibytes(text: str) -> float:
+    """For argparse: memory."""
+    try:
+        if 0 < (value := float(text)) < 2**20:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is no number of GiB above 0")
 
 
 def _stop(message: str, code: int) -> None:

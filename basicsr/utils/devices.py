@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ def select_device(wish: str) -> torch.device:
     Each process of torchrun gets the GPU of its LOCAL_RANK. On a CPU the process keeps from now on
     the memory that tensors have freed. Raises OptionsError where the device is not there.
     """
+    if wish not in ("auto", "cuda", "cpu"):
+        raise OptionsError(f"device: '{wish}' is none of auto, cuda, cpu")
     if wish == "cuda" and not torch.cuda.is_available():
         raise OptionsError(
             "device: 'cuda' is asked for, but PyTorch finds no CUDA GPU; use 'cpu' or 'auto'"
@@ -89,7 +92,23 @@ def memory_left(device: torch.device) -> int:
             soft, _ = resource.getrlimit(limit)
             if soft != resource.RLIM_INFINITY:
                 left = min(left, soft - taken * resource.getpagesize())
-    return left
+    return min([left, *_left_of_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+
+
+def _left_of_groups(membership: Path, root: Path) -> Iterator[int]:
+    """Bytes left to each control group of Linux (a container's, a job's) that has a limit."""
+    if not membership.exists():
+        return
+    group = membership.read_text().splitlines()[-1].partition("::")[2].lstrip("/")
+    for folder in (root / group, *(root / group).parents):
+        if not folder.is_relative_to(root):
+            return
+        if (folder / "memory.max").exists():
+            limit = (folder / "memory.max").read_text().strip()
+            statistics = dict(map(str.split, (folder / "memory.stat").read_text().splitlines()))
+            if limit != "max":  # pages of files that nobody has used lately can be taken back
+                taken = int((folder / "memory.current").read_text())
+                yield int(limit) - taken + int(statistics["inactive_file"])
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -21,7 +21,7 @@ import torch
 
 from basicsr.archs import build_network
 from basicsr.models.restoring import Restorer
-from basicsr.utils.cli import command
+from basicsr.utils.cli import command, gibibytes
 from basicsr.utils.devices import peak_memory_gib, select_device
 from basicsr.utils.provenance import provenance
 
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--network", default="DTPNet", metavar="NAME", help="default: %(default)s")
     add("--size", nargs=2, type=pixels, required=True, metavar=("WIDTH", "HEIGHT"))
-    add("--memory", type=float, required=True, metavar="GIB", help="the limit")
+    add("--memory", type=gibibytes, required=True, metavar="GIB", help="the limit")
     add("--features", choices=["memory", "bf16", "disk"], default="memory")
     add("--precision", choices=["fp32", "bf16"], default="fp32")
     add("--device", choices=["auto", "cuda", "cpu"], default="auto")

@@ -61,6 +61,17 @@ def test_transformer_block(batch, heads, norm, bias, memory_format):
     assert_same(block, x.contiguous(memory_format=memory_format))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("norm", ["WithBias", "BiasFree"])
+def test_transformer_block_of_16_bits(dtype, norm):
+    """Close to what float32 gives."""
+    torch.manual_seed(0)
+    block = TransformerBlock(16, 2, 2.66, norm=norm)
+    x = torch.randn(2, 16, 5, 7)
+    expected = plain_twin(block)(x)
+    torch.testing.assert_close(block.to(dtype)(x.to(dtype)).float(), expected, rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("batch", [1, 8])
 def test_network(name, batch):

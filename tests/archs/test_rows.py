@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.archs import build_network
+from basicsr.archs import rows as rows_module
 from basicsr.archs.rows import Plan, Rows, row_local, spent, strips
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -32,7 +34,7 @@ class Fixed(Plan):
     """Strips of one height, whatever they take."""
 
     def __init__(self, height: int, keep: Any = "memory") -> None:
-        super().__init__(float("inf"), keep)
+        super().__init__(0 if keep == "disk" else float("inf"), keep)
         self.height = height
 
     def strip_height(self, row_bytes: float, halo: int) -> int:
@@ -75,6 +77,26 @@ def test_features_on_disk_are_exact_and_rounded_ones_are_close(keep, tolerance):
     result = net(Rows.of(x, plan)).whole()
     torch.testing.assert_close(result, net(x), rtol=0, atol=tolerance)
     assert torch.equal(result, net(x)) is False or keep == "disk"
+
+
+def test_what_is_on_disk_is_what_half_of_the_memory_does_not_hold():
+    x = torch.rand(1, 16, 8, 8)
+    plan = Plan(4.5 * x.nbytes, "disk")
+    maps = [Rows.of(x, plan) for _ in range(4)]
+    assert plan.held == 2 * x.nbytes
+    assert all(torch.equal(each.whole(), x) for each in maps)
+    del maps[0]
+    maps.append(Rows.of(x, plan))
+    assert plan.held == 2 * x.nbytes
+
+
+@pytest.mark.skipif(not os.access("/var/tmp", os.W_OK), reason="needs /var/tmp")
+def test_temporary_files_are_not_in_memory(monkeypatch, tmp_path):
+    monkeypatch.delenv("TMPDIR", raising=False)
+    assert rows_module._folder_of_files() == "/var/tmp"
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert rows_module._folder_of_files() == str(tmp_path)
 
 
 def test_a_full_disk_is_one_line(monkeypatch):
@@ -171,5 +193,5 @@ def test_strips_are_as_high_as_memory_allows_and_is_quick():
 
     assert heights(18) == [8] + 12 * [16]
     assert heights(1000) == [8] + 8 * [24]
-    with pytest.raises(OptionsError, match=r"memory: 0\.00 GiB are left where at least 0\.00 are"):
+    with pytest.raises(OptionsError, match=r"memory: at least 0\.00 GiB are missing"):
         heights(4)

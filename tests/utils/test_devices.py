@@ -42,3 +42,15 @@ def test_freed_memory_is_kept_until_it_is_counted():
     assert kept < 10
     assert counted > 25
     assert more < 2**24
+
+
+def test_memory_left_is_that_of_the_tightest_control_group(tmp_path):
+    membership = tmp_path / "cgroup"
+    membership.write_text("0::/job/step\n")
+    for folder, limit in (("job", "1000"), ("job/step", "max")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / folder / "memory.current").write_text("700\n")
+        (tmp_path / folder / "memory.stat").write_text("anon 500\ninactive_file 200\n")
+    assert list(devices._left_of_groups(membership, tmp_path)) == [500]
+    assert not list(devices._left_of_groups(tmp_path / "absent", tmp_path))

@@ -7,9 +7,12 @@ import hashlib
 import logging
 import os
 import shlex
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
+
+from basicsr.utils.files import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +50,9 @@ def _cache() -> Path:
     """The folder of compiled libraries, which nobody else may write into."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dtpnet-derain"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} is somebody else's")
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{folder}: others may write into it")
     return folder
 
 
@@ -59,4 +63,5 @@ def _build(code: Path, library: Path) -> None:
         unlinked, made = Path(folder, "unlinked.o"), Path(folder, "made.so")
         _cc(*FLAGS, "-c", code, "-o", unlinked)
         _cc("-shared", unlinked, "-o", made)
-        made.replace(library)
+        with written_whole(library) as file:
+            file.write(made.read_bytes())

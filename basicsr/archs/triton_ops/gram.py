@@ -118,7 +118,13 @@ def _pixels(x: Tensor) -> Tensor:
     return pixels if pixels.stride(2) == 1 else pixels.contiguous()
 
 
-WIDEST_HEAD = 128  # more channels' products do not fit into a program's registers
+@torch.compiler.assume_constant_result
+def _widest_head() -> int:
+    """How many channels' products fit into a program's registers and shared memory, of which the
+    gradient of 96 takes 128 KiB: more than there is on GPUs that are not made for data centres."""
+    if not torch.cuda.is_available():  # the interpreter
+        return 128
+    return 128 if torch.cuda.get_device_properties().shared_memory_per_block_optin > 2**17 else 64
 
 
 def _blocks(x: Tensor, channels: int) -> dict[str, Any]:
@@ -203,7 +209,7 @@ def _products_are_exact() -> bool:
 def gram_sums(q: Tensor, k: Tensor, heads: int) -> ops.Gram:
     """Exact float32 products are left to cuBLAS: without tensor cores, arithmetic bounds them."""
     c = q.shape[1] // heads
-    if c > WIDEST_HEAD or (q.dtype == torch.float32 and _products_are_exact()):
+    if c > _widest_head() or (q.dtype == torch.float32 and _products_are_exact()):
         return inspect.unwrap(ops.gram_sums)(q, k, heads)
     products, q_squares, k_squares = _gram_sums(q, k, heads).split([c, 1, 1], dim=2)
     return ops.Gram(products, q_squares[:, :, 0], k_squares[:, :, 0])
