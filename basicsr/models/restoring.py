@@ -20,7 +20,7 @@ logger = logging.getLogger("basicsr")
 
 
 IMAGE_COPIES = 4  # of three channels in float32, around the network
-LARGE = 2**18  # pixels from which on a CPU takes strips for the memory's sake
+LARGE = 2**18  # pixels from which on images on a CPU are computed in strips, to save memory
 PRECISIONS = ("fp32", "bf16")
 LIBRARIES = 2**27  # bytes that PyTorch's libraries take at their first use
 
@@ -33,7 +33,7 @@ class Restorer:
         memory_gib: what may be taken: by the process on a CPU, by its tensors on a GPU. Images are
             then computed in strips that fit, with the result of the whole image; so are, with a
             message, those that the device's memory does not hold otherwise, and large ones on a
-            CPU, where that takes a fraction of the memory and up to a third more time.
+            CPU, where that takes a fraction of the memory and some more time.
         features: where strips keep feature maps: in "memory", there in half the space as "bf16",
             which rounds them, or on "disk", in temporary files, what half the memory cannot hold.
         tile: side of the square pieces that are restored one by one, in pixels; None for the
