@@ -70,6 +70,11 @@ def restore(
             "image: H x W x 3 RGB of uint8 or uint16 is expected, not "
             f"{' x '.join(map(str, image.shape))} of {image.dtype}"
         )
+    if memory is not None:
+        try:
+            memory = gibibytes(str(memory))
+        except argparse.ArgumentTypeError as error:
+            raise OptionsError(f"memory: {error}") from None
     restorer = _restorer(weights_file(str(weights)), device, precision, memory)
     return to_levels(restorer(image), image.dtype)
 

@@ -164,6 +164,12 @@ def test_other_arguments_are_refused(shipped, wrong):
         restore(IMAGE, **wrong)
 
 
+@pytest.mark.parametrize("memory", ["much", 0, -1, float("nan"), float("inf")])
+def test_memory_is_a_positive_number_in_python_too(shipped, memory):
+    with pytest.raises(OptionsError, match=f"^memory: '{memory}' is no number of GiB above 0"):
+        restore(IMAGE, memory=memory)
+
+
 def test_photographs_take_no_temporary_files_where_memory_holds_them(shipped, monkeypatch):
     monkeypatch.setattr(rows, "_mapped_file", None)
     restore(np.zeros((512, 512, 3), np.uint8), device="cpu")

@@ -63,8 +63,8 @@ class Plan:
             missing = self.held + (STEP + 2 * halo) * WORK * row_bytes - self.memory
             advice = "" if self.keep == "disk" else ", or keep the features on disk"
             raise OptionsError(
-                f"memory: at least {missing / 2**30:.2f} GiB are missing to compute the image in "
-                f"strips; allow more, or free some{advice}"
+                f"memory: at least {missing / 2**30 + 0.01:.2f} GiB are missing to compute the "
+                f"image in strips; allow more, or free some{advice}"
             )
         return min(rows, 20 + 6 * halo) // STEP * STEP
 

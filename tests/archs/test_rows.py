@@ -193,5 +193,5 @@ def test_strips_are_as_high_as_memory_allows_and_is_quick():
 
     assert heights(18) == [8] + 12 * [16]
     assert heights(1000) == [8] + 8 * [24]
-    with pytest.raises(OptionsError, match=r"memory: at least 0\.00 GiB are missing"):
+    with pytest.raises(OptionsError, match=r"memory: at least 0\.01 GiB are missing"):
         heights(4)
