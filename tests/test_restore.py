@@ -123,7 +123,9 @@ def test_too_little_memory_is_told_in_a_line(tmp_path, shipped, monkeypatch, cap
     with pytest.raises(SystemExit) as stopped:
         main(["a.png", "-o", "out", "--memory", "0.01", "--device", "cpu"])
     assert stopped.value.code == 1
-    assert "a.png: memory: at least" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "a.png: memory: at least" in error
+    assert "allow more" in error
 
 
 def test_the_python_call_gives_what_the_command_writes(tmp_path, shipped, monkeypatch):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import multiprocessing
 import os
 import sys
@@ -51,9 +52,9 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
 
 
 def gibibytes(text: str) -> float:
-    """For argparse: memory."""
+    """An amount of memory, for argparse; its bytes are finite too."""
     try:
-        if 0 < (value := float(text)) < 2**20:
+        if 0 < 2**30 * (value := float(text)) < math.inf:
             return value
     except ValueError:
         pass

@@ -103,12 +103,12 @@ def _left_of_groups(membership: Path, root: Path) -> Iterator[int]:
     for folder in (root / group, *(root / group).parents):
         if not folder.is_relative_to(root):
             return
-        if (folder / "memory.max").exists():
-            limit = (folder / "memory.max").read_text().strip()
+        file = folder / "memory.max"
+        if file.exists() and (limit := file.read_text().strip()) != "max":
+            taken = int((folder / "memory.current").read_text())
             statistics = dict(map(str.split, (folder / "memory.stat").read_text().splitlines()))
-            if limit != "max":  # pages of files that nobody has used lately can be taken back
-                taken = int((folder / "memory.current").read_text())
-                yield int(limit) - taken + int(statistics["inactive_file"])
+            # pages of files that nobody has used lately can be taken back
+            yield int(limit) - taken + int(statistics["inactive_file"])
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -213,7 +213,7 @@ def test_a_folder_of_somebody_else_is_not_used(cache, monkeypatch, caplog):
     monkeypatch.setattr(compiler.os, "getuid", lambda: -1)
     with caplog.at_level(logging.INFO, "basicsr"):
         assert compiler.compiled("gated_dwconv.c") is None
-    assert "others may write into it" in caplog.messages[0]
+    assert "somebody else's" in caplog.messages[0]
 
 
 @in_c
@@ -222,7 +222,7 @@ def test_a_folder_that_others_may_write_into_is_not_used(cache, caplog):
     cache.chmod(0o777)
     with caplog.at_level(logging.INFO, "basicsr"):
         assert compiler.compiled("gated_dwconv.c") is None
-    assert f"{cache}: others may write into it" in caplog.messages[0]
+    assert "others may write into it" in caplog.messages[0]
 
 
 @in_c

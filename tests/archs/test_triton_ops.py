@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -265,6 +266,17 @@ def test_networks_on_a_gpu_compute_with_kernels(monkeypatch):
         assert network(torch.empty(1, 3, 24, 32)).shape == (1, 3, 24, 32)
     names = ("channel_norm", "dwconv", "gated_dwconv", "gram_sums")
     assert {name for name in called if "derain" in name} == {f"derain.{x}.default" for x in names}
+
+
+@pytest.mark.parametrize(("shared", "widest"), [(101376, 64), (166912, 128), (232448, 128)])
+def test_wide_heads_need_the_shared_memory_of_large_gpus(monkeypatch, shared, widest):
+    """That of an RTX 3090, an A100 and an H100."""
+    from basicsr.archs.triton_ops import gram
+
+    properties = SimpleNamespace(shared_memory_per_block_optin=shared)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: properties)
+    assert gram._widest_head() == widest
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")

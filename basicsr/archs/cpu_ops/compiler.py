@@ -52,7 +52,7 @@ def _cache() -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
     if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"{folder}: others may write into it")
+        raise PermissionError(f"{folder} is somebody else's, or others may write into it")
     return folder
 
 
