@@ -13,9 +13,10 @@ same device; the share of it that is reached stands beside.
 
 Training is a step of Adam: DTPNet on 4 patches of 96 x 96, Restormer on 8 of 128 x 128, others as
 DTPNet; fewer patches where --memory is too small for the baseline. Writes --out/benchmark.json and
-benchmark.png. A GPU's figures need a GPU: without one they say "not yet measured". There
-DERAIN_FAST_GPU=1 in the environment adds the Triton kernels to all but the baseline. On a CPU
-float32 is computed with the operator in C where there is a compiler, but not in the baseline.
+benchmark.png, anew after each case: a run that is cut off leaves what it has measured. A GPU's
+figures need a GPU: without one they say "not yet measured". There DERAIN_FAST_GPU=1 in the
+environment adds the Triton kernels to all but the baseline. On a CPU float32 is computed with the
+operator in C where there is a compiler, but not in the baseline.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     memory = options.memory * 2**30 if options.memory else memory_left(device)
     precisions = options.precisions or usual_precisions(device)
     on_device = torch.empty(0, device=device)
+    options.out.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {
         "provenance": provenance(device),
         "kernels": next((name for name, has in KERNELS.items() if has(on_device)), None),
@@ -73,6 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
         row = networks.measure(case, ceilings, options.repeats, memory)
         document["networks"].append(row)
         print(tables.network(row), flush=True)
+        save(document, options.out)
     side = options.shrink  # the loader's and the metrics' own measure shrinks with the rest
     if "loader" in options.subjects:
         document["loader"] = loader.measure(batches=600 // side, repeats=options.repeats)
@@ -80,13 +83,17 @@ def main(arguments: list[str] | None = None) -> None:
     if "metrics" in options.subjects:
         document["metrics"] = metrics.measure(repeats=options.repeats)
         print(tables.metrics(document["metrics"]), flush=True)
+    save(document, options.out)
     if device.type != "cuda":
         print(tables.NOT_MEASURED)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with written_whole(options.out / "benchmark.json") as file:
+
+
+def save(document: dict[str, Any], folder: Path) -> None:
+    """Write what is measured so far."""
+    with written_whole(folder / "benchmark.json") as file:
         file.write(json.dumps(document, indent=2).encode() + b"\n")
     if document["networks"]:
-        picture.draw(options.out / "benchmark.png", document)
+        picture.draw(folder / "benchmark.png", document)
 
 
 def cases(

@@ -87,6 +87,7 @@ def test_a_folder_from_the_command_line(tmp_path, weights, network, monkeypatch,
     [
         (["none.jpg", "-o", "out"], "error: none.jpg: no such file or folder"),
         (["a.png", "-o", "b.png"], "error: -o b.png: names a folder"),
+        (["a.png", "-o", "notes"], "error: -o notes: names a folder"),
         (["a.png", "-o", "."], "error: a.png: would be overwritten"),
         (["a.png", "-o", "out", "--weights", "DTPNet-T"], "did you mean 'DTPNet-T_any-rain'?"),
         (["a.png", "-o", "a.png/out"], "error: a.png/out: Not a directory"),
@@ -95,6 +96,7 @@ def test_a_folder_from_the_command_line(tmp_path, weights, network, monkeypatch,
 def test_mistakes_are_told_in_a_line(tmp_path, shipped, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     write_png(Path("a.png"), IMAGE)
+    Path("notes").touch()
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2

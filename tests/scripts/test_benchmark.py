@@ -71,6 +71,27 @@ def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
     assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
+def test_a_run_that_is_cut_off_leaves_what_it_measured(
+    run_script, benchmarks, tmp_path, monkeypatch
+):
+    from benchmarks import loader
+
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmarks["networks"], "peak_memory", lambda *_: {"peak": 1, "before": 1})
+    monkeypatch.setattr(loader, "measure", interrupted)
+    code, _, err = run_script(
+        *("benchmark", "--device", "cpu", "--networks", "SPAIR", "--sizes", 16, "--repeats", 1),
+        *("--shrink", 32, "--subjects", "inference", "loader", "--out", tmp_path),
+    )
+    assert (code, err) == (130, "error: interrupted\n")
+    (row,) = json.loads((tmp_path / "benchmark.json").read_text())["networks"]
+    assert row["variants"]["baseline"]["seconds"]["median"] > 0
+    assert (tmp_path / "benchmark.png").exists()
+
+
 def test_variants(benchmarks):
     def variants(subject: str, network: str, device: str, *precisions: str) -> list[str]:
         case = benchmarks["networks"].Case(subject, network, 1, (8, 8), precisions, device)
