@@ -9,7 +9,7 @@ On a CPU the project's commands keep freed memory, instead of asking the system 
 baseline does not, like published code, and does once more ("memory kept"). Peak memory is that of
 a process of its own per variant. The floor is what the network's multiply-accumulates or, if
 longer, its traffic would take at the speed of a large matrix product and of a large copy on the
-same device; the share of it that is reached stands beside.
+same device, before or after its runs; the share of it that is reached stands beside.
 
 Training is a step of Adam: DTPNet on 4 patches of 96 x 96, Restormer on 8 of 128 x 128, others as
 DTPNet; fewer patches where --memory is too small for the baseline. Writes --out/benchmark.json and
@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 from benchmarks import loader, metrics, networks, picture, tables
-from benchmarks.floor import measure_ceilings
 from benchmarks.networks import Case
 
 from basicsr.archs import ops
@@ -60,19 +59,13 @@ def main(arguments: list[str] | None = None) -> None:
         "kernels": next((name for name, has in KERNELS.items() if has(on_device)), None),
         "repeats": options.repeats,
         "memory_limit": memory,
-        "ceilings": {},
         "networks": [],
         "loader": None,
         "metrics": None,
     }
     print(tables.heading(document), flush=True)
-    ceilings = {}
-    for precision in sorted({"fp32", *precisions}, reverse=True):
-        ceilings[precision] = measure_ceilings(device, precision, options.shrink)
-        document["ceilings"][precision] = ceilings[precision]._asdict()
-        print(tables.ceilings(precision, ceilings[precision]), flush=True)
     for case in cases(options, device, precisions, memory):
-        row = networks.measure(case, ceilings, options.repeats, memory)
+        row = networks.measure(case, options.repeats, memory, options.shrink)
         document["networks"].append(row)
         print(tables.network(row), flush=True)
         save(document, options.out)

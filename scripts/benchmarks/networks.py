@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -27,7 +27,7 @@ from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 from basicsr.utils.timing import in_turns
 
-from .floor import Ceilings, timed, wait, work_of
+from .floor import Ceilings, measure_ceilings, timed, wait, work_of
 
 OUT_OF_MEMORY = "out of memory"
 BASELINE = "baseline"
@@ -89,12 +89,11 @@ class Case(NamedTuple):
         return (self.batch, 3, *self.size)
 
 
-def measure(
-    case: Case, ceilings: Mapping[str, Ceilings], repeats: int, memory: float
-) -> dict[str, Any]:
+def measure(case: Case, repeats: int, memory: float, shrink: int = 1) -> dict[str, Any]:
     """The row of a document: for each variant seconds (median, quartiles, all runs) and bytes.
 
-    A variant that `memory` bytes are not enough for is only said to need more.
+    A variant that `memory` bytes are not enough for is only said to need more. What the device can
+    do is measured before and after the runs, as a shared machine's speed changes; the more counts.
     """
     release_memory()
     told: dict[str, dict[str, Any]] = {}
@@ -105,15 +104,30 @@ def measure(
         for variant in case.variants()
         if told[str(variant)]["memory"] != OUT_OF_MEMORY
     }
+    before = ceilings_of(case, shrink)
+    runs = in_turns(turns, repeats)
+    after = ceilings_of(case, shrink)
     floors = {}
-    for precision in {"fp32", *case.precisions}:
+    for precision in before:
         work = work_of(case.build(), case.shape, precision, case.subject == "training")
-        floors[precision] = {**work._asdict(), **work.floor(ceilings[precision])}
-    for name, figures in in_turns(turns, repeats).items():
+        ceilings = Ceilings(*map(max, before[precision], after[precision]))
+        floors[precision] = {
+            **work._asdict(),
+            "ceilings": ceilings._asdict(),
+            **work.floor(ceilings),
+        }
+    for name, figures in runs.items():
         told[name]["seconds"] = spread(figures["runs"])
         shortest = floors[told[name]["precision"]]["seconds"]
         told[name]["share_of_floor"] = shortest / told[name]["seconds"]["median"]
     return {**case._asdict(), "floors": floors, "variants": told, "ratios": ratios(told)}
+
+
+def ceilings_of(case: Case, shrink: int) -> dict[str, Ceilings]:
+    return {
+        precision: measure_ceilings(torch.device(case.device), precision, shrink)
+        for precision in {"fp32", *case.precisions}
+    }
 
 
 def turn_of(case: Case, variant: Variant) -> Callable[[], float]:

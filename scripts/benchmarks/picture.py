@@ -8,6 +8,7 @@ from typing import Any
 from basicsr.utils.files import written_whole
 
 from .networks import BASELINE
+from .tables import duration
 
 # Okabe and Ito's colours, which colour-blind people can tell apart
 COLOURS = {
@@ -59,33 +60,34 @@ def sizes(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[tuple[f
 
 
 def _bars(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Seconds, with the quartiles, in groups; the first one on top."""
+    """Times, with the quartiles, as parts of a group's longest; the first group on top."""
     place, labels = 0, []
     for row in rows:
         height, width = row["size"]
         title = f"{row['network']} {row['subject']}\n{row['batch']} x {width} x {height}"
         labels.append((place + (len(row["variants"]) - 1) / 2, title))
+        measured = [told["seconds"] for told in row["variants"].values() if "seconds" in told]
+        longest = max((seconds["median"] for seconds in measured), default=1.0)
         for name, told in row["variants"].items():
             if "seconds" in told:
-                seconds = told["seconds"]
-                spread = [
-                    [seconds["median"] - seconds["lower"]],
-                    [seconds["upper"] - seconds["median"]],
-                ]
-                axes.barh(place, seconds["median"], xerr=spread, **_looks(told))
+                lower, median, upper = (
+                    told["seconds"][key] / longest for key in ("lower", "median", "upper")
+                )
+                axes.barh(place, median, xerr=[[median - lower], [upper - median]], **_looks(told))
                 ratio = row["ratios"].get(name)
-                text = f" {ratio['speed']:.1f} x" if ratio else ""
-                axes.annotate(text, (seconds["upper"], place), va="center", fontsize=8)
+                faster = f", {ratio['speed']:.2f} x as fast" if ratio else ""
+                text = f" {duration(told['seconds']['median'])}{faster}"
+                axes.annotate(text, (upper, place), va="center", fontsize=8)
             place += 1
         place += 1
     for name, told in {
         name: told for row in rows for name, told in row["variants"].items()
     }.items():
         axes.barh(0, 0, label=name, **_looks(told))
-    axes.set(xlabel="seconds", xscale="log")
+    axes.set(xlabel="time, as a part of the longest", xlim=(0, 1.5), xticks=[0, 0.25, 0.5, 0.75, 1])
     axes.set_yticks([at for at, _ in labels], [text for _, text in labels], fontsize=8)
     axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=8)
+    axes.figure.legend(frameon=False, fontsize=8, ncols=6, loc="outside lower center")
 
 
 def _looks(told: dict[str, Any]) -> dict[str, Any]:
@@ -109,5 +111,7 @@ def _curves(axes: Any, points: dict[tuple[str, str, str], list[tuple[float, floa
     measured = sorted({at for each in points.values() for at, _ in each})
     axes.set_xticks(measured, [f"{at:.2g}" for at in measured])
     axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False, fontsize=8)

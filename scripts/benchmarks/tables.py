@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from .floor import Ceilings
 from .networks import OUT_OF_MEMORY
 
 HEADINGS = (
@@ -28,23 +27,12 @@ def heading(document: dict[str, Any]) -> str:
     )
 
 
-def ceilings(precision: str, measured: Ceilings) -> str:
-    return (
-        f"\nIn {precision} the device multiplies and adds {measured.macs / 1e9:.4g} G times a "
-        f"second (large matrix product) and moves {measured.traffic / 1e9:.4g} GB (large copy)."
-    )
-
-
 def network(row: dict[str, Any]) -> str:
     """A case's table: a line for each variant."""
     height, width = row["size"]
     lines = [
         f"\n### {row['network']}, {row['subject']}, {row['batch']} x {width} x {height}\n",
-        *(
-            f"{precision}: {floor['macs'] / 1e9:.1f} GMACs, {floor['traffic'] / 1e9:.2f} GB at "
-            f"least: {_time(floor['seconds'])}, bound by {floor['bound']}.  "
-            for precision, floor in sorted(row["floors"].items(), reverse=True)
-        ),
+        *(_floor(*each) for each in sorted(row["floors"].items(), reverse=True)),
         "",
         _line(*HEADINGS),
         _line(*("---",) * len(HEADINGS)),
@@ -57,8 +45,8 @@ def network(row: dict[str, Any]) -> str:
         lines.append(
             _line(
                 name,
-                _time(seconds["median"]),
-                f"{_time(seconds['lower'])} to {_time(seconds['upper'])}",
+                duration(seconds["median"]),
+                f"{duration(seconds['lower'])} to {duration(seconds['upper'])}",
                 f"{ratio['speed']:.2f} x" if ratio else "",
                 f"{told['share_of_floor']:.0%}",
                 f"{told['memory']['peak'] / 2**30:.2f}",
@@ -67,6 +55,16 @@ def network(row: dict[str, Any]) -> str:
             )
         )
     return "\n".join(lines)
+
+
+def _floor(precision: str, floor: dict[str, Any]) -> str:
+    macs, traffic = (floor[key] / 1e9 for key in ("macs", "traffic"))
+    macs_a_second, traffic_a_second = (floor["ceilings"][key] / 1e9 for key in ("macs", "traffic"))
+    return (
+        f"{precision}: {macs:.1f} GMACs of {macs_a_second:.1f} a second (large matrix product), "
+        f"{traffic:.2f} GB at least of {traffic_a_second:.1f} a second (large copy): "
+        f"{duration(floor['seconds'])}, bound by {floor['bound']}.  "
+    )
 
 
 def loader(measured: dict[str, Any]) -> str:
@@ -94,7 +92,7 @@ def _rate(figures: dict[str, Any]) -> str:
     return f"{figures['median']:.0f} ({figures['low']:.0f} to {figures['high']:.0f})"
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 

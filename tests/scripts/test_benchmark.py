@@ -44,7 +44,6 @@ def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
     assert document["loader"] is None
     assert document["metrics"] is None
     assert document["provenance"]["torch"] == torch.__version__
-    ceilings = document["ceilings"]["fp32"]
     inference, training = document["networks"]
     assert inference["size"] == [16, 16]  # of which the sides are multiples of 4
     compared = ["fast fp32", "baseline, memory kept", "baseline"]
@@ -53,6 +52,7 @@ def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
     for row in (inference, training):
         baseline = row["variants"]["baseline"]["seconds"]["median"]
         floor = row["floors"]["fp32"]
+        ceilings = floor["ceilings"]
         bounds = floor["macs"] / ceilings["macs"], floor["traffic"] / ceilings["traffic"]
         assert floor["seconds"] == max(bounds)
         assert floor["bound"] == ("arithmetic" if bounds[0] > bounds[1] else "memory")
@@ -150,6 +150,17 @@ def test_floor_is_the_longer_time(benchmarks):
     assert floor.Work(200, 30).floor(ceilings) == {"seconds": 3.0, "bound": "memory"}
 
 
+def test_the_speed_of_a_device_is_the_higher_one_around_the_runs(benchmarks, monkeypatch):
+    networks, ceilings = benchmarks["networks"], benchmarks["floor"].Ceilings
+    measured = iter([ceilings(100, 20), ceilings(50, 30)])
+    monkeypatch.setattr(networks, "measure_ceilings", lambda *_: next(measured))
+    monkeypatch.setattr(networks, "peak_memory", lambda *_: {"peak": 1, "before": 1})
+    case = networks.Case("inference", "PRN_r", 1, (8, 8), ("fp32",), "cpu")
+    floor = networks.measure(case, repeats=1, memory=1e9)["floors"]["fp32"]
+    assert floor["ceilings"] == {"macs": 100, "traffic": 30}
+    assert floor["seconds"] == max(floor["macs"] / 100, floor["traffic"] / 30)
+
+
 def test_memory_of_a_process_of_its_own(benchmarks):
     networks = benchmarks["networks"]
     case = networks.Case("inference", "PRN_r", 1, (64, 64), ("fp32",), "cpu")
@@ -169,7 +180,7 @@ def test_what_needs_more_memory_is_told_and_left_out(benchmarks, monkeypatch):
         ),
     )
     case = networks.Case("inference", "PRN_r", 1, (8, 8), ("fp32",), "cpu")
-    row = networks.measure(case, {"fp32": benchmarks["floor"].Ceilings(1e9, 1e9)}, 1, 1e9)
+    row = networks.measure(case, repeats=1, memory=1e9, shrink=32)
     assert row["ratios"] == {}
     assert "seconds" not in row["variants"]["baseline"]
     table = benchmarks["tables"].network(row)
@@ -204,7 +215,7 @@ def test_loader_and_metrics_tables(benchmarks):
 def test_patches_are_halved_until_the_baseline_fits(run_script, benchmarks, tmp_path, monkeypatch):
     chosen = []
 
-    def measure(case, ceilings, repeats, memory):
+    def measure(case, *_):
         chosen.append(case)
         raise KeyboardInterrupt
 
