@@ -28,8 +28,8 @@ DEFAULT_WEIGHTS = "DTPNet-T_any-rain"
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     folder = Path(options.output)
-    looks_like_file = folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES
-    if folder.is_file() or (looks_like_file and not folder.is_dir()):
+    names_file = folder.exists() or folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES
+    if names_file and not folder.is_dir():
         raise OptionsError(f"-o {folder}: names a folder, in which files keep their names")
     weights = weights_file(options.weights)
     tasks = find_tasks(options.input, folder)

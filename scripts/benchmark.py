@@ -13,7 +13,7 @@ same device, before or after its runs; the share of it that is reached stands be
 
 Training is a step of Adam: DTPNet on 4 patches of 96 x 96, Restormer on 8 of 128 x 128, others as
 DTPNet; fewer patches where --memory is too small for the baseline. Writes --out/benchmark.json and
-benchmark.png, anew after each case: a run that is cut off leaves what it has measured. A GPU's
+benchmark.png, anew after each table: a run that is cut off leaves what it has measured. A GPU's
 figures need a GPU: without one they say "not yet measured". There DERAIN_FAST_GPU=1 in the
 environment adds the Triton kernels to all but the baseline. On a CPU float32 is computed with the
 operator in C where there is a compiler, but not in the baseline.
@@ -32,6 +32,7 @@ from benchmarks.networks import Case
 
 from basicsr.archs import ops
 from basicsr.models.cost import network_cost, training_memory
+from basicsr.models.restoring import PRECISIONS
 from basicsr.utils.cli import command, gibibytes
 from basicsr.utils.devices import memory_left, select_device
 from basicsr.utils.files import written_whole
@@ -63,20 +64,23 @@ def main(arguments: list[str] | None = None) -> None:
         "loader": None,
         "metrics": None,
     }
+
+    def tell(text: str) -> None:
+        print(text, flush=True)
+        save(document, options.out)
+
     print(tables.heading(document), flush=True)
     for case in cases(options, device, precisions, memory):
         row = networks.measure(case, options.repeats, memory, options.shrink)
         document["networks"].append(row)
-        print(tables.network(row), flush=True)
-        save(document, options.out)
+        tell(tables.network(row))
     side = options.shrink  # the loader's and the metrics' own measure shrinks with the rest
     if "loader" in options.subjects:
         document["loader"] = loader.measure(batches=600 // side, repeats=options.repeats)
-        print(tables.loader(document["loader"]), flush=True)
+        tell(tables.loader(document["loader"]))
     if "metrics" in options.subjects:
         document["metrics"] = metrics.measure(repeats=options.repeats)
-        print(tables.metrics(document["metrics"]), flush=True)
-    save(document, options.out)
+        tell(tables.metrics(document["metrics"]))
     if device.type != "cuda":
         print(tables.NOT_MEASURED)
 
@@ -146,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--precisions",
         nargs="+",
-        choices=["fp32", "bf16"],
+        choices=PRECISIONS,
         help="of the fast network; bf16 is left out by default where there are no units for it",
     )
     add("--sizes", nargs="+", type=_positive, default=[128, 256, 512], metavar="SIDE")

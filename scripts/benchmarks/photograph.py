@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from basicsr.archs import build_network
-from basicsr.models.restoring import Restorer
+from basicsr.models.restoring import PRECISIONS, Restorer
 from basicsr.utils.cli import command, gibibytes
 from basicsr.utils.devices import peak_memory_gib, select_device
 from basicsr.utils.provenance import provenance
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--size", nargs=2, type=pixels, required=True, metavar=("WIDTH", "HEIGHT"))
     add("--memory", type=gibibytes, required=True, metavar="GIB", help="the limit")
     add("--features", choices=["memory", "bf16", "disk"], default="memory")
-    add("--precision", choices=["fp32", "bf16"], default="fp32")
+    add("--precision", choices=PRECISIONS, default="fp32")
     add("--device", choices=["auto", "cuda", "cpu"], default="auto")
     add("--whole", action="store_true", help="compute it at once too, and compare")
     print(json.dumps(measure(**vars(parser.parse_args(arguments))), indent=2))
