@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from basicsr.data.image_files import SUFFIXES
-from basicsr.data.photographs import to_levels
-from basicsr.data.videos import VIDEO_SUFFIXES, has_ffmpeg
+from basicsr.inference.files import restore_files
+from basicsr.inference.jobs import Records, find_tasks
+from basicsr.inference.restorer import PRECISIONS, Restorer
+from basicsr.io.images import SUFFIXES
+from basicsr.io.photographs import to_levels
+from basicsr.io.videos import VIDEO_SUFFIXES, has_ffmpeg
 from basicsr.models.pretrained import saved_network, weights_file
-from basicsr.models.restoring import PRECISIONS, Restorer
-from basicsr.models.restoring_files import restore_files
-from basicsr.models.restoring_tasks import Records, find_tasks
 from basicsr.utils.cli import command, gibibytes
 from basicsr.utils.devices import select_device
 from basicsr.utils.errors import DataError, OptionsError

@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 
 from basicsr.data import build_dataset
-from basicsr.models.evaluation import evaluate, pictures_in
+from basicsr.evaluation.evaluate import evaluate, pictures_in
+from basicsr.evaluation.score_files import markdown, summary, write_results
+from basicsr.inference.restorer import Restorer
 from basicsr.models.pretrained import network_with_weights
-from basicsr.models.restoring import Restorer
-from basicsr.models.results import markdown, summary, write_results
 from basicsr.options import TestOptions, load_options, save_options
 from basicsr.utils.cli import command
 from basicsr.utils.devices import select_device
 from basicsr.utils.distributed import World, distributed_world
 from basicsr.utils.files import sha256
+from basicsr.utils.logs import start_logging
 from basicsr.utils.provenance import provenance
-from basicsr.utils.run_log import start_logging
 
 TIMEOUT = 3600.0  # seconds for which a process waits until the others have restored their images
 

@@ -31,8 +31,8 @@ from benchmarks import loader, metrics, networks, picture, tables
 from benchmarks.networks import Case
 
 from basicsr.archs import ops
+from basicsr.inference.restorer import PRECISIONS
 from basicsr.models.cost import network_cost, training_memory
-from basicsr.models.restoring import PRECISIONS
 from basicsr.utils.cli import command, gibibytes
 from basicsr.utils.devices import memory_left, select_device
 from basicsr.utils.files import written_whole

@@ -25,9 +25,10 @@ from PIL import Image
 from scipy.fft import dctn
 from tqdm import tqdm
 
-from basicsr.data import LAYOUTS, list_images, read_image
+from basicsr.data import LAYOUTS
 from basicsr.data.layouts import PairFiles, Pairing, match, match_folders
 from basicsr.data.paired_dataset import read_pair
+from basicsr.io.images import list_images, read_image
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError, OptionsError
 

@@ -20,10 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from basicsr.data import LAYOUTS, read_image, write_png
-from basicsr.data.restored import match_restored
+from basicsr.data import LAYOUTS
+from basicsr.evaluation.evaluate import mean_scores
+from basicsr.evaluation.restored_images import match_restored
+from basicsr.io.images import read_image, write_png
 from basicsr.metrics import PROTOCOLS, Scores, measure
-from basicsr.models.evaluation import mean_scores
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError
 

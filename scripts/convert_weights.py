@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from basicsr.archs import released_hints
-from basicsr.models.published import PublishedScore, convert
+from basicsr.evaluation.published import PublishedScore, convert
 from basicsr.options import Network
 from basicsr.utils.cli import command
 from basicsr.utils.errors import OptionsError

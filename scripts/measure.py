@@ -23,9 +23,9 @@ import torch
 from tqdm import tqdm
 
 from basicsr.data import LAYOUTS
-from basicsr.data.restored import RestoredPair, match_restored
+from basicsr.evaluation.evaluate import mean_scores
+from basicsr.evaluation.restored_images import RestoredPair, match_restored
 from basicsr.metrics import PROTOCOLS, Scores, measure
-from basicsr.models.evaluation import mean_scores
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import written_whole

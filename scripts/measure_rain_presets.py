@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from basicsr.data import SyntheticRainDataset
-from basicsr.data.rain import PRESETS
+from basicsr.data.degradations.rain import PRESETS
 from basicsr.metrics import Scores, measure
 from basicsr.utils.cli import command
 

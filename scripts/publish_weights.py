@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basicsr.models.published import PublishedScore
-from basicsr.utils.checkpoints import load_weights, save_weights
+from basicsr.evaluation.published import PublishedScore
+from basicsr.io.checkpoints import load_weights, save_weights
+from basicsr.options.yaml_files import read_yaml
 from basicsr.utils.cli import command
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
 from basicsr.utils.files import sha256
-from basicsr.utils.yaml_files import read_yaml
 
 
 @command

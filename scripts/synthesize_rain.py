@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from basicsr.data import SyntheticRainDataset, write_png
-from basicsr.data.rain import PRESETS
+from basicsr.data import SyntheticRainDataset
+from basicsr.data.degradations.rain import PRESETS
+from basicsr.io.images import write_png
 from basicsr.metrics import measure
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError, OptionsError

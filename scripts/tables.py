@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from basicsr.archs import ARCH_REGISTRY
-from basicsr.metrics import PROTOCOLS
-from basicsr.models.comparison import (
+from basicsr.evaluation.comparison import (
     AS_PRINTED,
     IMAGES,
     SETTINGS,
@@ -42,6 +41,7 @@ from basicsr.models.comparison import (
     measured_entries,
     published_entries,
 )
+from basicsr.metrics import PROTOCOLS
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import written_whole

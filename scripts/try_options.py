@@ -19,11 +19,11 @@ from plot_runs import read_curves
 from pydantic import ValidationError
 
 from basicsr.metrics import PROTOCOLS
+from basicsr.options.yaml_files import read_yaml
 from basicsr.utils.cli import command
 from basicsr.utils.components import Strict
 from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.registry import nearest
-from basicsr.utils.yaml_files import read_yaml
 
 SPEED = "time/images_per_second"
 TRAIN = Path(__file__).resolve().parent.parent / "basicsr" / "train.py"

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.data import LAYOUTS, build_dataset
-from basicsr.models.evaluation import evaluate, mean_scores
+from basicsr.evaluation.evaluate import evaluate, mean_scores
+from basicsr.evaluation.published import PublishedScore
+from basicsr.inference.restorer import Restorer
+from basicsr.io.checkpoints import Weights
 from basicsr.models.pretrained import saved_network
-from basicsr.models.published import PublishedScore
-from basicsr.models.restoring import Restorer
-from basicsr.utils.checkpoints import Weights
 from basicsr.utils.cli import command
 from basicsr.utils.devices import select_device
 from basicsr.utils.errors import CheckpointError, OptionsError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 import yaml
 from PIL import Image
 from runs import ITERATIONS, NETWORK, run
+
+sys.path.append(str(Path(__file__).parent / "archs"))  # the golden cases serve other folders too
 
 
 @pytest.fixture(scope="session")

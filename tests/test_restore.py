@@ -14,11 +14,11 @@ from PIL import Image
 
 import basicsr.restore
 from basicsr.archs import build_network, rows
-from basicsr.data import read_image, write_png
+from basicsr.inference.restorer import Restorer, quantize
+from basicsr.io.checkpoints import save_weights
+from basicsr.io.images import read_image, write_png
 from basicsr.models import pretrained
-from basicsr.models.restoring import Restorer, quantize
 from basicsr.restore import DEFAULT_WEIGHTS, main, restore
-from basicsr.utils.checkpoints import save_weights
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
 
 ROOT = Path(__file__).resolve().parent.parent

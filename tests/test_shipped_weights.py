@@ -9,9 +9,9 @@ import pytest
 import skimage.data
 
 from basicsr.data import render_rain
+from basicsr.evaluation.published import PublishedScore
 from basicsr.metrics import measure
 from basicsr.models.pretrained import saved_network, weights_file
-from basicsr.models.published import PublishedScore
 from basicsr.options import TrainOptions
 from basicsr.restore import DEFAULT_WEIGHTS, restore
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from runs import ITERATIONS, run, start, timeless_metrics
 
-from basicsr.models.run_folder import RunFolder
+from basicsr.training.run_folder import RunFolder
 
 
 def waits_for(condition, process=None, seconds=200):

@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.released import misfits, strict_load
+from basicsr.archs.sizes import fitting_side
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import ARCH_REGISTRY
-
-from .released import misfits, strict_load
-from .sizes import fitting_side
 
 __all__ = ["build_network", "fitting_side", "from_released", "released_hints", "strict_load"]
 

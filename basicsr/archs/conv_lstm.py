@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ops import parts
+from basicsr.archs.ops import parts
 
 
 class ConvLSTMCell(nn.Module):

@@ -22,11 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.archs.released import Released, strict_load
+from basicsr.archs.sizes import require_multiple
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
-
-from .released import Released, strict_load
-from .sizes import require_multiple
 
 Statistics = Literal["image", "running"]
 Net = TypeVar("Net", bound=nn.Module)

@@ -14,14 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.utils.errors import OptionsError
-from basicsr.utils.registry import ARCH_REGISTRY
-
-from .prenet_arch import PReNet
-from .released import Released, strict_load
-from .rows import row_local, spent
-from .sizes import require_multiple
-from .transformer_blocks import (
+from basicsr.archs.prenet_arch import PReNet
+from basicsr.archs.released import Released, strict_load
+from basicsr.archs.rows import row_local, spent
+from basicsr.archs.sizes import require_multiple
+from basicsr.archs.transformer_blocks import (
     Blocks,
     Checkpointing,
     Downsample,
@@ -30,7 +27,9 @@ from .transformer_blocks import (
     Upsample,
     joined,
 )
-from .vgg_features import WIDTHS, VGG16Features
+from basicsr.archs.vgg_features import WIDTHS, VGG16Features
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.registry import ARCH_REGISTRY
 
 LEVELS = 4
 

@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.released import Released, strict_load
+from basicsr.archs.sizes import require_multiple
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
-
-from .released import Released, strict_load
-from .sizes import require_multiple
 
 
 def to_halves(x: Tensor, dim: int) -> Tensor:

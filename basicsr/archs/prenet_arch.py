@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.archs.conv_lstm import ConvGRUCell, ConvLSTMCell
+from basicsr.archs.released import Released, strict_load
+from basicsr.archs.rows import row_local, spent
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
-
-from .conv_lstm import ConvGRUCell, ConvLSTMCell
-from .released import Released, strict_load
-from .rows import row_local, spent
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from basicsr.utils.errors import OptionsError
-from basicsr.utils.registry import ARCH_REGISTRY
-
-from .released import Released, strict_load
-from .rows import row_local, spent
-from .sizes import require_multiple
-from .transformer_blocks import (
+from basicsr.archs.released import Released, strict_load
+from basicsr.archs.rows import row_local, spent
+from basicsr.archs.sizes import require_multiple
+from basicsr.archs.transformer_blocks import (
     Blocks,
     Checkpointing,
     Downsample,
@@ -26,6 +23,8 @@ from .transformer_blocks import (
     Upsample,
     joined,
 )
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.registry import ARCH_REGISTRY
 
 
 class OverlapPatchEmbed(nn.Module):

@@ -22,10 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.archs.sizes import require_multiple
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
-
-from .sizes import require_multiple
 
 # Every pixel counts this much for either side of the mask, so that an empty side has statistics.
 EPSILON = 1e-5

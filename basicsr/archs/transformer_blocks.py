@@ -19,10 +19,9 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
+from basicsr.archs import ops
+from basicsr.archs.rows import Rows, row_local, spent, strips
 from basicsr.utils.errors import OptionsError
-
-from . import ops
-from .rows import Rows, row_local, spent, strips
 
 NormType = Literal["WithBias", "BiasFree"]
 FeedForwardType = Literal["gated_dconv", "attention_gated"]

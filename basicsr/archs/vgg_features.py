@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from basicsr.utils.checkpoints import load_weights
+from basicsr.io.checkpoints import load_weights
 from basicsr.utils.errors import CheckpointError, OptionsError
 
 WIDTHS = (64, 128, 256)

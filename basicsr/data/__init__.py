@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from basicsr.data.bad_images import BadImages
+from basicsr.data.base import ImagePair, ImageSource
+from basicsr.data.degradations.rain import Rain, Streaks, render_rain
+from basicsr.data.folder_dataset import ImageFolderDataset
+from basicsr.data.layouts import LAYOUTS
+from basicsr.data.loader import PatchStage, TrainingBatch, training_batches
+from basicsr.data.mixed_dataset import MixedDataset
+from basicsr.data.paired_dataset import PairedImageDataset
+from basicsr.data.synthetic_dataset import SyntheticRainDataset
+from basicsr.io.images import list_images, read_image, write_png
 from basicsr.utils.registry import DATASET_REGISTRY
-
-from .bad_images import BadImages
-from .folder_dataset import ImageFolderDataset
-from .image_files import list_images, read_image, write_png
-from .image_source import ImagePair, ImageSource
-from .layouts import LAYOUTS
-from .loader import PatchStage, TrainingBatch, training_batches
-from .mixed_dataset import MixedDataset
-from .paired_dataset import PairedImageDataset
-from .rain import Rain, Streaks, render_rain
-from .synthetic_dataset import SyntheticRainDataset
 
 __all__ = [
     "LAYOUTS",

@@ -13,9 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from basicsr.io.images import image_size, read_image
 from basicsr.utils.errors import DataError
-
-from .image_files import image_size, read_image
 
 CacheKind = Literal["none", "memory", "disk"]
 _UNUSED_DAYS = 30

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from basicsr.data.base import ImagePair, ImageSource
+from basicsr.io.images import images_by_stem, read_image
 from basicsr.utils.registry import DATASET_REGISTRY
-
-from .image_files import images_by_stem, read_image
-from .image_source import ImagePair, ImageSource
 
 
 @DATASET_REGISTRY.register

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from basicsr.io.images import SUFFIXES, images_by_stem
 from basicsr.utils.errors import DataError
 from basicsr.utils.registry import nearest
-
-from .image_files import SUFFIXES, images_by_stem
 
 Side = Literal["left", "right"]
 

@@ -21,13 +21,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from basicsr.data.bad_images import BadImages
+from basicsr.data.base import PATCH, ImagePair, ImageSource, generator
+from basicsr.data.sampling import draw_patch, order_of
 from basicsr.utils.errors import DataError, OptionsError, UserError
 from basicsr.utils.interruptions import TELL_STACKS
-
-from .bad_images import BadImages
-from .image_source import ImagePair, ImageSource
-from .patches import draw_patch
-from .randomness import PATCH, generator, order_of
 
 PREFETCHED = 2
 """Batches that each worker draws ahead."""

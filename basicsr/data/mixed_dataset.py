@@ -11,12 +11,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from basicsr.data.base import ImagePair, ImageSource
+from basicsr.data.paired_dataset import PairedImageDataset
+from basicsr.data.synthetic_dataset import SyntheticRainDataset
 from basicsr.utils.components import Component, OneOf, fields_of
 from basicsr.utils.registry import DATASET_REGISTRY
-
-from .image_source import ImagePair, ImageSource
-from .paired_dataset import PairedImageDataset
-from .synthetic_dataset import SyntheticRainDataset
 
 _KINDS = [cls.__name__ for cls in (PairedImageDataset, SyntheticRainDataset)]
 Part = Annotated[

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from basicsr.data.base import ImagePair, ImageSource
+from basicsr.data.decode_cache import CacheKind, DecodeCache
+from basicsr.data.layouts import PairFiles, match, match_folders
+from basicsr.data.sampling import Split, choose
+from basicsr.io.images import read_image
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import DATASET_REGISTRY
-
-from .decode_cache import CacheKind, DecodeCache
-from .image_files import read_image
-from .image_source import ImagePair, ImageSource
-from .layouts import PairFiles, match, match_folders
-from .split import Split, choose
 
 
 @DATASET_REGISTRY.register

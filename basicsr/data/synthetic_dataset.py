@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from basicsr.data.base import ImagePair, ImageSource
+from basicsr.data.decode_cache import CacheKind, DecodeCache
+from basicsr.data.degradations.rain import Preset, render_rain
+from basicsr.data.sampling import Split, choose
+from basicsr.io.images import images_by_stem
 from basicsr.utils.errors import DataError
 from basicsr.utils.registry import DATASET_REGISTRY, nearest
-
-from .decode_cache import CacheKind, DecodeCache
-from .image_files import images_by_stem
-from .image_source import ImagePair, ImageSource
-from .rain import Preset, render_rain
-from .split import Split, choose
 
 
 @DATASET_REGISTRY.register

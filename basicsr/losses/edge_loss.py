@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from basicsr.losses.pixel_losses import charbonnier
+from basicsr.losses.restoration_loss import RestorationLoss
 from basicsr.utils.registry import LOSS_REGISTRY
-
-from .pixel_losses import charbonnier
-from .restoration_loss import RestorationLoss
 
 
 @LOSS_REGISTRY.register

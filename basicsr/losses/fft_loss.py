@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from basicsr.losses.restoration_loss import RestorationLoss
 from basicsr.utils.registry import LOSS_REGISTRY
-
-from .restoration_loss import RestorationLoss
 
 
 @LOSS_REGISTRY.register

@@ -7,11 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from basicsr.utils.checkpoints import load_weights
+from basicsr.io.checkpoints import load_weights
+from basicsr.losses.restoration_loss import RestorationLoss
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
 from basicsr.utils.registry import LOSS_REGISTRY, nearest
-
-from .restoration_loss import RestorationLoss
 
 _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each of the five blocks
 

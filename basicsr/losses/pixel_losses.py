@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from basicsr.losses.restoration_loss import RestorationLoss
 from basicsr.utils.registry import LOSS_REGISTRY
-
-from .restoration_loss import RestorationLoss
 
 
 @LOSS_REGISTRY.register

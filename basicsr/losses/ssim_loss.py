@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from basicsr.losses.restoration_loss import RestorationLoss
 from basicsr.utils.registry import LOSS_REGISTRY
-
-from .restoration_loss import RestorationLoss
 
 _RADIUS = 5
 _C1, _C2 = 0.01**2, 0.03**2

@@ -1,5 +1,5 @@
 """Measuring restored images: `measure(restored, target, protocol)`, and the protocols by name."""
 
-from .protocols import PROTOCOLS, Protocol, Scores, measure
+from basicsr.metrics.protocols import PROTOCOLS, Protocol, Scores, measure
 
 __all__ = ["PROTOCOLS", "Protocol", "Scores", "measure"]

@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from basicsr.metrics.ssim import WINDOW, ssim, zero_padded_ssim
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import nearest
-
-from .ssim import WINDOW, ssim, zero_padded_ssim
 
 _LUMA = np.array([65481.0, 128553.0, 24966.0])
 _STRIP = 32  # rows at a time, so that their float64 copies stay in the processor's cache

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from basicsr.archs import build_network, from_released, released_hints, strict_load
-from basicsr.utils.checkpoints import Weights, load_weights
+from basicsr.io.checkpoints import Weights, load_weights
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import nearest, options_of
 

@@ -25,7 +25,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from basicsr.data import PairedImageDataset, PatchStage, training_batches, write_png
+from basicsr.data import PairedImageDataset, PatchStage, training_batches
+from basicsr.io.images import write_png
 from basicsr.utils.cli import command
 from basicsr.utils.timing import in_turns
 

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from basicsr.data import LAYOUTS, write_png
-from basicsr.data.restored import match_restored
+from basicsr.data import LAYOUTS
+from basicsr.evaluation.restored_images import match_restored
+from basicsr.io.images import write_png
 from basicsr.metrics import PROTOCOLS
 from basicsr.metrics import measure as measure_image
 from basicsr.utils.cli import command

@@ -20,8 +20,8 @@ from numpy.random import default_rng
 from torch import nn
 
 from basicsr.archs import build_network
-from basicsr.models.captured import CapturedNetwork
-from basicsr.models.restoring import Restorer
+from basicsr.inference.captured import CapturedNetwork
+from basicsr.inference.restorer import Restorer
 from basicsr.utils import devices
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from basicsr.archs import build_network
-from basicsr.models.restoring import PRECISIONS, Restorer
+from basicsr.inference.restorer import PRECISIONS, Restorer
 from basicsr.utils.cli import command, gibibytes
 from basicsr.utils.devices import peak_memory_gib, select_device
 from basicsr.utils.provenance import provenance

@@ -11,7 +11,7 @@ from golden import assert_matches, load_case
 
 from basicsr.archs import build_network, from_released
 from basicsr.archs.prenet_arch import RECEPTIVE_FIELD, PReNet
-from basicsr.utils.checkpoints import load_weights
+from basicsr.io.checkpoints import load_weights
 from basicsr.utils.errors import CheckpointError, OptionsError
 
 PARAMETERS = {

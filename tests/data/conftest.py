@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basicsr.data import write_png
+from basicsr.io.images import write_png
 
 
 @pytest.fixture

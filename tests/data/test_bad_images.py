@@ -14,17 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from basicsr.data import (
-    BadImages,
-    PatchStage,
-    TrainingBatch,
-    build_dataset,
-    list_images,
-    read_image,
-    training_batches,
-)
+from basicsr.data import BadImages, PatchStage, TrainingBatch, build_dataset, training_batches
 from basicsr.data.decode_cache import DecodeCache
-from basicsr.data.image_files import image_size
+from basicsr.io.images import image_size, list_images, read_image
 from basicsr.utils.errors import DataError
 
 NOISE = np.random.default_rng(7).integers(0, 256, (48, 64, 3), dtype=np.uint8)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from torch.multiprocessing import get_context
 
-from basicsr.data import build_dataset, decode_cache, read_image, write_png
+from basicsr.data import build_dataset, decode_cache
 from basicsr.data.decode_cache import DecodeCache
+from basicsr.io.images import read_image, write_png
 from basicsr.utils.errors import DataError
 
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from basicsr.data import build_dataset, read_image
-from basicsr.data.split import choose
+from basicsr.data import build_dataset
+from basicsr.data.sampling import choose
+from basicsr.io.images import read_image
 from basicsr.utils.errors import DataError, OptionsError
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from basicsr.data import build_dataset, read_image
+from basicsr.data import build_dataset
+from basicsr.io.images import read_image
 from basicsr.utils.errors import DataError
 
 

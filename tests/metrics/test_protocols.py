@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import correlate2d
 
-from basicsr.data import read_image
+from basicsr.io.images import read_image
 from basicsr.metrics import PROTOCOLS, Scores, measure
 from basicsr.utils.errors import DataError, OptionsError
 

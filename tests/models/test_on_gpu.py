@@ -8,10 +8,10 @@ import torch
 
 from basicsr.archs import build_network, ops
 from basicsr.data import PairedImageDataset
+from basicsr.inference.captured import CapturedNetwork
+from basicsr.inference.restorer import Restorer
 from basicsr.metrics import measure
-from basicsr.models.captured import CapturedNetwork
 from basicsr.models.pretrained import network_with_weights
-from basicsr.models.restoring import Restorer
 
 pytestmark = [
     pytest.mark.cuda,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from basicsr.archs import build_network, didmdn_arch
 from basicsr.archs.released import system_of
+from basicsr.io.checkpoints import save_weights
 from basicsr.models.pretrained import network_with_weights, saved_network
-from basicsr.utils.checkpoints import save_weights
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import options_of
 

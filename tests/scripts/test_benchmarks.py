@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basicsr.data import read_image, write_png
+from basicsr.io.images import read_image, write_png
 
 
 @pytest.fixture

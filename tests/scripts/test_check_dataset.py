@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from basicsr.data import write_png
+from basicsr.io.images import write_png
 
 
 def _scene(seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from basicsr.data import read_image, write_png
+from basicsr.io.images import read_image, write_png
 from basicsr.metrics import measure
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from basicsr.inference.restorer import quantize
+from basicsr.io.checkpoints import load_weights, save_weights
 from basicsr.metrics import measure
 from basicsr.models.pretrained import saved_network
-from basicsr.models.restoring import quantize
-from basicsr.utils.checkpoints import load_weights, save_weights
 
 CHANNELS = 32  # as published; another number is no PRN_r
 FACTS = ("--train-set", "RainTrainL", "--source", "https://github.com/csdwren/PReNet")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basicsr.data import read_image, write_png
-from basicsr.data.restored import match_restored
+from basicsr.evaluation.restored_images import match_restored
+from basicsr.io.images import read_image, write_png
 from basicsr.metrics import measure
 from basicsr.utils.errors import DataError
 

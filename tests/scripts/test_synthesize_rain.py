@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basicsr.data import PairedImageDataset, SyntheticRainDataset, write_png
+from basicsr.data import PairedImageDataset, SyntheticRainDataset
+from basicsr.io.images import write_png
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from basicsr.evaluation.comparison import AS_PRINTED, SETTINGS, TABLES, blocks, published_entries
+from basicsr.evaluation.evaluate import ImageScores
+from basicsr.evaluation.score_files import summary, write_results
 from basicsr.metrics import Scores
-from basicsr.models.comparison import AS_PRINTED, SETTINGS, TABLES, blocks, published_entries
-from basicsr.models.evaluation import ImageScores
-from basicsr.models.results import summary, write_results
 from basicsr.options import TestOptions as Options  # not a class of tests
 from basicsr.options import load_options
 

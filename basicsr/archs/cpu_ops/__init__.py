@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from basicsr.archs import ops
+from basicsr.archs.cpu_ops.compiler import compiled
 from basicsr.archs.operators import Gradients, channels_last, differentiable, empty_pixels
-
-from .compiler import compiled
 
 LANES, BLOCK, SUMS = 8, 16, 10  # of gated_dwconv.c
 BAND = 16  # rows; those around a band are computed twice

@@ -8,8 +8,8 @@ A gradient that is itself to be differentiated is the eager twin's: the kernels 
 have no gradients of their own.
 """
 
-from .dwconv import dwconv, gated_dwconv
-from .gram import gram_sums
-from .norm import channel_norm
+from basicsr.archs.triton_ops.dwconv import dwconv, gated_dwconv
+from basicsr.archs.triton_ops.gram import gram_sums
+from basicsr.archs.triton_ops.norm import channel_norm
 
 __all__ = ["channel_norm", "dwconv", "gated_dwconv", "gram_sums"]

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from basicsr.archs import ops
 from basicsr.archs.operators import Gradients, channels_last, differentiable, empty_pixels
-
-from .common import FLOAT32
+from basicsr.archs.triton_ops.common import FLOAT32
 
 ROWS, COLUMNS = tl.constexpr(4), tl.constexpr(16)
 

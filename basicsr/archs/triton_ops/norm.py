@@ -11,8 +11,7 @@ from torch import Tensor
 
 from basicsr.archs import ops
 from basicsr.archs.operators import Gradients, channels_last, differentiable
-
-from .common import FLOAT32, multiprocessors
+from basicsr.archs.triton_ops.common import FLOAT32, multiprocessors
 
 
 @triton.jit

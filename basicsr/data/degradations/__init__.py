@@ -1,0 +1,1 @@
+"""Degradations that are added to clean images."""

@@ -1,0 +1,1 @@
+"""Restoring and measuring data sets, result files, and published scores beside measured ones."""

@@ -1,0 +1,1 @@
+"""Restoring images, photographs and videos."""

@@ -1,0 +1,1 @@
+"""Reading and writing images, photographs, videos and weights."""

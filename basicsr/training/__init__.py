@@ -1,0 +1,1 @@
+"""A training run: building, resuming, training, validating, saving."""

@@ -1,0 +1,31 @@
+"""`train.py --check`: the options tried out, and what a step costs."""
+
+from __future__ import annotations
+
+import torch
+
+from basicsr.archs import fitting_side
+from basicsr.data import build_dataset, training_batches
+from basicsr.models.cost import network_cost, training_memory
+from basicsr.options import TrainOptions
+from basicsr.training.build import build_model, sampling, validation_set
+
+
+def check(options: TrainOptions, device: torch.device) -> None:
+    """Build everything that `options` name, read one batch, and print what a step will cost."""
+    source = build_dataset(options.datasets.train.arguments())
+    model = build_model(options, device)
+    batch = next(training_batches(source, start=0, **sampling(options, device)))
+    print(f"{options.name}: the options are valid; {len(source)} training images")
+    if val_source := validation_set(options):
+        print(f"validation: {len(val_source)} images")
+    print(f"first batch: {tuple(batch.lq.shape)}, {', '.join(batch.names[:4])} ...")
+    for stage in options.datasets.train.patches:
+        size = fitting_side(model.network, stage.size)
+        per_step = stage.batch_size // options.train.accumulation_steps
+        cost = network_cost(model.network, (per_step, 3, size, size), options.train.precision)
+        memory = training_memory(model.network, cost.activations, options.train.ema_decay > 0)
+        print(
+            f"patches of {stage.size}, {per_step} at a time: {cost.parameters:,} parameters, "
+            f"{cost.macs / 1e9:.2f} GMACs forward, about {memory / 2**30:.2f} GiB to train"
+        )

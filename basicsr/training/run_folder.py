@@ -1,0 +1,179 @@
+"""The folder of one training run, `experiments/<name>`, and the checkpoints in it."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import functools
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from basicsr.io.checkpoints import copied, load_state, load_weights, save_state, save_weights
+from basicsr.training.background import BackgroundWriter
+from basicsr.utils.errors import CheckpointError, UserError
+from basicsr.utils.files import sha256, written_whole
+
+logger = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """Holds `models/net_g_{ITERATION,latest,best}.safetensors`, `training_states/ITERATION.state`.
+
+    A training state is complete by itself; the weights beside it are for testing and using. The
+    manifest `training_states/ITERATION.json` is written last, with the SHA-256 of both files: a
+    checkpoint without one does not count.
+
+    The last `keep` checkpoints stay, and those whose iteration is a multiple of `keep_every`.
+    """
+
+    def __init__(self, path: Path, keep: int, keep_every: int | None = None) -> None:
+        self.path = path
+        self.keep = keep
+        self.keep_every = keep_every
+        self.writer = BackgroundWriter()
+
+    def lock(self) -> None:
+        """Keep other processes from training into this folder, until this one ends."""
+        self.path.parent.mkdir(exist_ok=True)
+        self._lock = (self.path.parent / f".{self.path.name}.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.path}: another process is training this run; wait for its end, or choose "
+                "another name"
+            ) from None
+        except OSError as error:  # a file system without locks
+            logger.warning(
+                "%s: not protected from a second process (%s)", self.path, error.strerror
+            )
+
+    def start_afresh(self) -> Path | None:
+        """Make the folder. An older run of the same name that has checkpoints or weights is
+        renamed, never overwritten."""
+        archived = None
+        if self._manifests() or list(self.path.glob("models/*.safetensors")):
+            stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S_%f")
+            archived = self.path.rename(self.path.with_name(f"{self.path.name}_archived_{stamp}"))
+        self.path.mkdir(parents=True, exist_ok=True)
+        return archived
+
+    def latest_state(self) -> dict[str, Any] | None:
+        """The newest training state that is undamaged; None where there is no checkpoint.
+
+        Damaged ones are reported. Raises CheckpointError where all are.
+        """
+        manifests = self._manifests()
+        for manifest in reversed(manifests):
+            try:
+                return verified_state(manifest.with_suffix(".state"))
+            except CheckpointError as error:
+                logger.warning("%s; trying the checkpoint before it", error)
+        if manifests:
+            raise CheckpointError(
+                f"{self._states}: every checkpoint is damaged; restore the folder from a copy, or "
+                "move it away to start anew"
+            )
+        return None
+
+    def drop_after(self, iteration: int) -> None:
+        """Let later checkpoints count no more: the run goes on after `iteration`."""
+        for manifest in reversed(self._manifests()):
+            if int(manifest.stem) > iteration:
+                logger.warning("%s is dropped: its iterations are done again", manifest.stem)
+                manifest.unlink()
+
+    def has_best_of(self, iteration: int) -> bool:
+        """Whether the best weights are those of `iteration`, or of one that will come again."""
+        try:
+            facts = load_weights(self.path / "models" / "net_g_best.safetensors").facts
+        except CheckpointError:
+            return False
+        return facts.get("iteration", -1) >= iteration
+
+    def save(
+        self, state: Mapping[str, Any], weights: Mapping[str, Tensor], network: Mapping[str, Any]
+    ) -> None:
+        """Save, in the background, a training state (with its `iteration`) and the weights in use.
+
+        Both are copied first. Where the disk refuses them, `writer` tries again.
+        """
+        write = functools.partial(self._write, copied(state), copied(weights), network)
+        self.writer.submit("checkpoint", write)
+
+    def save_best(
+        self, weights: Mapping[str, Tensor], network: Mapping[str, Any], **facts: Any
+    ) -> None:
+        """Keep the present weights as the best ones, with `facts` that say how good they are."""
+        write = functools.partial(
+            save_weights, self._weights("best"), copied(weights), network, **facts
+        )
+        self.writer.submit("best weights", write)
+
+    def _write(
+        self, state: dict[str, Any], weights: dict[str, Tensor], network: Mapping[str, Any]
+    ) -> None:
+        self._prune()
+        iteration = state["iteration"]
+        files = [self._weights(iteration), self._states / f"{iteration:08d}.state"]
+        try:
+            save_weights(files[0], weights, network, iteration=iteration)
+            save_state(files[1], state)
+        except OSError:
+            self._prune()  # what is incomplete may take the room that another file needs
+            raise
+        manifest = {
+            "iteration": iteration,
+            "saved": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "sha256": {file.relative_to(self.path).as_posix(): sha256(file) for file in files},
+        }
+        with written_whole(files[1].with_suffix(".json")) as file:
+            file.write((json.dumps(manifest, indent=1) + "\n").encode())
+        save_weights(self._weights("latest"), weights, network, iteration=iteration)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove what belongs to no checkpoint that is to be kept."""
+        iterations = [int(manifest.stem) for manifest in self._manifests()]
+        kept = set(iterations[-self.keep :])
+        if self.keep_every:
+            kept |= {each for each in iterations if each % self.keep_every == 0}
+        for file in (*self._states.iterdir(), *self._weights("latest").parent.iterdir()):
+            number = file.stem.removeprefix("net_g_")
+            unfinished = file.suffix == ".part"  # of a process that was killed
+            if unfinished or (number.isdecimal() and int(number) not in kept):
+                file.unlink()
+
+    def _weights(self, which: int | str) -> Path:
+        folder = self.path / "models"
+        folder.mkdir(exist_ok=True)
+        return folder / f"net_g_{which}.safetensors"
+
+    @property
+    def _states(self) -> Path:
+        folder = self.path / "training_states"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _manifests(self) -> list[Path]:
+        files = sorted((self.path / "training_states").glob("*.json"))
+        return [file for file in files if file.stem.isdecimal()]
+
+
+def verified_state(file: Path) -> dict[str, Any]:
+    """Read a training state; raises CheckpointError where it is not the one of its manifest."""
+    manifest = file.with_suffix(".json")
+    if manifest.exists() and file.exists():
+        try:
+            hashes = json.loads(manifest.read_text())["sha256"]
+            expected = hashes[f"{file.parent.name}/{file.name}"]
+        except (ValueError, KeyError, TypeError):
+            raise CheckpointError(f"{manifest}: damaged") from None
+        if sha256(file) != expected:
+            raise CheckpointError(f"{file}: damaged, its SHA-256 is not that of its manifest")
+    return load_state(file)

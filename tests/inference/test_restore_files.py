@@ -1,0 +1,235 @@
+"""From files to files: what is done, what is left alone, and what is told."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from basicsr.inference.files import Outcome, restore_files
+from basicsr.inference.jobs import RECORDS, Records, Task, find_tasks
+from basicsr.io import videos
+from basicsr.io.images import read_image, write_png
+from basicsr.io.videos import read_frames, video_facts, write_video
+from basicsr.utils.errors import DataError
+
+SETTINGS = {"weights": "abc", "precision": "fp32"}
+LEVEL = 100
+OUT = Path("out")
+
+
+class Halving:
+    """Restores by halving."""
+
+    calls = 0
+
+    def __call__(self, image):
+        self.calls += 1
+        return image.astype(np.float32) / np.float32(2 * np.iinfo(image.dtype).max)
+
+
+@pytest.fixture(autouse=True)
+def current_folder(tmp_path, monkeypatch):
+    """Photographs in `in` and below it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(videos, "has_ffmpeg", lambda: False)
+    for name in ("a.png", "b.png", "day 1/a.png"):
+        write_png(Path("in", name), np.full((6, 8, 3), LEVEL, np.uint8))
+
+
+def run(*inputs, settings=SETTINGS, compare=False, network=None):
+    """The outcome, and how often the network was called."""
+    network = network or Halving()
+    tasks = find_tasks(inputs or ["in"], OUT)
+    OUT.mkdir(exist_ok=True)
+    return restore_files(network, tasks, Records(OUT, settings), compare), network.calls
+
+
+def written():
+    files = (path for path in OUT.rglob("*") if path.is_file())
+    return sorted(path.relative_to(OUT).as_posix() for path in files)
+
+
+def test_folders_keep_their_structure():
+    assert run() == (Outcome(3, 0, []), 3)
+    assert written() == [RECORDS, "a.png", "b.png", "day 1/a.png"]
+    assert (read_image("out/day 1/a.png") == LEVEL // 2).all()
+
+
+def test_patterns_and_files():
+    assert [task.source.name for task in find_tasks(["in/[ab].png", "in/b.png"], OUT)] == [
+        "a.png",
+        "b.png",
+    ]
+    assert [str(task.target) for task in find_tasks(["in/d*"], OUT)] == ["out/a.png"]
+    Path("in/[b].png").write_bytes(Path("in/a.png").read_bytes())
+    assert [str(task.source) for task in find_tasks(["in/[b].png"], OUT)] == ["in/[b].png"]
+
+
+def test_results_inside_the_inputs_are_no_inputs():
+    inside = Path("in/restored")
+    write_png(inside / "a.png", np.zeros((2, 2, 3), np.uint8))
+    assert sorted(str(task.target) for task in find_tasks(["in"], inside)) == [
+        "in/restored/a.png",
+        "in/restored/b.png",
+        "in/restored/day 1/a.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "out", "said"),
+    [
+        (["none"], "out", "none: no such file or folder"),
+        (["in/*.jpg"], "out", "in/*.jpg: no such file or folder"),
+        (["empty"], "out", "empty: no images in this folder"),
+        (["in"], "in", "in: would be overwritten; choose another folder"),
+        (["in/a.png"], "in", "in/a.png: would be overwritten; choose another folder"),
+        (["in/a.png", "in/day 1"], "out", "in/a.png and in/day 1/a.png would both become out/a"),
+        (["."], ".", "would be overwritten"),
+    ],
+)
+def test_what_makes_no_sense_is_told_before_anything_is_done(inputs, out, said):
+    Path("empty").mkdir()
+    with pytest.raises(DataError) as error:
+        find_tasks(inputs, Path(out))
+    assert said in str(error.value)
+
+
+def test_only_what_is_new_or_changed_is_done_again():
+    run()
+    assert run() == (Outcome(0, 3, []), 0)
+    write_png(Path("in/c.png"), np.zeros((4, 4, 3), np.uint8))
+    os.utime("in/b.png", ns=(1, 1))
+    Path("out/day 1/a.png").unlink()
+    assert run() == (Outcome(3, 1, []), 3)
+    assert run(settings={**SETTINGS, "weights": "def"}) == (Outcome(4, 0, []), 4)
+
+
+def test_files_from_elsewhere_are_never_written_over():
+    OUT.mkdir()
+    Path("out/a.png").write_text("precious")
+    outcome, calls = run()
+    assert (outcome.restored, calls) == (2, 2)
+    assert outcome.failures[0].startswith("out/a.png: is in the way")
+    assert Path("out/a.png").read_text() == "precious"
+
+    Path("out/b.png").write_text("retouched by hand")
+    outcome, _ = run(settings={})
+    assert [line.partition(":")[0] for line in outcome.failures] == ["out/a.png", "out/b.png"]
+    assert Path("out/b.png").read_text() == "retouched by hand"
+
+
+def test_a_line_that_was_cut_off_costs_nothing_else():
+    run("in/a.png")
+    with Path(OUT, RECORDS).open("a") as file:
+        file.write('\n{"file": "b.p')
+    assert run("in/a.png", "in/b.png")[0] == Outcome(1, 1, [])
+    assert run("in/a.png", "in/b.png")[0] == Outcome(0, 2, [])
+
+
+def test_an_interruption_leaves_whole_files_only():
+    class Interrupted(Halving):
+        def __call__(self, image):
+            if self.calls == 1:
+                raise KeyboardInterrupt
+            return super().__call__(image)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(network=Interrupted())
+    assert written() == [RECORDS, "a.png"]
+    assert run() == (Outcome(2, 1, []), 2)
+
+
+def test_bad_files_do_not_stop_the_others():
+    Path("in/aa.jpg").write_text("no photograph")
+    Path("in/b.mp4").write_text("no video")
+    whole = Path("in/b.png").read_bytes()
+    Path("in/cut.png").write_bytes(whole[:-30])
+    outcome, _ = run()
+    assert outcome.restored == 3
+    assert [line.partition(":")[0] for line in outcome.failures] == [
+        "in/aa.jpg",
+        "in/b.mp4",
+        "in/cut.png",
+    ]
+    assert written() == [RECORDS, "a.png", "b.png", "day 1/a.png"]
+    assert run("in/aa.jpg", "in/a.png")[0].before == 1
+
+
+def test_a_full_disk_stops_everything(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        run()
+    assert error.value.filename == "out/a.png"
+    assert written() == [RECORDS]
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_too_little_memory_is_told(raised):
+    class Greedy(Halving):
+        def __call__(self, image):
+            raise raised
+
+    outcome, _ = run("in/a.png", network=Greedy())
+    assert outcome.failures == ["in/a.png: not enough memory; set a limit with --memory"]
+
+
+def test_comparisons_stand_beside_the_results():
+    run()
+    assert run(compare=True) == (Outcome(0, 3, []), 0)
+    with Image.open("out/day 1/a.png.compare.jpg") as picture:
+        assert picture.size == (8 + 8 + 8, 6)
+        sides = np.asarray(picture).astype(int)
+    assert np.abs(sides[:, :8] - LEVEL).max() <= 3
+    assert np.abs(sides[:, 16:] - LEVEL // 2).max() <= 3
+
+    before = Path("out/a.png.compare.jpg").stat().st_mtime_ns
+    run(compare=True)
+    assert Path("out/a.png.compare.jpg").stat().st_mtime_ns == before
+    run(compare=True, settings={})
+    assert Path("out/a.png.compare.jpg").stat().st_mtime_ns > before
+
+
+def test_comparisons_of_sixteen_bits_have_eight():
+    cv2.imwrite("in/deep.png", np.full((16, 16, 3), 60000, np.uint16))
+    assert run("in/deep.png", compare=True)[0] == Outcome(1, 0, [])
+    assert (cv2.imread("out/deep.png", cv2.IMREAD_UNCHANGED) == 30000).all()
+    sides = read_image("out/deep.png.compare.jpg")
+    assert abs(int(sides[8, 2, 0]) - 60000 // 256) <= 2
+    assert abs(int(sides[8, -3, 0]) - 30000 // 256) <= 2
+
+
+def test_videos_go_through_frame_by_frame():
+    frames = [np.full((33, 64, 3), level, np.uint8) for level in (80, 160, 240)]
+    write_video(Path("in/clip.avi.mkv"), iter(frames), 10.0, Path())
+    Path("in/clip.avi.mkv").rename("in/clip.avi")
+    outcome, calls = run("in/clip.avi", compare=True)
+    assert (outcome, calls) == (Outcome(1, 0, []), 3)
+    assert written() == [RECORDS, "clip.mp4", "clip.mp4.compare.mp4"]
+    for frame, level in zip(read_frames(Path("out/clip.mp4")), (40, 80, 120), strict=True):
+        assert np.abs(frame.astype(int) - level).max() < 10
+    assert video_facts(Path("out/clip.mp4.compare.mp4"))[:3] == (34, 136, 3)
+    assert run("in/clip.avi", compare=True) == (Outcome(0, 1, []), 0)
+
+
+def test_what_there_is_to_do_is_counted_in_pixels():
+    write_video(Path("in/a.mp4"), iter(np.zeros((5, 48, 64, 3), np.uint8)), 10.0, Path())
+    Path("in/bad.png").write_text("")
+    assert Task(Path("in/a.png"), OUT).pixels() == 48
+    assert Task(Path("in/a.mp4"), OUT).pixels() == 5 * 48 * 64
+    assert Task(Path("in/bad.png"), OUT).pixels() == 0

@@ -1,0 +1,230 @@
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from basicsr.archs import build_network
+from basicsr.archs.rows import Plan
+from basicsr.inference.restorer import Restorer, pad_to, quantize
+from basicsr.utils.devices import memory_held
+from basicsr.utils.errors import OptionsError
+
+CPU = torch.device("cpu")
+
+
+class Recorder(nn.Module):
+    """Gives its input back and remembers the sizes it saw."""
+
+    size_multiple = 8
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def forward(self, x):
+        self.sizes.append(tuple(x.shape[2:]))
+        return x
+
+
+def picture(height, width):
+    return np.random.default_rng(height * 1000 + width).integers(
+        0, 256, (height, width, 3), dtype=np.uint8
+    )
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_any_size_is_padded_for_the_network_and_cropped_back(height, width):
+    net = Recorder()
+    image = picture(height, width)
+    restored = Restorer(net, CPU)(image)
+    assert restored.shape == image.shape
+    assert np.array_equal(quantize(restored), image)
+    assert net.sizes == [(-(-height // 8) * 8, -(-width // 8) * 8)]
+
+
+def test_sixteen_bits_reach_the_network(device):
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1).repeat(3, axis=2)
+    restored = Restorer(Recorder(), device)(levels)
+    assert np.array_equal((restored * 65535).round().astype(np.uint16), levels)
+
+
+def test_padding_reflects_and_then_repeats():
+    x = torch.tensor([[1.0, 2.0, 3.0]])[None, None]
+    padded = pad_to(x, 8, 8)
+    assert padded.shape == (1, 1, 8, 8)
+    assert padded[0, 0, 0].tolist() == [1, 2, 3, 2, 1, 1, 1, 1]
+    assert torch.equal(padded[0, 0], padded[0, 0, :1].expand(8, 8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 20), (33, 70), (64, 17)])
+def test_tiles_of_a_local_network_give_the_whole_image(height, width):
+    image = picture(height, width)
+    net = Recorder()
+    restored = Restorer(net, CPU, tile=24, tile_overlap=8)(image)
+    assert np.abs(restored - image / 255).max() < 1e-6
+    assert max(max(size) for size in net.sizes) <= 24
+    assert len(net.sizes) > 1 or max(height, width) <= 24
+
+
+def test_tiles_say_that_they_change_the_result(caplog):
+    with caplog.at_level(logging.WARNING, "basicsr"):
+        Restorer(Recorder(), CPU, tile=24)
+    assert "more than 24 pixels a side are restored in pieces" in caplog.text
+    assert "which changes the result" in caplog.text
+
+
+def test_self_ensemble_averages_over_the_eight_views():
+    class Ramp(nn.Module):
+        """Adds a ramp that depends on the position, so that views differ."""
+
+        size_multiple = 1
+
+        def forward(self, x):
+            return x + torch.linspace(-0.1, 0.1, x.shape[3])
+
+    image = np.full((12, 12, 3), 128, np.uint8)
+    once = Restorer(Ramp(), CPU)(image)
+    assert np.ptp(once) > 0.15
+    averaged = Restorer(Ramp(), CPU, self_ensemble=True)(image)
+    assert np.abs(averaged - 128 / 255).max() < 1e-6
+
+
+def test_self_ensemble_takes_rectangular_images():
+    image = picture(10, 23)
+    restored = Restorer(Recorder(), CPU, self_ensemble=True)(image)
+    assert np.abs(restored - image / 255).max() < 1e-6
+
+
+def test_the_result_is_clamped():
+    class Bright(nn.Module):
+        size_multiple = 1
+
+        def forward(self, x):
+            return x * 4 - 1
+
+    restored = Restorer(Bright(), CPU)(picture(9, 9))
+    assert restored.min() == 0
+    assert restored.max() == 1
+
+
+def test_quantize_rounds_or_truncates():
+    values = np.array([0, 0.4 / 255, 0.6 / 255, 1.9 / 255, 1], np.float32)
+    assert quantize(values, "round").tolist() == [0, 0, 1, 2, 255]
+    assert quantize(values, "truncate").tolist() == [0, 0, 0, 1, 255]
+
+
+def test_bf16_stays_close(device):
+    torch.manual_seed(0)
+    net = nn.Conv2d(3, 3, 3, padding=1)
+    net.size_multiple = 1
+    image = picture(16, 16)
+    exact = Restorer(net, device)(image)
+    rough = Restorer(net, device, precision="bf16")(image)
+    assert 0 < np.abs(exact - rough).max() < 0.02
+
+
+def tiny_network():
+    torch.manual_seed(0)
+    return build_network(
+        {"type": "DTPNet", "dim": 8, "num_blocks": (1, 1, 1, 1), "recurrent_channels": 8}
+    )
+
+
+@pytest.mark.parametrize("features", ["memory", "disk"])
+@pytest.mark.parametrize(("height", "width"), [(75, 50), (1, 9), (130, 33)])
+def test_a_memory_limit_does_not_change_the_result(device, height, width, features, monkeypatch):
+    net, image = tiny_network(), picture(height, width)
+    whole = Restorer(net, device)(image)
+    limit = memory_held(device) / 2**30 + 0.25
+    if features == "disk":
+        monkeypatch.setattr(Plan, "has_room", lambda self, size: False)
+    limited = Restorer(net, device, memory_gib=limit, features=features)(image)
+    assert np.abs(limited - whole).max() < 1e-5
+
+
+def test_a_memory_limit_that_is_too_small_is_one_line(device):
+    restorer = Restorer(tiny_network(), device, memory_gib=0.001)
+    with pytest.raises(OptionsError, match=r"^memory: at least \d+\.\d\d GiB are .* on disk$"):
+        restorer(picture(64, 64))
+
+
+def test_networks_that_take_no_strips_are_told_to_take_tiles():
+    with pytest.raises(OptionsError, match=r"memory_gib: Recorder cannot .* pieces \(tile: 512\)"):
+        Restorer(Recorder(), CPU, memory_gib=4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        MemoryError("gated_dwconv: cannot allocate memory"),
+    ],
+)
+def test_out_of_memory_is_answered_by_strips_and_a_message(caplog, monkeypatch, error):
+    net, image = tiny_network(), picture(24, 40)
+    expected = Restorer(net, CPU)(image)
+    heights = []
+    computed = net.stem.forward
+
+    def at_first_full(x):
+        heights.append(x.shape[2])
+        if len(heights) == 1:
+            raise error
+        return computed(x)
+
+    monkeypatch.setattr(net.stem, "forward", at_first_full)
+    with caplog.at_level(logging.WARNING, "basicsr"):
+        restored = Restorer(net, CPU)(image)
+    assert heights == [24, 24, 24]  # the image; its first eight rows and the others, with halos
+    assert np.abs(restored - expected).max() < 1e-5
+    assert "40 x 24 pixels do not fit into memory at once; they are computed in str" in caplog.text
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    class Broken(Recorder):
+        takes_rows = True
+
+        def forward(self, x):
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        Restorer(Broken(), CPU)(picture(8, 8))
+
+
+MEASURE = """
+import numpy as np, sys, torch
+from basicsr.archs import build_network
+from basicsr.inference.restorer import Restorer
+torch.set_num_threads(1)
+net = build_network({"type": "DTPNet-T", "num_blocks": (1, 1, 1, 1), "recurrent_iter": 1})
+if sys.argv[1] == "whole":
+    with torch.inference_mode():
+        net.eval()(torch.zeros(1, 3, 512, 768))
+else:
+    restorer = Restorer(net, torch.device("cpu"), memory_gib=float(sys.argv[1]))
+    restorer(np.zeros((512, 768, 3), np.uint8))
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
+def test_the_kernel_counts_no_more_than_the_limit():
+    def peak_gib(limit):
+        command = [sys.executable, "-c", MEASURE, str(limit)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return int(ran.stdout) / 2**20
+
+    assert peak_gib(1.1) < 1.1
+    assert peak_gib("whole") > 1.1

@@ -1,0 +1,446 @@
+"""Option files of BasicSR, NAFNet and Restormer, with the keys and values they have there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from basicsr import options as schema
+from basicsr.io.images import write_png
+from basicsr.metrics import measure
+from basicsr.options import TrainOptions, load_options, save_options
+from basicsr.options.foreign import is_foreign
+from basicsr.test import test as run_test
+from basicsr.train import Trainer
+from basicsr.utils.distributed import World
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.interruptions import StopRequest, Watchdog
+
+CPU = torch.device("cpu")
+RESTORMER = """
+name: Deraining_Restormer
+model_type: ImageCleanModel
+scale: 1
+num_gpu: 8
+manual_seed: 100
+datasets:
+  train:
+    name: TrainSet
+    type: Dataset_PairedImage
+    dataroot_gt: ./Datasets/train/Rain13K/target
+    dataroot_lq: ./Datasets/train/Rain13K/input
+    geometric_augs: true
+    filename_tmpl: '{}'
+    io_backend: {type: disk}
+    use_shuffle: true
+    num_worker_per_gpu: 8
+    batch_size_per_gpu: 8
+    mini_batch_sizes: [8,5,4,2,1,1]
+    iters: [92000,64000,48000,36000,36000,24000]
+    gt_size: 384
+    gt_sizes: [128,160,192,256,320,384]
+    dataset_enlarge_ratio: 1
+    prefetch_mode: ~
+  val:
+    name: ValSet
+    type: Dataset_PairedImage
+    dataroot_gt: ./Datasets/val/target
+    dataroot_lq: ./Datasets/val/input
+    io_backend: {type: disk}
+network_g:
+  type: Restormer
+  inp_channels: 3
+  out_channels: 3
+  dim: 48
+  num_blocks: [4,6,6,8]
+  num_refinement_blocks: 4
+  heads: [1,2,4,8]
+  ffn_expansion_factor: 2.66
+  bias: False
+  LayerNorm_type: WithBias
+  dual_pixel_task: False
+path: {pretrain_network_g: ~, strict_load_g: true, resume_state: ~}
+train:
+  total_iter: 300000
+  warmup_iter: -1
+  use_grad_clip: true
+  scheduler:
+    type: CosineAnnealingRestartCyclicLR
+    periods: [92000, 208000]
+    restart_weights: [1,1]
+    eta_mins: [0.0003,0.000001]
+  mixing_augs: {mixup: false, mixup_beta: 1.2, use_identity: true}
+  optim_g: {type: AdamW, lr: !!float 3e-4, weight_decay: !!float 1e-4, betas: [0.9, 0.999]}
+  pixel_opt: {type: L1Loss, loss_weight: 1, reduction: mean}
+val:
+  window_size: 8
+  val_freq: !!float 4e3
+  save_img: false
+  rgb2bgr: true
+  use_image: true
+  max_minibatch: 8
+  metrics:
+    psnr: {type: calculate_psnr, crop_border: 0, test_y_channel: true}
+logger:
+  print_freq: 1000
+  save_checkpoint_freq: !!float 4e3
+  use_tb_logger: true
+  wandb: {project: ~, resume_id: ~}
+dist_params: {backend: nccl, port: 29500}
+"""
+
+BASICSR = """
+name: try_B4G1
+model_type: SRModel
+scale: 1
+num_gpu: 0
+manual_seed: 10
+datasets:
+  train:
+    name: pairs
+    type: PairedImageDataset
+    dataroot_gt: clean
+    dataroot_lq: rainy
+    filename_tmpl: '{}'
+    io_backend: {type: disk}
+    gt_size: 16
+    use_flip: true
+    use_rot: false
+    use_shuffle: true
+    num_worker_per_gpu: 0
+    batch_size_per_gpu: 2
+    dataset_enlarge_ratio: 100
+    prefetch_mode: ~
+  val:
+    name: held-out
+    type: PairedImageDataset
+    dataroot_gt: clean
+    dataroot_lq: rainy
+    io_backend: {type: disk}
+network_g: {type: PRN_r, recurrent_iter: 1, channels: 4}
+path: {pretrain_model_g: ~, strict_load: true, resume_state: ~}
+train:
+  ema_decay: 0.5
+  optim_g: {type: Adam, lr: !!float 1e-3, weight_decay: 0, betas: [0.9, 0.99]}
+  scheduler: {type: MultiStepLR, milestones: [2], gamma: 0.5}
+  total_iter: 3
+  warmup_iter: -1
+  pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
+val:
+  val_freq: !!float 3e0
+  save_img: false
+  metrics:
+    psnr: {type: calculate_psnr, crop_border: 0, test_y_channel: false}
+logger:
+  print_freq: 1
+  save_checkpoint_freq: !!float 3e0
+  use_tb_logger: false
+  wandb: {project: ~, resume_id: ~}
+dist_params: {backend: nccl, port: 29500}
+"""
+
+TESTING = """
+name: try_test
+model_type: SRModel
+scale: 1
+num_gpu: 0
+manual_seed: 0
+datasets:
+  test_1:
+    name: pairs
+    type: PairedImageDataset
+    dataroot_gt: clean
+    dataroot_lq: rainy
+    io_backend: {type: disk}
+  test_2: {name: real, type: SingleImageDataset, dataroot_lq: rainy, io_backend: {type: disk}}
+network_g: {type: PRN_r, recurrent_iter: 1, channels: 4}
+path:
+  pretrain_network_g: experiments/try_B4G1/models/net_g_latest.safetensors
+  strict_load_g: true
+  resume_state: ~
+val:
+  save_img: true
+  suffix: ~
+  metrics:
+    psnr: {type: calculate_psnr, crop_border: 0, test_y_channel: true}
+    ssim: {type: calculate_ssim, crop_border: 0, test_y_channel: true}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_options(text: str) -> Path:
+        file = tmp_path / "options.yml"
+        file.write_text(text)
+        return file
+
+    return write_options
+
+
+@pytest.fixture
+def refusals(write):
+    """The faults of RESTORMER with assignments, or of another file."""
+
+    def told(*force: str, text: str = RESTORMER) -> list[str]:
+        file = write(text)
+        with pytest.raises(OptionsError) as caught:
+            load_options(TrainOptions, file, force)
+        return [line.removeprefix(f"{file}: ") for line in str(caught.value).splitlines()]
+
+    return told
+
+
+def test_restormers_own_file_is_its_recipe(write):
+    """It comes to the same as the option file that is shipped, names and data sets apart."""
+    shipped = Path(__file__).parents[2] / "options/train/Deraining/Restormer_Rain13K.yml"
+    ours, theirs = load_options(TrainOptions, shipped), load_options(TrainOptions, write(RESTORMER))
+    assert theirs.network_g == ours.network_g
+    assert theirs.datasets.train.patches == ours.datasets.train.patches
+    assert theirs.datasets.train.use_hflip
+    assert theirs.datasets.train.use_rot
+    assert theirs.train.model_dump(exclude={"scheduler"}) == ours.train.model_dump(
+        exclude={"scheduler"}
+    )
+    assert theirs.train.scheduler.arguments() == {
+        **ours.train.scheduler.arguments(),
+        "restart_weights": (1.0, 1.0),
+    }
+    assert theirs.val.val_freq == 4000
+    assert theirs.val.protocols == ("matlab_y_double",)
+    assert theirs.logger.save_checkpoint_freq == 4000
+
+
+def test_what_was_mapped_is_printed(write, capsys):
+    file = write(RESTORMER)
+    load_options(TrainOptions, file)
+    assert capsys.readouterr().out.splitlines() == [
+        f"{file}: translated from the options of BasicSR or Restormer",
+        "  model_type: ImageCleanModel -> RestorationModel",
+        "  datasets.train.type: Dataset_PairedImage -> PairedImageDataset",
+        "  datasets.train.geometric_augs: True -> use_hflip, use_rot",
+        "  datasets.train.gt_sizes, mini_batch_sizes, iters, num_gpu: 8 -> patches of "
+        "128 x 64 for 92000, 160 x 40 for 64000, 192 x 32 for 48000, 256 x 16 for 36000, "
+        "320 x 8 for 36000, 384 x 8 for 24000 (global batch)",
+        "  train.use_grad_clip: True -> clip_grad_norm 0.01",
+        "  train.pixel_opt: L1Loss -> losses: L1Loss, weight 1",
+        "  datasets.val.type: Dataset_PairedImage -> PairedImageDataset",
+        "  val.metrics.psnr: calculate_psnr on Y -> matlab_y_double",
+        "  not needed here: scale, dist_params, datasets.train.filename_tmpl, "
+        "datasets.train.use_shuffle, datasets.train.dataset_enlarge_ratio, "
+        "datasets.train.prefetch_mode, train.warmup_iter, train.mixing_augs, "
+        "train.pixel_opt.reduction, val.window_size, val.max_minibatch, val.rgb2bgr, "
+        "path.strict_load_g, logger.wandb",
+    ]
+
+
+def test_the_effective_options_are_ours(write, tmp_path, capsys):
+    options = load_options(TrainOptions, write(RESTORMER))
+    save_options(options, tmp_path / "saved.yml")
+    capsys.readouterr()
+    assert load_options(TrainOptions, tmp_path / "saved.yml") == options
+    assert capsys.readouterr().out == ""
+
+
+def test_weights_and_biases_go_to_the_project_of_the_file(write):
+    options = load_options(TrainOptions, write(RESTORMER), ["logger:wandb:project=rain"])
+    assert options.logger.wandb_project == "rain"
+
+
+def test_assignments_are_in_the_words_of_the_file_or_in_ours(write):
+    force = ["num_gpu=2", "train:precision=bf16", "datasets:train:dataroot_gt=elsewhere"]
+    options = load_options(TrainOptions, write(RESTORMER), force)
+    assert options.datasets.train.patches[0].batch_size == 16
+    assert options.datasets.train.arguments()["dataroot_gt"] == "elsewhere"
+    assert options.train.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("force", "rows"),
+    [
+        (["train:total_iter=100000"], [(128, 64, 92000), (160, 40, 8000)]),
+        (["datasets:train:iters=[1,2,3,4,5,6]"], [(128, 64, 1), (160, 40, 2)]),
+        (["datasets:train:batch_size_per_gpu=5"], [(128, 40, 92000), (160, 40, 64000)]),
+        (["datasets:train:gt_size=150"], [(128, 64, 92000), (150, 40, 64000)]),
+    ],
+    ids=["ends early", "last row goes on", "batch is the most", "size is the most"],
+)
+def test_the_progressive_schedule_is_restormers(write, force, rows):
+    options = load_options(TrainOptions, write(RESTORMER), force)
+    patches = [(row.size, row.batch_size, row.iters) for row in options.datasets.train.patches]
+    assert patches[:2] == rows
+    assert sum(row[2] for row in patches) == options.train.total_iter
+
+
+@pytest.mark.parametrize(
+    ("assignment", "fault"),
+    [
+        ("scale=2", "scale: 2 cannot be honoured: networks here keep the size of their input"),
+        ("num_gpu=many", "num_gpu: expected a number of GPUs or auto, not 'many'"),
+        (
+            "datasets:train:io_backend:type=lmdb",
+            "datasets.train.io_backend: {'type': 'lmdb'}: only {type: disk}; unpack the images "
+            "into folders",
+        ),
+        (
+            "datasets:train:filename_tmpl=x{}",
+            "datasets.train.filename_tmpl: 'x{}' cannot be honoured: files of a pair have equal "
+            "names here",
+        ),
+        (
+            "datasets:train:meta_info_file=list.txt",
+            "datasets.train.meta_info_file: 'list.txt' cannot be honoured: all images of the "
+            "folders are used",
+        ),
+        (
+            "datasets:train:use_shuffle=false",
+            "datasets.train.use_shuffle: False cannot be honoured: samples are always shuffled",
+        ),
+        ("datasets:train:mean=[0.5]", "datasets.train.mean: [0.5] cannot be honoured: images are"),
+        ("datasets:val:color=y", "datasets.val.color: 'y' cannot be honoured: images are RGB in"),
+        ("datasets:train:gt_sizes=[1]", "datasets.train: gt_size, batch_size_per_gpu and train.t"),
+        ("datasets:train:gt_size=big", "datasets.train: gt_size, batch_size_per_gpu and train.to"),
+        (
+            "train:mixing_augs:mixup=true",
+            "train: mixup is not done here; deraining recipes do without it",
+        ),
+        (
+            "train:pixel_opt:reduction=sum",
+            "train.pixel_opt.reduction: 'sum' cannot be honoured: losses are means",
+        ),
+        ("train:pixel_opt:type=PSNRLoss", "train.losses[0]: no such type 'PSNRLoss'"),
+        ("train:perceptual_opt={}", "train.perceptual_opt: {} cannot be honoured: list such term"),
+        ("train:scheduler:type=VibrateLR", "train.scheduler: no such type 'VibrateLR'"),
+        ("network_g:type=NAFNet", "network_g: no such type 'NAFNet'"),
+        (
+            "val:metrics:niqe={type: calculate_niqe}",
+            "val.metrics.niqe: only calculate_psnr and calculate_ssim with crop_border: 0 are "
+            "measured",
+        ),
+        ("val:metrics:psnr:crop_border=4", "val.metrics.psnr: only calculate_psnr and calculate"),
+        ("val:metrics:psnr:what=4", "val.metrics.psnr.what: unknown to calculate_psnr"),
+        ("val:grids=true", "val.grids: True cannot be honoured: give val.tile, in pixels, instead"),
+        ("val:suffix=x", "val.suffix: 'x' cannot be honoured: restored images keep their names"),
+        ("path:param_key=ema", "path.param_key: 'ema': expected params or params_ema"),
+        ("val:metrics=[psnr]", "val.metrics: unknown key"),
+        ("logger:wandb=3", "logger.wandb: unknown key"),
+        ("train:mixing_augs=3", "train.mixing_augs: unknown key"),
+        ("train:zzz=3", "train.zzz: unknown key; known here: accumulation_steps"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(refusals, assignment, fault):
+    (line,) = refusals(assignment)
+    assert line.startswith(fault)
+
+
+def test_all_refusals_come_at_once(refusals):
+    lines = refusals("scale=4", "train:mixing_augs:mixup=true", "network_g:dimm=3", "foo=1")
+    assert [line.split(":")[0] for line in lines] == ["scale", "train", "network_g.dimm", "foo"]
+
+
+def test_weights_that_need_not_fit_are_refused(refusals):
+    force = ["path:pretrain_network_g=weights.pth", "path:strict_load_g=false"]
+    assert refusals(*force) == [
+        "path.strict_load_g: False cannot be honoured: weights must fit the network"
+    ]
+
+
+def test_sections_of_the_wrong_kind_are_faults_not_crashes(refusals):
+    for key in ("datasets", "network_g", "path", "train", "val", "logger"):
+        assert any(line.startswith(key) for line in refusals(f"{key}=3"))
+
+
+def test_nafnet_clips_unless_told_not_to(write):
+    text = RESTORMER.replace("ImageCleanModel", "ImageRestorationModel")
+    text = text.replace("  use_grad_clip: true\n", "")
+    assert load_options(TrainOptions, write(text)).train.clip_grad_norm == 0.01
+    quiet = load_options(TrainOptions, write(text), ["train:use_grad_clip=false"])
+    assert quiet.train.clip_grad_norm is None
+    basicsr = text.replace("ImageRestorationModel", "SRModel")
+    assert load_options(TrainOptions, write(basicsr)).train.clip_grad_norm is None
+
+
+def test_nafnets_cosine_is_one_period(write, refusals):
+    force = ["train:scheduler={type: TrueCosineAnnealingLR, T_max: 300000, eta_min: 1e-7}"]
+    options = load_options(TrainOptions, write(RESTORMER), force)
+    assert options.train.scheduler.arguments() == {
+        "type": "CosineAnnealingRestartLR",
+        "periods": (300000,),
+        "restart_weights": (1.0,),
+        "eta_min": 1e-7,
+    }
+    assert refusals(*force, "train:scheduler:T_max=200000") == [
+        "train.scheduler.T_max: 200000: the rate would rise again after it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("author", "given", "weight", "eps"),
+    [
+        ("ImageCleanModel", "{type: CharbonnierLoss, loss_weight: 2, eps: 1e-3}", 1.0, 1e-3),
+        ("SRModel", "{type: CharbonnierLoss, loss_weight: 2, eps: 1e-6}", 2.0, 1e-3),
+        ("SRModel", "{type: CharbonnierLoss}", 1.0, 1e-6),
+    ],
+)
+def test_charbonnier_is_that_of_its_author(write, author, given, weight, eps):
+    text = RESTORMER.replace("ImageCleanModel", author)
+    (loss,) = load_options(TrainOptions, write(text), [f"train:pixel_opt={given}"]).train.losses
+    assert loss.weight == weight
+    assert loss.arguments()["eps"] == pytest.approx(eps)
+
+
+def test_the_protocols_measure_what_the_metrics_did():
+    """BasicSR's PSNR of 8-bit RGB images, and of their Y channel, which it does not round."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 256, (40, 50, 3), np.uint8)
+    noise = rng.integers(-20, 20, target.shape)
+    restored = np.clip(target + noise, 0, 255).astype(np.uint8)
+
+    def psnr(a: np.ndarray, b: np.ndarray) -> float:
+        return 10 * np.log10(255**2 / np.mean((a - b) ** 2))
+
+    def luma(image: np.ndarray) -> np.ndarray:
+        return image @ np.array([65.481, 128.553, 24.966]) / 255 + 16
+
+    rgb = psnr(restored.astype(float), target.astype(float))
+    assert measure(restored, target, "rgb").psnr == pytest.approx(rgb, abs=1e-9)
+    y = psnr(luma(restored), luma(target))
+    assert measure(restored, target, "matlab_y_double").psnr == pytest.approx(y, abs=1e-6)
+    assert abs(measure(restored, target, "matlab_y").psnr - y) > 1e-4
+
+
+def test_validation_needs_both_of_its_sections(write):
+    for absent in ("val", "datasets:val"):
+        options = load_options(TrainOptions, write(RESTORMER), [f"{absent}=~"])
+        assert options.val is None
+        assert options.datasets.val is None
+
+
+@pytest.mark.parametrize("model_type", ["RestorationModel", "ESRGANModel", None, ["SRModel"]])
+def test_other_files_are_left_alone(model_type):
+    assert not is_foreign({"model_type": model_type, "num_gpu": 1})
+
+
+def test_a_basicsr_file_trains_and_is_tested_unchanged(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("1", "2", "3"):
+        clean = rng.integers(0, 200, (20, 24, 3), np.uint8)
+        write_png(tmp_path / "clean" / f"{name}.png", clean)
+        write_png(tmp_path / "rainy" / f"{name}.png", clean + np.uint8(40))
+    options = load_options(TrainOptions, write(BASICSR))
+    assert options.device == "cpu"
+    assert options.train.ema_decay == 0.5
+    with StopRequest() as stop, Watchdog(100) as watchdog:
+        Trainer(options, CPU, World(), stop, watchdog).run()
+    saved = yaml.safe_load((tmp_path / "experiments/try_B4G1/options.yml").read_text())
+    assert saved["datasets"]["train"]["patches"] == [{"size": 16, "batch_size": 2, "iters": 3}]
+
+    file = write(TESTING)
+    run_test(load_options(schema.TestOptions, file), str(file), CPU, World())
+    assert len(list((tmp_path / "results/try_test/pairs").rglob("*.png"))) == 3
+    assert len(list((tmp_path / "results/try_test/real").rglob("*.png"))) == 3
+    assert "matlab_y_double" in (tmp_path / "results/try_test/scores.md").read_text()
