@@ -34,8 +34,8 @@ from basicsr.archs import ops
 from basicsr.inference.restorer import PRECISIONS
 from basicsr.models.cost import network_cost, training_memory
 from basicsr.utils.cli import command, gibibytes
-from basicsr.utils.devices import memory_left, select_device
-from basicsr.utils.files import written_whole
+from basicsr.utils.devices import available_memory, select_device
+from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = select_device(options.device)
     for name in options.networks:
         ARCH_REGISTRY.entry(name)
-    memory = options.memory * 2**30 if options.memory else memory_left(device)
+    memory = options.memory * 2**30 if options.memory else available_memory(device)
     precisions = options.precisions or usual_precisions(device)
     on_device = torch.empty(0, device=device)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def save(document: dict[str, Any], folder: Path) -> None:
     """Write what is measured so far."""
-    with written_whole(folder / "benchmark.json") as file:
+    with atomic_write(folder / "benchmark.json") as file:
         file.write(json.dumps(document, indent=2).encode() + b"\n")
     if document["networks"]:
         picture.draw(folder / "benchmark.png", document)

@@ -23,7 +23,7 @@ from basicsr.archs import build_network
 from basicsr.models.cost import Shape, latency, network_cost
 from basicsr.utils.cli import command
 from basicsr.utils.devices import select_device
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
             "networks": networks,
             "provenance": facts,
         }
-        with written_whole(options.json) as file:
+        with atomic_write(options.json) as file:
             file.write(json.dumps(document, indent=2).encode() + b"\n")
 
 

@@ -28,7 +28,7 @@ from basicsr.evaluation.restored_images import RestoredPair, match_restored
 from basicsr.metrics import PROTOCOLS, Scores, measure
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
 
 ByProtocol = dict[str, Scores]
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "dtpnet" in options.protocol:
         print("dtpnet: of 8-bit files; test.py measures the unrounded output, a little differently")
     if options.json:
-        with written_whole(options.json) as file:
+        with atomic_write(options.json) as file:
             file.write(json.dumps(document(options, pairs, each, means), indent=2).encode())
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 
 # Okabe and Ito's colours, which colour-blind people can tell apart, without the pale yellow
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -184,7 +184,7 @@ def draw(file: Path, runs: Sequence[Run], window: int) -> None:
     for name, look in looks.items():
         grid.flat[0].plot([], [], **look, label=name)
     figure.legend(loc="outside upper center", ncols=min(4, len(runs)), frameon=False)
-    with written_whole(file) as stream:
+    with atomic_write(file) as stream:
         figure.savefig(stream, format="png", dpi=120)
     pyplot.close(figure)
 

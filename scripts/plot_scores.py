@@ -21,7 +21,7 @@ from plot_runs import COLOURS
 from basicsr.metrics import PROTOCOLS
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 
 INPUT = "#808080"
 
@@ -98,7 +98,7 @@ def draw(file: Path, tested: Sequence[Tested], title: str) -> None:
     figure.legend(loc="outside upper center", ncols=1 + len(tested), frameon=False)
     for axes in (share, gain):
         axes.grid(alpha=0.3)
-    with written_whole(file) as stream:
+    with atomic_write(file) as stream:
         figure.savefig(stream, format="png", dpi=110)
     pyplot.close(figure)
 

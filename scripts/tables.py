@@ -44,8 +44,8 @@ from basicsr.evaluation.comparison import (
 from basicsr.metrics import PROTOCOLS
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError, OptionsError
-from basicsr.utils.files import written_whole
-from basicsr.utils.registry import nearest
+from basicsr.utils.files import atomic_write
+from basicsr.utils.registry import suggest
 
 PUBLISHED = Path(__file__).parents[1] / "Deraining" / "published_results.csv"
 MIXED = (
@@ -85,7 +85,7 @@ def _setting_and_file(wish: str) -> tuple[str, Path]:
     if setting not in SETTINGS:
         raise OptionsError(
             f"--measured {wish}: no published rows are called '{setting}'"
-            f"{nearest(setting, SETTINGS)}; known: {', '.join(SETTINGS)}"
+            f"{suggest(setting, SETTINGS)}; known: {', '.join(SETTINGS)}"
         )
     return setting, Path(file)
 
@@ -266,7 +266,7 @@ def write_table(folder: Path, name: str, table: Sequence[Block]) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    with written_whole(file) as stream:
+    with atomic_write(file) as stream:
         stream.write(text.encode())
 
 
@@ -382,7 +382,7 @@ def draw(
     figure.draw_without_rendering()
     for axes in row:
         _place_names(axes)
-    with written_whole(file) as stream:
+    with atomic_write(file) as stream:
         figure.savefig(stream, format="png", dpi=150)
     pyplot.close(figure)
 

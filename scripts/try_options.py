@@ -23,7 +23,7 @@ from basicsr.options.yaml_files import read_yaml
 from basicsr.utils.cli import command
 from basicsr.utils.components import Strict
 from basicsr.utils.errors import OptionsError, UserError
-from basicsr.utils.registry import nearest
+from basicsr.utils.registry import suggest
 
 SPEED = "time/images_per_second"
 TRAIN = Path(__file__).resolve().parent.parent / "basicsr" / "train.py"
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in names:
         if name not in plan.tries:
             raise OptionsError(
-                f"{options.file}: no try is called '{name}'{nearest(name, plan.tries)}; "
+                f"{options.file}: no try is called '{name}'{suggest(name, plan.tries)}; "
                 f"there are {', '.join(plan.tries)}"
             )
     runs = {name: f"{options.file.stem}-{name}" for name in names}

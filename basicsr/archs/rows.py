@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
-from basicsr.utils.devices import give_back_freed_memory
+from basicsr.utils.devices import release_freed_memory
 from basicsr.utils.errors import OptionsError
 
 Keep = Literal["memory", "bf16", "disk"]
@@ -51,7 +51,7 @@ class Plan:
     def hold(self, size: int) -> None:
         """Count `size` bytes of a new map, and give back what work on earlier ones has freed."""
         self.held += size
-        give_back_freed_memory()
+        release_freed_memory()
 
     def strip_height(self, row_bytes: float, halo: int) -> int:
         """Rows of a strip for which there is memory, where each reads and writes `row_bytes`.

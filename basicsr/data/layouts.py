@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from basicsr.io.images import SUFFIXES, images_by_stem
 from basicsr.utils.errors import DataError
-from basicsr.utils.registry import nearest
+from basicsr.utils.registry import suggest
 
 Side = Literal["left", "right"]
 
@@ -179,7 +179,7 @@ def match(root: str | Path, layout: str) -> Pairing:
     root = Path(root)
     if layout not in LAYOUTS:
         raise DataError(
-            f"no layout is called '{layout}'{nearest(layout, LAYOUTS)}; known: {', '.join(LAYOUTS)}"
+            f"no layout is called '{layout}'{suggest(layout, LAYOUTS)}; known: {', '.join(LAYOUTS)}"
         )
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; check dataroot, or put {layout} there")

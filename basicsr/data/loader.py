@@ -25,7 +25,7 @@ from basicsr.data.bad_images import BadImages
 from basicsr.data.base import PATCH, ImagePair, ImageSource, generator
 from basicsr.data.sampling import draw_patch, order_of
 from basicsr.utils.errors import DataError, OptionsError, UserError
-from basicsr.utils.interruptions import TELL_STACKS
+from basicsr.utils.interruptions import DUMP_STACKS
 
 PREFETCHED = 2
 """Batches that each worker draws ahead."""
@@ -267,4 +267,4 @@ def _start_worker(worker: int) -> None:
     its own to every process of a job. The worker ends with the iterator, or with its parent."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    faulthandler.register(TELL_STACKS, file=2)  # in notebooks sys.stderr is no file
+    faulthandler.register(DUMP_STACKS, file=2)  # in notebooks sys.stderr is no file

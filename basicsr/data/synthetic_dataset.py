@@ -15,7 +15,7 @@ from basicsr.data.degradations.rain import Preset, render_rain
 from basicsr.data.sampling import Split, choose
 from basicsr.io.images import images_by_stem
 from basicsr.utils.errors import DataError
-from basicsr.utils.registry import DATASET_REGISTRY, nearest
+from basicsr.utils.registry import DATASET_REGISTRY, suggest
 
 
 @DATASET_REGISTRY.register
@@ -67,7 +67,7 @@ def _named(photographs: dict[str, Path], folder: Path, files: tuple[str, ...]) -
     for pattern in files:
         if not any(fnmatchcase(file, pattern) for file in relative.values()):
             raise DataError(
-                f"{folder}: no image is called '{pattern}'{nearest(pattern, relative.values())}"
+                f"{folder}: no image is called '{pattern}'{suggest(pattern, relative.values())}"
             )
     return {
         stem: photographs[stem]

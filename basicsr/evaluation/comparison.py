@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from basicsr.archs import ARCH_REGISTRY
 from basicsr.metrics import PROTOCOLS
 from basicsr.utils.errors import DataError, OptionsError
-from basicsr.utils.registry import nearest
+from basicsr.utils.registry import suggest
 
 TABLES = {
     "Rain100": ("Rain100L", "Rain100H"),
@@ -170,7 +170,7 @@ def _published(row: dict[str, str]) -> Entry:
 
 def _require(name: str, known: Iterable[str], kind: str) -> None:
     if name not in known:
-        raise DataError(f"no {kind} is called '{name}'{nearest(name, known)}")
+        raise DataError(f"no {kind} is called '{name}'{suggest(name, known)}")
 
 
 def _printed(text: str) -> Score:

@@ -14,7 +14,7 @@ from basicsr.io.checkpoints import load_weights, save_weights
 from basicsr.metrics import PROTOCOLS, Scores
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.files import sha256
-from basicsr.utils.registry import nearest, options_of
+from basicsr.utils.registry import options_of, suggest
 
 QUANTIZE = ("round", "truncate")
 PSNR_ALLOWANCE = Decimal("0.01")  # dB, for another device and another library's arithmetic
@@ -56,7 +56,7 @@ class PublishedScore(NamedTuple):
         ):
             if given not in known:
                 raise OptionsError(
-                    f"score '{text}': no {name} is called '{given}'{nearest(given, known)}; "
+                    f"score '{text}': no {name} is called '{given}'{suggest(given, known)}; "
                     f"known: {', '.join(known)}"
                 )
         return score

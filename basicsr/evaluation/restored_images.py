@@ -11,7 +11,7 @@ import numpy as np
 from basicsr.data.layouts import LAYOUTS, Folders, Pairing, Side, SideBySide, match_folders
 from basicsr.io.images import image_size, read_image
 from basicsr.utils.errors import DataError
-from basicsr.utils.registry import nearest
+from basicsr.utils.registry import suggest
 
 
 class RestoredPair(NamedTuple):
@@ -43,7 +43,7 @@ def match_restored(
         return _pairs(match_folders(restored, clean), restored, clean)
     if layout not in LAYOUTS:
         raise DataError(
-            f"no layout is called '{layout}'{nearest(layout, LAYOUTS)}; known: {', '.join(LAYOUTS)}"
+            f"no layout is called '{layout}'{suggest(layout, LAYOUTS)}; known: {', '.join(LAYOUTS)}"
         )
     forms = LAYOUTS[layout]
     matched = [_match(form, restored, clean) for form in forms if isinstance(form, Folders)]

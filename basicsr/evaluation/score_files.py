@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from basicsr.evaluation.evaluate import ImageScores, mean_scores
 from basicsr.metrics import Scores
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 
 
 class Row(NamedTuple):
@@ -122,5 +122,5 @@ def _number(value: float) -> float | str:
 
 
 def _write(file: Path, text: str) -> None:
-    with written_whole(file) as stream:
+    with atomic_write(file) as stream:
         stream.write(text.encode())

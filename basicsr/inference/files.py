@@ -18,7 +18,7 @@ from basicsr.io.photographs import read_photograph
 from basicsr.io.videos import read_frames, video_facts, write_video
 from basicsr.utils.devices import is_out_of_memory
 from basicsr.utils.errors import DataError, OptionsError, UserError
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 
 _GAP = 8  # white pixels between the two sides of a comparison
 _LARGEST_JPEG = 65500  # pixels of a side
@@ -69,7 +69,7 @@ def _restore(restorer: Restorer, task: Task, records: Records, bar: tqdm) -> Non
         return
     photograph = read_photograph(task.source)
     content = photograph.encoded(restorer(photograph.colours))
-    with written_whole(task.target) as file:
+    with atomic_write(task.target) as file:
         file.write(content)
         records.add(task, len(content))
     bar.update(task.pixels())
@@ -108,7 +108,7 @@ def _write_comparison(task: Task) -> None:
     picture.thumbnail((_LARGEST_JPEG, _LARGEST_JPEG))
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=95, icc_profile=restored.profile)
-    with written_whole(file) as stream:
+    with atomic_write(file) as stream:
         stream.write(content.getbuffer())
 
 

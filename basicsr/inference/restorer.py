@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from basicsr.archs import fitting_side, ops
 from basicsr.archs.rows import Keep, Plan, Rows
 from basicsr.inference.captured import CapturedNetwork
-from basicsr.utils.devices import is_out_of_memory, memory_held, memory_left
+from basicsr.utils.devices import available_memory, is_out_of_memory, memory_in_use
 from basicsr.utils.errors import OptionsError
 
 logger = logging.getLogger("basicsr")
@@ -138,9 +138,9 @@ class Restorer:
     def _strips(self, x: Tensor) -> Tensor:
         """As much as is allowed or, where nothing is said, nine tenths of what is left is taken."""
         if self.memory_gib is None:
-            memory = 0.9 * memory_left(x.device)
+            memory = 0.9 * available_memory(x.device)
         else:
-            memory = self.memory_gib * 2**30 - memory_held(x.device)
+            memory = self.memory_gib * 2**30 - memory_in_use(x.device)
         plan = Plan(memory - IMAGE_COPIES * x.nbytes - LIBRARIES, self.features)
         return self.network(Rows.of(x, plan)).whole()
 

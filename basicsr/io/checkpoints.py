@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from basicsr.utils.errors import CheckpointError
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 
 METADATA = "dtpnet-derain"
 _STATE_KEYS = {"iteration", "validation_due", "identity", "network", "average", "optimizer"}
@@ -43,7 +43,7 @@ def save_weights(
     metadata = {METADATA: json.dumps({"network_g": dict(network), **facts})}
     # copies, because a parameter that a network shares with itself is refused otherwise
     tensors = {key: value.contiguous() for key, value in copied(state_dict).items()}
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(save(tensors, metadata))
 
 
@@ -67,7 +67,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a training state, complete or not at all."""
     content = io.BytesIO()  # torch.save to a file hides what went wrong with the file
     torch.save(dict(state), content)
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content.getbuffer())
 
 

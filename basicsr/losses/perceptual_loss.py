@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from basicsr.io.checkpoints import load_weights
 from basicsr.losses.restoration_loss import RestorationLoss
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
-from basicsr.utils.registry import LOSS_REGISTRY, nearest
+from basicsr.utils.registry import LOSS_REGISTRY, suggest
 
 _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each of the five blocks
 
@@ -44,7 +44,7 @@ class PerceptualLoss(RestorationLoss):
         for layer in layers:
             if layer not in known:
                 raise OptionsError(
-                    f"PerceptualLoss: {network} has no layer '{layer}'{nearest(layer, known)}; "
+                    f"PerceptualLoss: {network} has no layer '{layer}'{suggest(layer, known)}; "
                     f"known: {', '.join(known)}"
                 )
         self.wanted = sorted(known[layer] for layer in layers)

@@ -14,7 +14,7 @@ import numpy as np
 
 from basicsr.metrics.ssim import WINDOW, ssim, zero_padded_ssim
 from basicsr.utils.errors import DataError, OptionsError
-from basicsr.utils.registry import nearest
+from basicsr.utils.registry import suggest
 
 _LUMA = np.array([65481.0, 128553.0, 24966.0])
 _STRIP = 32  # rows at a time, so that their float64 copies stay in the processor's cache
@@ -47,7 +47,7 @@ def measure(restored: np.ndarray, target: np.ndarray, protocol: str = "matlab_y"
     """
     if protocol not in PROTOCOLS:
         raise OptionsError(
-            f"no protocol is called '{protocol}'{nearest(protocol, PROTOCOLS)}; "
+            f"no protocol is called '{protocol}'{suggest(protocol, PROTOCOLS)}; "
             f"known: {', '.join(PROTOCOLS)}"
         )
     restored, target = _channels_last(restored, "restored"), _channels_last(target, "target")

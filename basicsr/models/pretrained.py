@@ -13,7 +13,7 @@ from torch import nn
 from basicsr.archs import build_network, from_released, released_hints, strict_load
 from basicsr.io.checkpoints import Weights, load_weights
 from basicsr.utils.errors import CheckpointError
-from basicsr.utils.registry import nearest, options_of
+from basicsr.utils.registry import options_of, suggest
 
 # in a checkout at the top, in an installed package beside the code
 _FOLDERS = tuple(Path(__file__).parents[level] / "pretrained_models" for level in (2, 1))
@@ -72,7 +72,7 @@ def weights_file(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     raise CheckpointError(
-        f"weights '{name}': neither a file nor shipped{nearest(name, shipped)}; "
+        f"weights '{name}': neither a file nor shipped{suggest(name, shipped)}; "
         f"shipped are: {', '.join(sorted(shipped)) or 'none yet'}"
     )
 

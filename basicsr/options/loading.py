@@ -17,8 +17,8 @@ from basicsr.options.schema import Options, TrainOptions
 from basicsr.options.yaml_files import assign, read_yaml
 from basicsr.utils.components import model_at
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.files import written_whole
-from basicsr.utils.registry import nearest
+from basicsr.utils.files import atomic_write
+from basicsr.utils.registry import suggest
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
@@ -50,7 +50,7 @@ def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] 
 def save_options(options: Options, file: Path) -> None:
     """Write the effective options, defaults included, as a file that can be loaded again."""
     plain = options.model_dump(mode="json")
-    with written_whole(file) as content:
+    with atomic_write(file) as content:
         content.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
 
 
@@ -77,7 +77,7 @@ def _fault(kind: type[Options], error: ErrorDetails, given: Any) -> str:
         case "extra_forbidden":
             key = str(error["loc"][-1])
             known = sorted(model_at(kind, error["loc"][:-1]).model_fields)
-            return f"unknown key{nearest(key, known)}; known here: {', '.join(known)}"
+            return f"unknown key{suggest(key, known)}; known here: {', '.join(known)}"
         case "missing":
             return "required, but missing"
         case "union_tag_not_found":
@@ -85,10 +85,10 @@ def _fault(kind: type[Options], error: ErrorDetails, given: Any) -> str:
         case "union_tag_invalid":
             known = re.findall(r"'([^']*)'", context["expected_tags"])
             tag = str(context["tag"])
-            return f"no such type '{tag}'{nearest(tag, known)}; known: {', '.join(known)}"
+            return f"no such type '{tag}'{suggest(tag, known)}; known: {', '.join(known)}"
         case "literal_error":
             known = re.findall(r"'([^']*)'", context["expected"])
-            return f"expected {context['expected']}, not {given!r}{nearest(str(given), known)}"
+            return f"expected {context['expected']}, not {given!r}{suggest(str(given), known)}"
         case "value_error":
             return str(context["error"])
         case "model_type" | "model_attributes_type" | "dict_type":

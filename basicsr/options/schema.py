@@ -27,7 +27,7 @@ from basicsr.utils.registry import (
     MODEL_REGISTRY,
     SCHEDULER_REGISTRY,
     Entry,
-    nearest,
+    suggest,
 )
 
 Positive = Annotated[int, Field(gt=0)]
@@ -122,7 +122,7 @@ class Evaluation(Strict):
         for name in protocols:
             if name not in PROTOCOLS:
                 raise ValueError(
-                    f"no protocol is called '{name}'{nearest(name, PROTOCOLS)}; "
+                    f"no protocol is called '{name}'{suggest(name, PROTOCOLS)}; "
                     f"known: {', '.join(PROTOCOLS)}"
                 )
         return protocols
@@ -200,7 +200,7 @@ class TrainOptions(Options):
     def _known(cls, name: str) -> str:
         if name not in MODEL_REGISTRY:
             raise ValueError(
-                f"no model type is called '{name}'{nearest(name, MODEL_REGISTRY.names())}; known: "
+                f"no model type is called '{name}'{suggest(name, MODEL_REGISTRY.names())}; known: "
                 f"{', '.join(MODEL_REGISTRY.names())}, and in the option files of BasicSR and "
                 f"Restormer {', '.join(MODEL_TYPES)}"
             )

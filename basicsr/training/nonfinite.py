@@ -11,7 +11,7 @@ import numpy as np
 from basicsr.data import TrainingBatch
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import UserError
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class NonFiniteSteps:
         file = self.folder / "nonfinite" / f"{iteration:08d}_rank{self.world.rank}.npz"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(file) as content:
+            with atomic_write(file) as content:
                 np.savez(
                     content,
                     lq=np.concatenate([batch.lq.numpy() for batch in batches]),

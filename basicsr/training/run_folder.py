@@ -16,7 +16,7 @@ from torch import Tensor
 from basicsr.io.checkpoints import copied, load_state, load_weights, save_state, save_weights
 from basicsr.training.background import BackgroundWriter
 from basicsr.utils.errors import CheckpointError, UserError
-from basicsr.utils.files import sha256, written_whole
+from basicsr.utils.files import atomic_write, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class RunFolder:
             "saved": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "sha256": {file.relative_to(self.path).as_posix(): sha256(file) for file in files},
         }
-        with written_whole(files[1].with_suffix(".json")) as file:
+        with atomic_write(files[1].with_suffix(".json")) as file:
             file.write((json.dumps(manifest, indent=1) + "\n").encode())
         save_weights(self._weights("latest"), weights, network, iteration=iteration)
         self._prune()

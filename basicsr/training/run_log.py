@@ -22,7 +22,7 @@ from torch import Tensor
 from basicsr.utils.devices import peak_memory_gib
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 
 
 class RunLog:
@@ -57,7 +57,7 @@ class RunLog:
             return
         with self.file.open("rb") as lines:
             kept = [line for line in lines if _is_done(line, done, validated)]
-        with written_whole(self.file) as file:
+        with atomic_write(self.file) as file:
             file.write(b"".join(kept))
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
@@ -76,7 +76,7 @@ class RunLog:
         with _disk_may_be_full("a sample picture is lost"):
             file = self.folder / "samples" / f"{iteration:08d}.png"
             file.parent.mkdir(exist_ok=True)
-            with written_whole(file) as content:
+            with atomic_write(file) as content:
                 Image.fromarray(image).save(content, "PNG")
         if self._events is not None:
             self._events.write("add_image", name, image, iteration, dataformats="HWC")

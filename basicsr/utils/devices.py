@@ -57,7 +57,7 @@ def keep_freed_memory(keep: bool = True) -> None:
         _C_LIBRARY.mallopt(M_TRIM_THRESHOLD, -1 if keep else 2**26)
 
 
-def give_back_freed_memory() -> None:
+def release_freed_memory() -> None:
     if hasattr(_C_LIBRARY, "malloc_trim"):
         _C_LIBRARY.malloc_trim(0)
 
@@ -65,24 +65,24 @@ def give_back_freed_memory() -> None:
 _C_LIBRARY = ctypes.CDLL(None)
 
 
-def memory_held(device: torch.device) -> int:
+def memory_in_use(device: torch.device) -> int:
     """Bytes that this process holds now: allocated on the GPU, or resident."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    give_back_freed_memory()
+    release_freed_memory()
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * resource.getpagesize()
     return int(peak_memory_gib(device) * 2**30)
 
 
-def memory_left(device: torch.device) -> int:
+def available_memory(device: torch.device) -> int:
     """Bytes that this process can still take, on the GPU or on this machine within its limits."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    give_back_freed_memory()
-    left = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize() - memory_held(device)
+    release_freed_memory()
+    left = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize() - memory_in_use(device)
     meminfo, statm = Path("/proc/meminfo"), Path("/proc/self/statm")
     if meminfo.exists():
         lines = dict(line.split(":") for line in meminfo.read_text().splitlines())

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file that takes the name `path` once it is written and flushed.
 
     Whatever interrupts the writing, a file that had the name before is kept.

@@ -14,7 +14,7 @@ from typing import Any
 
 from basicsr.utils.errors import Stopped
 
-TELL_STACKS = signal.SIGUSR2  # loader workers print their stacks when they receive it
+DUMP_STACKS = signal.SIGUSR2  # loader workers print their stacks when they receive it
 _PATIENCE = 2.0  # seconds within which torchrun and a terminal may pass on one Ctrl-C twice
 
 
@@ -86,7 +86,7 @@ class Watchdog:
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         for child in multiprocessing.active_children():
             if child.pid is not None:
-                os.kill(child.pid, TELL_STACKS)
+                os.kill(child.pid, DUMP_STACKS)
         time.sleep(1)  # for the children to answer
         print(
             f"error: nothing has happened for {self.seconds:g} seconds; the lines above show where "

@@ -13,7 +13,7 @@ from basicsr.utils.errors import OptionsError
 Registered = TypeVar("Registered", bound=type)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """ " (did you mean 'X'?)" for the closest of the `known` names, or an empty string."""
     by_lower = {each.lower(): each for each in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
@@ -69,7 +69,7 @@ class Registry:
         """Raises OptionsError, with the nearest known name, where there is no such entry."""
         if name not in self._entries:
             raise OptionsError(
-                f"no {self.kind} is called '{name}'{nearest(name, self._entries)}; "
+                f"no {self.kind} is called '{name}'{suggest(name, self._entries)}; "
                 f"known: {', '.join(self.names())}"
             )
         return self._entries[name]

@@ -1,6 +1,6 @@
 """Training patches that the loader feeds in a second, against plain decode-and-crop.
 
-    python scripts/benchmarks/loader.py --workers 8 --size 128
+    PYTHONPATH=scripts python -m benchmarks.loader --workers 8 --size 128
 
 Plain is a DataLoader with as many workers that opens both images of a pair with Pillow, crops and
 stacks them. The loader reads from its decode cache, which is filled before. They run in turns, and
@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from basicsr.data import PairedImageDataset, PatchStage, training_batches
 from basicsr.io.images import write_png
 from basicsr.utils.cli import command
-from basicsr.utils.timing import in_turns
+from benchmarks.timing import interleaved
 
 HEIGHT, WIDTH, PAIRS = 321, 481, 100
 PLAIN_SHARE = 10  # of the batches are enough to time plain decoding
@@ -75,7 +75,7 @@ def measure(
             stream = DataLoader(pairs, batch_size, sampler=sampler, num_workers=workers)
             return pairs_per_second(stream, batch_size, warm_up)
 
-        figures = in_turns({"loader": loader, "plain": plain}, repeats)
+        figures = interleaved({"loader": loader, "plain": plain}, repeats)
     return {
         "subject": "loader",
         "unit": "pairs of patches in a second",

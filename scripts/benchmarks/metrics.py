@@ -1,6 +1,6 @@
 """Seconds to measure a data set, against scikit-image.
 
-    python scripts/benchmarks/metrics.py --protocol matlab_y --workers 2
+    PYTHONPATH=scripts python -m benchmarks.metrics --protocol matlab_y --workers 2
 
 Three figures, taken in turns: `files` reads both images of every pair and measures them, as
 scripts/measure.py does; `measure` leaves the reading out; `skimage` is scikit-image's PSNR and
@@ -28,7 +28,7 @@ from basicsr.io.images import write_png
 from basicsr.metrics import PROTOCOLS
 from basicsr.metrics import measure as measure_image
 from basicsr.utils.cli import command
-from basicsr.utils.timing import in_turns
+from benchmarks.timing import interleaved
 
 HEIGHT, WIDTH, PAIRS = 321, 481, 100
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
@@ -58,7 +58,7 @@ def measure(
                 pass
             return time.perf_counter() - started
 
-        figures = in_turns(
+        figures = interleaved(
             {
                 "files": lambda: seconds(lambda pair: measure_image(*pair.read(), protocol), pairs),
                 "measure": lambda: seconds(lambda both: measure_image(*both, protocol), images),

@@ -25,9 +25,9 @@ from basicsr.inference.restorer import Restorer
 from basicsr.utils import devices
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
-from basicsr.utils.timing import in_turns
 
 from .floor import Ceilings, measure_ceilings, timed, wait, work_of
+from .timing import interleaved
 
 OUT_OF_MEMORY = "out of memory"
 BASELINE = "baseline"
@@ -105,7 +105,7 @@ def measure(case: Case, repeats: int, memory: float, shrink: int = 1) -> dict[st
         if told[str(variant)]["memory"] != OUT_OF_MEMORY
     }
     before = ceilings_of(case, shrink)
-    runs = in_turns(turns, repeats)
+    runs = interleaved(turns, repeats)
     after = ceilings_of(case, shrink)
     floors = {}
     for precision in before:
@@ -137,7 +137,7 @@ def turn_of(case: Case, variant: Variant) -> Callable[[], float]:
     def on_cpu() -> float:
         devices.keep_freed_memory(variant.kind != BASELINE)
         if variant.kind == BASELINE:
-            devices.give_back_freed_memory()
+            devices.release_freed_memory()
         run()
         seconds = timed(run, device)
         devices.keep_freed_memory()
@@ -151,7 +151,7 @@ def turn_of(case: Case, variant: Variant) -> Callable[[], float]:
 
 
 def release_memory() -> None:
-    devices.give_back_freed_memory()
+    devices.release_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

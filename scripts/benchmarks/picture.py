@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 
 from .networks import BASELINE
 from .tables import duration
@@ -39,7 +39,7 @@ def draw(file: Path, document: dict[str, Any]) -> None:
     if by_size:
         _curves(axes[0, 1], by_size)
     figure.suptitle(document["provenance"]["device"])
-    with written_whole(file) as stream:
+    with atomic_write(file) as stream:
         figure.savefig(stream, format="png", dpi=120)
     pyplot.close(figure)
 

@@ -13,7 +13,7 @@ from torch import nn
 from basicsr.archs import build_network
 from basicsr.archs.rows import Plan
 from basicsr.inference.restorer import Restorer, pad_to, quantize
-from basicsr.utils.devices import memory_held
+from basicsr.utils.devices import memory_in_use
 from basicsr.utils.errors import OptionsError
 
 CPU = torch.device("cpu")
@@ -143,7 +143,7 @@ def tiny_network():
 def test_a_memory_limit_does_not_change_the_result(device, height, width, features, monkeypatch):
     net, image = tiny_network(), picture(height, width)
     whole = Restorer(net, device)(image)
-    limit = memory_held(device) / 2**30 + 0.25
+    limit = memory_in_use(device) / 2**30 + 0.25
     if features == "disk":
         monkeypatch.setattr(Plan, "has_room", lambda self, size: False)
     limited = Restorer(net, device, memory_gib=limit, features=features)(image)

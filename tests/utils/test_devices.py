@@ -23,8 +23,8 @@ devices.keep_freed_memory(False)
 print(min(faults() for _ in range(20)))
 devices.select_device("cpu")
 print(min(faults() for _ in range(20)))
-held = devices.memory_held(torch.device("cpu"))
-print(faults(), devices.memory_held(torch.device("cpu")) - held)
+held = devices.memory_in_use(torch.device("cpu"))
+print(faults(), devices.memory_in_use(torch.device("cpu")) - held)
 """
 
 

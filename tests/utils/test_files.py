@@ -2,11 +2,11 @@ import hashlib
 
 import pytest
 
-from basicsr.utils.files import sha256, written_whole
+from basicsr.utils.files import atomic_write, sha256
 
 
 def interrupted(file):
-    with written_whole(file) as stream:
+    with atomic_write(file) as stream:
         stream.write(b"half of the n")
         raise KeyboardInterrupt
 
@@ -22,7 +22,7 @@ def test_an_interrupted_file_leaves_the_old_one(tmp_path):
 
 def test_a_finished_file_takes_the_name(tmp_path):
     file = tmp_path / "weights"
-    with written_whole(file) as stream:
+    with atomic_write(file) as stream:
         stream.write(b"new")
         assert not file.exists()
     assert file.read_bytes() == b"new"

@@ -1,7 +1,7 @@
 import pytest
 
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.registry import Registry, nearest
+from basicsr.utils.registry import Registry, suggest
 
 
 class Net:
@@ -38,5 +38,5 @@ def test_names_are_taken_once_and_presets_must_fit(nets):
 
 
 def test_nearest_ignores_case_and_gives_up_on_strangers():
-    assert nearest("dtpnet-t", ["DTPNet-T", "PReNet"]) == " (did you mean 'DTPNet-T'?)"
-    assert nearest("zzz", ["DTPNet-T", "PReNet"]) == ""
+    assert suggest("dtpnet-t", ["DTPNet-T", "PReNet"]) == " (did you mean 'DTPNet-T'?)"
+    assert suggest("zzz", ["DTPNet-T", "PReNet"]) == ""

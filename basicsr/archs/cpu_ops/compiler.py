@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from basicsr.utils.files import written_whole
+from basicsr.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -63,5 +63,5 @@ def _build(code: Path, library: Path) -> None:
         unlinked, made = Path(folder, "unlinked.o"), Path(folder, "made.so")
         _cc(*FLAGS, "-c", code, "-o", unlinked)
         _cc("-shared", unlinked, "-o", made)
-        with written_whole(library) as file:
+        with atomic_write(library) as file:
             file.write(made.read_bytes())
