@@ -1,4 +1,4 @@
-"""A loss on the features of a network that was trained to recognise things."""
+"""Perceptual loss: difference of the features of a classification network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.io.checkpoints import load_weights
-from basicsr.losses.restoration_loss import RestorationLoss
+from basicsr.losses.base import RestorationLoss
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
 from basicsr.utils.registry import LOSS_REGISTRY, suggest
 
@@ -19,13 +19,14 @@ _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each 
 class PerceptualLoss(RestorationLoss):
     """Sum over `layers` of the mean absolute difference of VGG features (Johnson et al. 2016).
 
-    Images are RGB or gray, normalised here as ImageNet's. The features are frozen. DID-MDN is
-    trained with 1.8 times this loss, of VGG16.
+    Images are RGB or gray in [0, 1]; ImageNet's normalisation is applied here. The features are
+    frozen. DID-MDN is trained with 1.8 times this loss, of VGG16.
 
     Args:
-        layers: activations by their usual names, "relu2_2" being the second of the second block.
-        weights: a file with torchvision's state dict of this network, for machines without a
-            network connection; None lets torchvision fetch it.
+        network: the classification network.
+        layers: activations by their usual names; "relu2_2" is the second one of the second block.
+        weights: a file with torchvision's state dict of this network, for machines without an
+            internet connection; None lets torchvision download it.
     """
 
     mean: Tensor
@@ -38,7 +39,7 @@ class PerceptualLoss(RestorationLoss):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        known = _activations(network)
+        known = _layer_positions(network)
         if not layers:
             raise OptionsError(f"PerceptualLoss: name at least one layer of {network}")
         for layer in layers:
@@ -47,14 +48,24 @@ class PerceptualLoss(RestorationLoss):
                     f"PerceptualLoss: {network} has no layer '{layer}'{suggest(layer, known)}; "
                     f"known: {', '.join(known)}"
                 )
-        self.wanted = sorted(known[layer] for layer in layers)
-        self.features = _features(network, weights)[: self.wanted[-1] + 1].eval()
+        self.positions = sorted(known[layer] for layer in layers)
+        self.features = _features(network, weights)[: self.positions[-1] + 1].eval()
         self.features.requires_grad_(False)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), False)
 
     def compare(self, restored: Tensor, target: Tensor) -> Tensor:
-        """Raises DataError for images so small that pooling leaves nothing of them."""
+        """Return the loss.
+
+        Raises:
+            ValueError: if the images are neither RGB nor gray.
+            DataError: if the images are too small for the pooling layers.
+        """
+        if target.shape[1] not in (1, 3):
+            raise ValueError(
+                f"PerceptualLoss is defined for RGB and gray images, not for {target.shape[1]} "
+                "channels; use another loss"
+            )
         halvings = sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
         if min(target.shape[-2:]) < 2**halvings:
             height, width = target.shape[-2:]
@@ -62,44 +73,44 @@ class PerceptualLoss(RestorationLoss):
                 f"PerceptualLoss: its layers need patches of at least {2**halvings} x "
                 f"{2**halvings} pixels, not {width} x {height}"
             )
-        pairs = zip(self._activated(restored), self._activated(target), strict=True)
+        pairs = zip(self._activations(restored), self._activations(target), strict=True)
         return torch.stack([(ours - theirs).abs().mean() for ours, theirs in pairs]).sum()
 
-    def _activated(self, image: Tensor) -> list[Tensor]:
-        """The wanted activations; a gray image is normalised into three channels."""
+    def _activations(self, image: Tensor) -> list[Tensor]:
+        """Return the activations of `layers`."""
         found = []
-        features = (image - self.mean) / self.std
+        features = (image - self.mean) / self.std  # repeats a gray image in three channels
         for index, layer in enumerate(self.features):
             features = layer(features)
-            if index in self.wanted:
+            if index in self.positions:
                 found.append(features)
         return found
 
 
-def _activations(network: str) -> dict[str, int]:
-    """Positions of the activations in torchvision's `features`, by name."""
+def _layer_positions(network: str) -> dict[str, int]:
+    """Return the positions of the activations in torchvision's `features`, by name."""
     positions = {}
     index = 0
     for block, convolutions in enumerate(_CONVOLUTIONS[network], start=1):
         for number in range(1, convolutions + 1):
             positions[f"relu{block}_{number}"] = index + 1
             index += 2
-        index += 1  # the pooling
+        index += 1  # the pooling layer
     return positions
 
 
 def _features(network: str, weights: str | None) -> nn.Sequential:
-    """torchvision's convolutional part with its ImageNet weights."""
-    import torchvision  # here, so that importing the library does not load it
+    """Return torchvision's convolutional layers with their ImageNet weights."""
+    import torchvision  # imported late: it is slow to load, and few runs need it
 
     if weights is not None:
-        with torch.device("meta"):  # nothing is drawn for the classifier, which is not used
+        with torch.device("meta"):  # do not initialise the classifier, which is not used
             features = torchvision.models.get_model(network).features
         return _with_weights(features, network, weights)
     try:
         return torchvision.models.get_model(network, weights="IMAGENET1K_V1").features
-    except OSError as error:  # among them what urllib raises
-        raise OptionsError(
+    except OSError as error:  # also raised by urllib
+        raise CheckpointError(
             f"PerceptualLoss: the weights of {network} could not be fetched ({error}); "
             "give a file with them as `weights`"
         ) from None

@@ -1,11 +1,12 @@
-"""Losses that compare pixel by pixel."""
+"""Losses that compare images pixel by pixel."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from basicsr.losses.restoration_loss import RestorationLoss
+from basicsr.losses.base import RestorationLoss
 from basicsr.utils.registry import LOSS_REGISTRY
 
 
@@ -29,7 +30,7 @@ class MSELoss(RestorationLoss):
 class CharbonnierLoss(RestorationLoss):
     """Mean of sqrt(difference^2 + eps^2), an L1 loss that is smooth at zero (MPRNet).
 
-    It is `eps`, not 0, for equal images.
+    Its value for equal images is `eps`.
     """
 
     def __init__(self, eps: float = 1e-3) -> None:
@@ -40,6 +41,38 @@ class CharbonnierLoss(RestorationLoss):
         return charbonnier(restored - target, self.eps)
 
 
+@LOSS_REGISTRY.register
+class MaskLoss(nn.Module):
+    """Binary cross-entropy of a predicted distortion mask (SPAIR).
+
+    The true mask is |lq - gt| > threshold in any channel. The description that SPAIR is rebuilt
+    from gives neither the threshold nor the loss; both are this project's choice.
+    """
+
+    def __init__(self, threshold: float = 0.05) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, masked: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            masked: SPAIR's first stage, N x (C + 1) x H x W: the degraded image, and the mask as
+                its last channel, in [0, 1].
+            target: the ground truth, N x C x H x W in [0, 1].
+        """
+        degraded, mask = masked[:, :-1], masked[:, -1:]
+        if degraded.shape != target.shape:  # they would be broadcast
+            raise ValueError(
+                f"MaskLoss needs {target.shape[1]} channels and a mask, as SPAIR's stage 0 has, "
+                f"for a target of {tuple(target.shape)}, not {tuple(masked.shape)}"
+            )
+        dtype = torch.promote_types(mask.dtype, torch.float32)
+        with torch.autocast(masked.device.type, enabled=False):
+            difference = (degraded.to(dtype) - target.to(dtype)).abs().amax(1, keepdim=True)
+            return F.binary_cross_entropy(mask.to(dtype), (difference > self.threshold).to(dtype))
+
+
 def charbonnier(difference: Tensor, eps: float) -> Tensor:
-    """Mean of sqrt(difference^2 + eps^2)."""
+    """Return the mean of sqrt(difference^2 + eps^2)."""
     return (difference.square() + eps**2).sqrt().mean()

@@ -1,4 +1,4 @@
-"""Each loss against its formula, and what all of them share."""
+"""Each loss against its formula, and the properties that all losses share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from basicsr.losses import CharbonnierLoss, EdgeLoss, FFTLoss, L1Loss, MSELoss, SSIMLoss
-from basicsr.losses.ssim_loss import windowed_mean
+from basicsr.losses.structural_losses import windowed_mean
 from basicsr.metrics import measure
 
 AT_EQUALITY = {
@@ -48,7 +48,7 @@ def test_fft_loss_is_numpys() -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (13, 18)])
 def test_edge_loss_is_mprnets(size) -> None:
-    """Each image's Laplacian on its own, window by window."""
+    """The reference computes the Laplacian of each image separately, window by window."""
 
     def smooth(image: Tensor) -> Tensor:
         axis = torch.tensor([0.05, 0.25, 0.4, 0.25, 0.05], dtype=image.dtype)
@@ -92,7 +92,7 @@ def test_value_at_equality(loss) -> None:
 @every_loss
 @pytest.mark.parametrize("shape", [(1, 1, 12, 12), (2, 3, 1, 1), (1, 3, 7, 13)])
 def test_gradient(loss, shape) -> None:
-    """In double precision, where the differences are away from the corners of L1."""
+    """In double precision; the differences are away from the kink of L1."""
     restored, target = images(*shape, dtype=torch.float64)
     restored.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: loss()(x, target), restored)
@@ -127,3 +127,13 @@ def test_single_precision_under_autocast(loss, device) -> None:
 def test_shapes_that_would_be_broadcast(loss) -> None:
     with pytest.raises(ValueError, match="different shapes"):
         loss()(torch.rand(1, 3, 8, 8), torch.rand(1, 1, 8, 8))
+
+
+@every_loss
+@pytest.mark.parametrize("channels", [1, 6])
+def test_any_number_of_channels(loss, channels) -> None:
+    """The loss of equal channels is the loss of one of them."""
+    restored, target = images(2, 1, 12, 12)
+    one = loss()(restored, target).item()
+    repeated = [x.expand(-1, channels, -1, -1) for x in (restored, target)]
+    assert loss()(*repeated).item() == pytest.approx(one, rel=1e-5)

@@ -1,4 +1,4 @@
-"""SPAIR's mask against what it should mark."""
+"""The loss of SPAIR's distortion mask."""
 
 import math
 
@@ -10,7 +10,7 @@ from basicsr.losses import MaskLoss, build_losses
 
 
 def masked(mask: list[float], dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
-    """SPAIR's first stage for two pixels, of which the second is degraded in one channel."""
+    """SPAIR's first stage for two pixels; the second one is degraded in one channel."""
     target = torch.full((1, 3, 1, 2), 0.5, dtype=dtype)
     degraded = target.clone()
     degraded[0, 1, 0, 1] += 0.1
@@ -18,7 +18,7 @@ def masked(mask: list[float], dtype: torch.dtype = torch.float32) -> tuple[torch
     return torch.cat([degraded, torch.tensor(mask, dtype=dtype).view(1, 1, 1, 2)], 1), target
 
 
-def test_is_the_cross_entropy_with_the_degraded_pixels() -> None:
+def test_mask_loss_is_the_cross_entropy_with_the_degraded_pixels() -> None:
     expected = -(math.log(1 - 0.2) + math.log(0.7)) / 2
     assert MaskLoss()(*masked([0.2, 0.7])).item() == pytest.approx(expected, rel=1e-5)
     assert MaskLoss()(*masked([0.0, 1.0])).item() == 0

@@ -1,4 +1,4 @@
-"""VGG features, from a file with random weights: no test needs a network."""
+"""Perceptual loss, with random weights from a file: no test needs an internet connection."""
 
 from __future__ import annotations
 
@@ -62,6 +62,13 @@ def test_gradients_reach_the_image_only(file) -> None:
     assert not any(parameter.requires_grad for parameter in loss.parameters())
 
 
+@pytest.mark.parametrize("channels", [2, 6])
+def test_images_that_are_neither_rgb_nor_gray(file, channels) -> None:
+    image = torch.rand(1, channels, 16, 16)
+    with pytest.raises(ValueError, match=f"RGB and gray images, not for {channels} channels"):
+        PerceptualLoss(weights=file)(image, image)
+
+
 def test_too_small_patches(file) -> None:
     loss = PerceptualLoss(layers=("relu3_1",), weights=file)
     assert loss(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4)).isfinite()
@@ -69,7 +76,7 @@ def test_too_small_patches(file) -> None:
         loss(torch.rand(1, 3, 3, 9), torch.rand(1, 3, 3, 9))
 
 
-def test_layers_that_are_not_there() -> None:
+def test_unknown_layers() -> None:
     with pytest.raises(OptionsError, match=r"vgg16 has no layer 'relu2_3' \(did you mean 'relu"):
         PerceptualLoss(layers=("relu2_3",))
     with pytest.raises(OptionsError, match="name at least one layer"):
@@ -84,7 +91,7 @@ def test_weights_of_another_network(file) -> None:
 def test_weights_that_cannot_be_fetched(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
-    with pytest.raises(OptionsError, match=r"vgg16 could not be fetched .* as `weights`"):
+    with pytest.raises(CheckpointError, match=r"vgg16 could not be fetched .* as `weights`"):
         PerceptualLoss()
 
 

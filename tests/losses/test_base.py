@@ -50,10 +50,10 @@ def test_arguments_reach_the_loss() -> None:
 
 
 @pytest.mark.parametrize("stage", [2, -3])
-def test_stage_that_is_not_there(stage) -> None:
+def test_missing_stage(stage) -> None:
     losses = build_losses([{"type": "L1Loss", "stage": stage}])
     image = torch.rand(1, 3, 4, 4)
-    with pytest.raises(OptionsError) as error:
+    with pytest.raises(ValueError) as error:
         losses([image, image], image)
     assert str(error.value) == (
         f"loss L1Loss_stage{stage}: there is no stage {stage}; the network has 2: "
