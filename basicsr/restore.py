@@ -11,12 +11,12 @@ import numpy as np
 
 from basicsr.inference.files import restore_files
 from basicsr.inference.jobs import Records, find_tasks
-from basicsr.inference.restorer import PRECISIONS, Restorer
+from basicsr.inference.restorer import Restorer
 from basicsr.io.images import SUFFIXES
 from basicsr.io.photographs import to_levels
 from basicsr.io.videos import VIDEO_SUFFIXES, has_ffmpeg
 from basicsr.models.pretrained import saved_network, weights_file
-from basicsr.utils.cli import command, gibibytes
+from basicsr.utils.cli import add_device, add_memory, add_precision, command, gibibytes
 from basicsr.utils.devices import select_device
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import sha256
@@ -104,15 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME|FILE",
         help="shipped weights, or a .safetensors file of ours (default: %(default)s)",
     )
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument(
-        "--memory",
-        type=gibibytes,
-        metavar="GiB",
-        help="what may be taken of it, for large photographs (default: nine tenths of what is "
-        "left); temporary files hold the rest",
-    )
+    add_device(parser)
+    add_precision(parser)
+    add_memory(parser)
     parser.add_argument(
         "--compare", action="store_true", help="write rainy and restored side by side as well"
     )

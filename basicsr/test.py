@@ -16,7 +16,7 @@ from basicsr.evaluation.score_files import markdown, summary, write_results
 from basicsr.inference.restorer import Restorer
 from basicsr.models.pretrained import network_with_weights
 from basicsr.options import TestOptions, load_options, save_options
-from basicsr.utils.cli import command
+from basicsr.utils.cli import add_option_file, command
 from basicsr.utils.devices import select_device
 from basicsr.utils.distributed import World, distributed_world
 from basicsr.utils.files import sha256
@@ -29,10 +29,7 @@ TIMEOUT = 3600.0  # seconds for which a process waits until the others have rest
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Restore and measure data sets.")
-    parser.add_argument("-opt", required=True, metavar="FILE", help="YAML option file")
-    parser.add_argument(
-        "--force_yml", nargs="+", default=[], metavar="a:b:c=value", help="replace these options"
-    )
+    add_option_file(parser)
     arguments = parser.parse_args()
     options = load_options(TestOptions, arguments.opt, arguments.force_yml)
     device = select_device(options.device)

@@ -10,7 +10,7 @@ import argparse
 from basicsr.options import TrainOptions, load_options
 from basicsr.training.check import check
 from basicsr.training.trainer import Trainer
-from basicsr.utils.cli import command
+from basicsr.utils.cli import add_option_file, command
 from basicsr.utils.devices import select_device
 from basicsr.utils.distributed import distributed_world, was_restarted
 from basicsr.utils.interruptions import StopRequest, Watchdog
@@ -19,18 +19,17 @@ from basicsr.utils.interruptions import StopRequest, Watchdog
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a network from an option file.")
-    parser.add_argument("-opt", required=True, metavar="FILE", help="YAML option file")
+    add_option_file(parser)
     parser.add_argument(
-        "--force_yml", nargs="+", default=[], metavar="a:b:c=value", help="replace these options"
+        "--auto_resume", action="store_true", help="resume from this run's newest training state"
     )
     parser.add_argument(
-        "--auto_resume", action="store_true", help="go on from this run's newest training state"
+        "--force", action="store_true", help="resume even if options or data have changed"
     )
     parser.add_argument(
-        "--force", action="store_true", help="go on although options or data have changed"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="build everything, read a batch, tell the cost, stop"
+        "--check",
+        action="store_true",
+        help="build everything, load a batch, print the cost, exit",
     )
     arguments = parser.parse_args()
     options = load_options(TrainOptions, arguments.opt, arguments.force_yml)

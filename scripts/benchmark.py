@@ -31,10 +31,9 @@ from benchmarks import loader, metrics, networks, picture, tables
 from benchmarks.networks import Case
 
 from basicsr.archs import ops
-from basicsr.inference.restorer import PRECISIONS
 from basicsr.models.cost import network_cost, training_memory
 from basicsr.utils.cli import command, gibibytes
-from basicsr.utils.devices import available_memory, select_device
+from basicsr.utils.devices import PRECISIONS, available_memory, select_device
 from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
 from basicsr.utils.registry import ARCH_REGISTRY

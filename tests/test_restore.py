@@ -109,7 +109,7 @@ def test_mistakes_are_told_in_a_line(tmp_path, shipped, monkeypatch, capsys, arg
 def test_memory_is_a_positive_number(value, capsys):
     with pytest.raises(SystemExit):
         main(["a.png", "-o", "out", "--memory", value])
-    assert f"'{value}' is no number of GiB above 0" in capsys.readouterr().err
+    assert f"'{value}' is not a positive number of GiB" in capsys.readouterr().err
 
 
 def test_a_limit_of_memory_changes_nothing_but_the_way(shipped, device):
@@ -170,7 +170,7 @@ def test_other_arguments_are_refused(shipped, wrong):
 
 @pytest.mark.parametrize("memory", ["much", 0, -1, float("nan"), float("inf")])
 def test_memory_is_a_positive_number_in_python_too(shipped, memory):
-    with pytest.raises(OptionsError, match=f"^memory: '{memory}' is no number of GiB above 0"):
+    with pytest.raises(OptionsError, match=f"^memory: '{memory}' is not a positive number of GiB"):
         restore(IMAGE, memory=memory)
 
 

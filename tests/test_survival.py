@@ -175,7 +175,7 @@ def test_a_loader_that_hangs_is_told_with_stacks(trained, workplace):
     assert process.wait(timeout=60) == 124
     os.kill(worker, signal.SIGKILL)
     log = (workplace / "started.log").read_text()
-    assert "error: nothing has happened for 12 seconds" in log
+    assert "error: no progress for 12 seconds" in log
     assert "in step" in log  # the stack of the main thread
 
 

@@ -20,7 +20,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 _KINDS = [cls.__name__ for cls in (PairedImageDataset, SyntheticRainDataset)]
 Part = Annotated[
     Component,
-    OneOf("part", {kind: fields_of(DATASET_REGISTRY.entry(kind)) for kind in _KINDS}),
+    OneOf({kind: fields_of(DATASET_REGISTRY.entry(kind)) for kind in _KINDS}),
 ]
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from basicsr.archs import fitting_side, ops
 from basicsr.archs.rows import Keep, Plan, Rows
 from basicsr.inference.captured import CapturedNetwork
-from basicsr.utils.devices import available_memory, is_out_of_memory, memory_in_use
+from basicsr.utils.devices import PRECISIONS, available_memory, is_out_of_memory, memory_in_use
 from basicsr.utils.errors import OptionsError
 
 logger = logging.getLogger("basicsr")
@@ -21,7 +21,6 @@ logger = logging.getLogger("basicsr")
 
 IMAGE_COPIES = 4  # of three channels in float32, around the network
 LARGE = 2**18  # pixels from which on images on a CPU are computed in strips, to save memory
-PRECISIONS = ("fp32", "bf16")
 LIBRARIES = 2**27  # bytes that PyTorch's libraries take at their first use
 
 

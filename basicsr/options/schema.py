@@ -43,9 +43,7 @@ def _optimizers() -> OneOf:
     }
     for needs_more in ("Optimizer", "LBFGS", "SparseAdam"):  # abstract, a closure, sparse gradients
         del classes[needs_more]
-    return OneOf(
-        "optimizer", {name: fields_of(Entry(cls, {}), ("params",)) for name, cls in classes.items()}
-    )
+    return OneOf({name: fields_of(Entry(cls, {}), ("params",)) for name, cls in classes.items()})
 
 
 Network = Annotated[Component, OneOf.registered(ARCH_REGISTRY)]

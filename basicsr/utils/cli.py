@@ -1,7 +1,13 @@
-"""What the commands share: how they end, with exit codes and errors that a user can mend.
+"""What the entry points and the scripts share: exit codes, error messages and arguments.
 
-0: done. 2: an error, told in a line. 75: stopped on request with everything saved, to be resumed
-(EX_TEMPFAIL of sysexits.h). 124: nothing happened for too long. 130: interrupted.
+Exit codes of every command:
+
+- 0: success
+- 1: the command ran to its end and found faults in the data
+- 2: an error that the user can fix, printed as one line
+- 75: stopped on request with everything saved; start it again (EX_TEMPFAIL of sysexits.h)
+- 124: stalled (see `interruptions.Watchdog`)
+- 130: interrupted with Ctrl-C
 """
 
 from __future__ import annotations
@@ -16,12 +22,16 @@ from collections.abc import Callable
 
 import torch
 
-from basicsr.utils.devices import is_out_of_memory
+from basicsr.utils.devices import PRECISIONS, is_out_of_memory
 from basicsr.utils.errors import Stopped, UserError
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:
-    """Run `main`; turn user errors into lines on stderr and exit code 2, Ctrl-C into code 130."""
+    """Decorate the main function of a command: exit with the codes above instead of raising.
+
+    User errors, failed file operations and lack of memory are printed to stderr as one line.
+    Other exceptions are bugs and keep their stack trace.
+    """
 
     @functools.wraps(main)
     def run(*arguments: object) -> None:
@@ -30,40 +40,113 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
         except Stopped:
             sys.exit(75)
         except UserError as error:
-            _stop(str(error), 2)
+            _exit(str(error), 2)
         except OSError as error:  # a full disk, a folder without permission
-            _stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+            _exit(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             memory = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
-            _stop(
+            _exit(
                 f"out of {memory}: use smaller patches or batches, accumulation_steps, bf16 or "
                 "activation_checkpointing in training, tiles in testing",
                 2,
             )
         except KeyboardInterrupt:
-            _stop("interrupted", 130)
-        finally:  # a loader worker that waits for a dead file server does not hear SIGTERM
+            _exit("interrupted", 130)
+        finally:
+            # a loader worker that is blocked on a dead file server does not react to SIGTERM
             for child in multiprocessing.active_children():
                 child.kill()
 
     return run
 
 
-def gibibytes(text: str) -> float:
-    """An amount of memory, for argparse; its bytes are finite too."""
-    try:
-        if 0 < 2**30 * (value := float(text)) < math.inf:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"'{text}' is no number of GiB above 0")
-
-
-def _stop(message: str, code: int) -> None:
+def _exit(message: str, code: int) -> None:
     rank = os.environ.get("RANK")
-    print(
-        f"error: {message}" if rank is None else f"error: rank {rank}: {message}", file=sys.stderr
-    )
+    prefix = "error" if rank is None else f"error: rank {rank}"
+    print(f"{prefix}: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def script_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help shows `description`, a module's docstring, as it is written."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_option_file(parser: argparse.ArgumentParser) -> None:
+    """Add `-opt FILE` and `--force_yml KEY=VALUE...`."""
+    parser.add_argument("-opt", required=True, metavar="FILE", help="YAML option file")
+    parser.add_argument(
+        "--force_yml",
+        nargs="+",
+        default=[],
+        metavar="a:b:c=value",
+        help="replace options of the file",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add `--device auto|cuda|cpu`."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cuda", "cpu"),
+        default="auto",
+        help="auto: a GPU if there is one (default: %(default)s)",
+    )
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add `--precision fp32|bf16`."""
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of the network's convolutions and matrix products (default: %(default)s)",
+    )
+
+
+def add_memory(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """Add `--memory GIB`."""
+    default = "" if required else " (default: 90 %% of the free memory)"
+    parser.add_argument(
+        "--memory",
+        type=gibibytes,
+        required=required,
+        metavar="GIB",
+        help="memory budget: resident memory of the process on a CPU, allocated tensors on a GPU"
+        + default,
+    )
+
+
+def add_workers(
+    parser: argparse.ArgumentParser, what: str = "processes", default: int | None = None
+) -> None:
+    """Add `--workers N`; one per CPU core by default."""
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=default or os.cpu_count(),
+        metavar="N",
+        help=f"number of {what} (default: %(default)s)",
+    )
+
+
+def positive(text: str) -> int:
+    """Parse an integer of at least 1, for argparse."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def gibibytes(text: str) -> float:
+    """Parse a positive amount of memory in GiB, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value * 2**30 < math.inf:  # the number of bytes must be finite as well
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive number of GiB")
+    return value

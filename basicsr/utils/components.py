@@ -1,4 +1,4 @@
-"""Sections of option files as pydantic models, made from the signatures of registered classes."""
+"""Pydantic models for sections of option files, made from the signatures of registered classes."""
 
 from __future__ import annotations
 
@@ -16,59 +16,62 @@ from pydantic_core import CoreSchema
 
 from basicsr.utils.registry import Entry, Registry
 
-Fields = dict[str, Any]  # argument -> (annotation, default), as pydantic's create_model takes it
+Fields = dict[str, Any]  # argument -> (annotation, default), the format of create_model
 
-
-GENERATED = "generated"  # the module of classes that stand for a chosen type
+GENERATED = "generated"  # __module__ of the models made here
 
 
 class Strict(BaseModel):
-    """A mapping whose keys are all known and whose values are of the announced types."""
+    """Mapping without unknown keys, whose values have exactly the annotated types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Component(Strict):
-    """A mapping with a `type`. Subclasses add the keys that belong to the place of use."""
+    """Mapping with a `type` and the arguments of its constructor.
+
+    Subclasses add keys that belong to the section, such as the `weight` of a loss.
+    """
 
     type: str
 
     def arguments(self) -> dict[str, Any]:
-        """`type` and its constructor's arguments, without the keys of the place of use."""
-        place: Any = next(base for base in type(self).__mro__ if base.__module__ != GENERATED)
-        return self.model_dump(exclude=set(place.model_fields) - {"type"})
+        """Return `type` and the constructor's arguments, without the keys of the section."""
+        section: Any = next(base for base in type(self).__mro__ if base.__module__ != GENERATED)
+        return self.model_dump(exclude=set(section.model_fields) - {"type"})
 
 
 class OneOf:
-    """Annotation of a Component field: which types it may have, each with its own arguments."""
+    """Annotation of a Component: the types to choose from, each with its own arguments."""
 
     models: ClassVar[dict[tuple[type[BaseModel], str], type[BaseModel]]] = {}
 
-    def __init__(self, kind: str, choices: Mapping[str, Fields]) -> None:
-        self.kind = kind
+    def __init__(self, choices: Mapping[str, Fields]) -> None:
         self.choices = choices
 
     @classmethod
     def registered(cls, registry: Registry) -> OneOf:
-        return cls(
-            registry.kind, {name: fields_of(registry.entry(name)) for name in registry.names()}
-        )
+        """Return the choice among all classes of `registry`."""
+        return cls({name: fields_of(registry.entry(name)) for name in registry.names()})
 
     def __get_pydantic_core_schema__(
-        self, place: type[Component], handler: GetCoreSchemaHandler
+        self, section: type[Component], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         for name, fields in self.choices.items():
-            if (place, name) not in self.models:
+            if (section, name) not in self.models:
                 fields = {"type": (Literal[name], ...), **fields}
-                self.models[place, name] = create_model(
-                    name, __base__=place, __module__=GENERATED, **fields
+                self.models[section, name] = create_model(
+                    name, __base__=section, __module__=GENERATED, **fields
                 )
-        union = reduce(or_, (self.models[place, name] for name in self.choices))
+        union = reduce(or_, (self.models[section, name] for name in self.choices))
         return handler.generate_schema(Annotated[union, Field(discriminator="type")])
 
 
 def fields_of(entry: Entry, skip: Iterable[str] = ()) -> Fields:
-    """The arguments of a constructor as fields; what only a tensor could be is left out."""
+    """Return the arguments of a constructor as fields, without the names in `skip`.
+
+    YAML cannot hold tensors, so they are dropped from unions like `float | Tensor`.
+    """
     constructed: Any = entry.cls
     hints = typing.get_type_hints(constructed.__init__, include_extras=True)
     return {
@@ -79,6 +82,7 @@ def fields_of(entry: Entry, skip: Iterable[str] = ()) -> Fields:
 
 
 def _plain(annotation: Any) -> Any:
+    """Remove Tensor from the unions in an annotation."""
     parts = typing.get_args(annotation)
     if typing.get_origin(annotation) in (Union, types.UnionType):
         return reduce(or_, (_plain(part) for part in parts if part is not torch.Tensor))
@@ -88,7 +92,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel]:
-    """The model of the section at `loc`, found by following field types and chosen types."""
+    """Return the model of the section at `loc`, a pydantic error location."""
     for step in loc:
         if (model, step) in OneOf.models:
             model = OneOf.models[model, str(step)]
@@ -98,7 +102,10 @@ def model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
+    """Return the first model in an annotation."""
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_section(part) for part in typing.get_args(annotation))
-    return next((section for section in found if section), None)
+    for part in typing.get_args(annotation):
+        if section := _section(part):
+            return section
+    return None

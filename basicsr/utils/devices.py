@@ -1,4 +1,4 @@
-"""Where networks run."""
+"""Devices: selection, memory in use, and memory that is available."""
 
 from __future__ import annotations
 
@@ -13,43 +13,48 @@ import torch
 
 from basicsr.utils.errors import OptionsError
 
+PRECISIONS = ("fp32", "bf16")  # bf16: the network runs under autocast
 
-def select_device(wish: str) -> torch.device:
-    """`wish`: "auto" (a GPU where there is one), "cuda" or "cpu".
 
-    Each process of torchrun gets the GPU of its LOCAL_RANK. On a CPU the process keeps from now on
-    the memory that tensors have freed. Raises OptionsError where the device is not there.
+def select_device(name: str) -> torch.device:
+    """Return the device `name`: "auto" (a GPU if there is one), "cuda" or "cpu".
+
+    Under torchrun each process gets the GPU of its LOCAL_RANK. On a CPU, memory that tensors free
+    stays with the process from now on (see `keep_freed_memory`).
+
+    Raises:
+        OptionsError: the device does not exist on this machine.
     """
-    if wish not in ("auto", "cuda", "cpu"):
-        raise OptionsError(f"device: '{wish}' is none of auto, cuda, cpu")
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise OptionsError(
-            "device: 'cuda' is asked for, but PyTorch finds no CUDA GPU; use 'cpu' or 'auto'"
-        )
-    if wish == "auto":
-        wish = "cuda" if torch.cuda.is_available() else "cpu"
-    if wish == "cpu":
+    if name not in ("auto", "cuda", "cpu"):
+        raise OptionsError(f"device: '{name}' is none of auto, cuda, cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionsError("device: PyTorch finds no CUDA GPU; use 'cpu' or 'auto'")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
         keep_freed_memory()
         return torch.device("cpu")
-    number = int(os.environ.get("LOCAL_RANK", "0"))
-    if number >= torch.cuda.device_count():
+    rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if rank >= gpus:
         raise OptionsError(
-            f"device: there are {torch.cuda.device_count()} GPUs here, too few for "
-            f"{number + 1} processes; lower --nproc-per-node, or use device: cpu"
+            f"device: {rank + 1} processes need as many GPUs, but this machine has {gpus}; "
+            "lower --nproc-per-node, or use device: cpu"
         )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # glibc's malloc.h
+# Parameters of glibc's mallopt, from malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+
+_C_LIBRARY = ctypes.CDLL(None)
 
 
 def keep_freed_memory(keep: bool = True) -> None:
-    """The next tensors on a CPU get the pages of those that were freed.
+    """Have glibc reuse the memory of freed tensors instead of returning it to the system.
 
-    glibc gives large blocks back to the system, which clears the pages of every new one: that
-    takes longer than most of what is computed on them. Other C libraries are left as they are.
-    Not to `keep` it is what glibc does by itself in a process that has freed blocks of 32 MiB.
+    The system zeroes every page that it hands out again, which takes longer than most operations
+    on a tensor. `keep=False` restores glibc's default. No effect with other C libraries.
     """
     if hasattr(_C_LIBRARY, "mallopt"):
         _C_LIBRARY.mallopt(M_MMAP_MAX, 0 if keep else 65536)
@@ -58,15 +63,13 @@ def keep_freed_memory(keep: bool = True) -> None:
 
 
 def release_freed_memory() -> None:
+    """Return memory that glibc keeps for reuse to the system."""
     if hasattr(_C_LIBRARY, "malloc_trim"):
         _C_LIBRARY.malloc_trim(0)
 
 
-_C_LIBRARY = ctypes.CDLL(None)
-
-
 def memory_in_use(device: torch.device) -> int:
-    """Bytes that this process holds now: allocated on the GPU, or resident."""
+    """Return the bytes that this process uses now: allocated on the GPU, or resident."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     release_freed_memory()
@@ -77,26 +80,34 @@ def memory_in_use(device: torch.device) -> int:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that this process can still take, on the GPU or on this machine within its limits."""
+    """Return the bytes that this process can still allocate.
+
+    On a CPU this is the smallest of the machine's available memory, the process's resource limits
+    and the limits of its control groups.
+    """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     release_freed_memory()
-    left = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize() - memory_in_use(device)
+    free = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize() - memory_in_use(device)
     meminfo, statm = Path("/proc/meminfo"), Path("/proc/self/statm")
     if meminfo.exists():
         lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        left = 1024 * int(lines["MemAvailable"].split()[0])
+        free = 1024 * int(lines["MemAvailable"].split()[0])
         pages = [int(number) for number in statm.read_text().split()]
-        for limit, taken in ((resource.RLIMIT_AS, pages[0]), (resource.RLIMIT_DATA, pages[5])):
+        for limit, used in ((resource.RLIMIT_AS, pages[0]), (resource.RLIMIT_DATA, pages[5])):
             soft, _ = resource.getrlimit(limit)
             if soft != resource.RLIM_INFINITY:
-                left = min(left, soft - taken * resource.getpagesize())
-    return min([left, *_left_of_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+                free = min(free, soft - used * resource.getpagesize())
+    return min([free, *_available_in_cgroups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
 
 
-def _left_of_groups(membership: Path, root: Path) -> Iterator[int]:
-    """Bytes left to each control group of Linux (a container's, a job's) that has a limit."""
+def _available_in_cgroups(membership: Path, root: Path) -> Iterator[int]:
+    """Yield the available bytes of each of this process's control groups that has a limit.
+
+    Containers and batch jobs limit memory this way. `membership` is /proc/self/cgroup, and `root`
+    the folder where the cgroup v2 file system is mounted.
+    """
     if not membership.exists():
         return
     group = membership.read_text().splitlines()[-1].partition("::")[2].lstrip("/")
@@ -105,22 +116,25 @@ def _left_of_groups(membership: Path, root: Path) -> Iterator[int]:
             return
         file = folder / "memory.max"
         if file.exists() and (limit := file.read_text().strip()) != "max":
-            taken = int((folder / "memory.current").read_text())
+            used = int((folder / "memory.current").read_text())
             statistics = dict(map(str.split, (folder / "memory.stat").read_text().splitlines()))
-            # pages of files that nobody has used lately can be taken back
-            yield int(limit) - taken + int(statistics["inactive_file"])
+            # inactive pages of the file cache count as used, but are reclaimed when needed
+            yield int(limit) - used + int(statistics["inactive_file"])
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """PyTorch has a class of its own for a full GPU only."""
+    """Return whether `error` means lack of memory, on a GPU or on the CPU.
+
+    PyTorch has an exception class only for the GPU; on a CPU the message has to be searched.
+    """
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         words in str(error) for words in ("allocate memory", "not enough memory", "bad_alloc")
     )
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most memory held so far: allocated on the GPU, or resident for this process."""
+    """Return the peak memory of this process in GiB: allocated on the GPU, or resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

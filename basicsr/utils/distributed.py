@@ -1,4 +1,4 @@
-"""One process or several of `torchrun`: who this one is, and what the processes tell each other."""
+"""Distributed runs under torchrun: this process's rank, and collectives over all processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from basicsr.utils.errors import OptionsError, Stopped, UserError
 
 @dataclass(frozen=True)
 class World:
-    """This process among the `size` processes of a run. A world of one needs no torch.distributed.
+    """Rank of this process and number of processes of the run.
 
-    All methods but `is_main` are collective: every process calls them, in the same order.
+    All methods are collective: every process must call them, in the same order. With one process
+    they return at once, and torch.distributed is not needed.
     """
 
     rank: int = 0
@@ -28,11 +29,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes logs, results and checkpoints."""
+        """Whether this process writes logs, results and checkpoints."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The element-wise sum over the processes."""
+        """Return the element-wise sum of `values` over the processes."""
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -40,7 +41,7 @@ class World:
         return total.tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value, by rank, on every process."""
+        """Return the values of all processes, in the order of their ranks."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -48,23 +49,29 @@ class World:
         return values
 
     def require_same(self, value: Any, what: str) -> None:
-        """Raise UserError where the processes have found different values of `what`."""
-        found = self.gather(value)
-        if any(each != found[0] for each in found):
+        """Raise UserError if `value`, described by `what`, differs between the processes."""
+        values = self.gather(value)
+        if any(each != values[0] for each in values):
             raise UserError(
-                f"the processes of this run have found different values ({found}) of {what}"
+                f"the processes of this run have different values ({values}) of {what}; "
+                "give all machines the same files and options"
             )
 
 
-_GLOO = re.compile(r"\[\S*/gloo/\S*\] |^Gloo ")  # its errors have no class of their own
+_GLOO = re.compile(r"\[\S*/gloo/\S*\] |^Gloo ")  # Gloo raises RuntimeError, known by its text only
 
 
 @contextmanager
 def distributed_world(device: torch.device, timeout: float) -> Iterator[World]:
-    """The world that `torchrun` describes in the environment, or a world of one.
+    """Join the process group that torchrun describes in the environment, if there is one.
 
-    A collective that waits longer than `timeout` seconds fails. Raises UserError where another
-    process was lost, OptionsError where torchrun could not restart the run.
+    Args:
+        device: decides the backend: gloo on a CPU, NCCL on a GPU.
+        timeout: seconds after which a collective fails that waits for another process.
+
+    Raises:
+        UserError: the connection to another process was lost.
+        OptionsError: torchrun is started in a way in which its restarts cannot work.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -78,9 +85,9 @@ def distributed_world(device: torch.device, timeout: float) -> Iterator[World]:
         try:
             yield world
         except Stopped:
-            world.sum([0])
+            world.sum([0])  # as below
             raise
-        world.sum([0])  # wait for all: torchrun ends the others when the first has gone
+        world.sum([0])  # a barrier: torchrun kills the others when the first process exits
         dist.destroy_process_group()
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _GLOO.search(str(error)):
@@ -88,23 +95,23 @@ def distributed_world(device: torch.device, timeout: float) -> Iterator[World]:
         reason = _GLOO.sub("", str(error)).partition(". ")[0]
         raise UserError(
             "lost the connection to another process of this run, which was killed, failed or "
-            f"stalled: torchrun names the first that failed ({reason})"
+            f"stalled; see torchrun's output for the first one that failed ({reason})"
         ) from None
 
 
 def _require_fresh_stores() -> None:
-    """With restarts, torchrun must not keep the store in which processes find each other.
+    """Raise OptionsError if torchrun restarts processes but keeps their rendezvous store.
 
-    They would read the addresses of those that were killed (pytorch issue 135712).
+    Restarted processes would read the addresses of the killed ones (pytorch issue 135712).
     """
     kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if kept and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
         raise OptionsError(
-            "torchrun --max-restarts works only with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its "
-            "environment; set it, or restart by --auto_resume yourself"
+            "torchrun: --max-restarts needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the "
+            "environment; set it, or restart yourself with --auto_resume"
         )
 
 
 def was_restarted() -> bool:
-    """Whether torchrun started this process again after one of the run failed."""
+    """Return whether torchrun restarted this process after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

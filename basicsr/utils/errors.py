@@ -1,21 +1,21 @@
-"""The errors that a user can mend. Entry points print them as one line, without a stack trace."""
+"""Errors that a user can fix. The commands print them as one line, without a stack trace."""
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it."""
+    """Error with a message of the form "WHERE: what is wrong; what to do"."""
 
 
 class OptionsError(UserError):
-    """One or more faults of an option file; the message has a line for each."""
+    """One or more invalid options; the message has one line for each."""
 
 
 class DataError(UserError):
-    """A missing, unreadable or unpaired image, or a folder that is not laid out as announced."""
+    """Missing, unreadable or unpaired image, or a folder that does not have the expected layout."""
 
 
 class CheckpointError(UserError):
-    """Weights or a training state that cannot be read, or that belong to something else."""
+    """Weights or a training state that cannot be read, or that do not fit the network or run."""
 
 
 class Stopped(Exception):
-    """A run was asked to stop by a signal. The message is the signal's name."""
+    """A signal asked the run to stop. The message is the signal's name."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes and file hashes."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the name `path` once it is written and flushed.
+    """Open a temporary binary file that replaces `path` once it is completely written.
 
-    Whatever interrupts the writing, a file that had the name before is kept.
+    If writing fails or is interrupted, an existing file at `path` stays as it was.
     """
-    aside = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.part")
     try:
-        with aside.open("wb") as file:
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:  # of a write, it does not say which file
+    except OSError as error:  # an error of write() does not name the file
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power failure."""
+    """Flush the folder's entries to disk, so that the new name survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -40,7 +40,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal."""
+    """Return the file's SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""What can end a run before its time: a request to stop, and a standstill."""
+"""Early ends of a run: a signal that asks it to stop, and a watchdog for stalled runs."""
 
 from __future__ import annotations
 
@@ -15,53 +15,55 @@ from typing import Any
 from basicsr.utils.errors import Stopped
 
 DUMP_STACKS = signal.SIGUSR2  # loader workers print their stacks when they receive it
-_PATIENCE = 2.0  # seconds within which torchrun and a terminal may pass on one Ctrl-C twice
+# One Ctrl-C can arrive twice, from the terminal and from torchrun, within this many seconds
+_REPEAT_WINDOW = 2.0
 
 
 class StopRequest:
-    """Turns SIGTERM, SIGINT and SIGUSR1 (a common choice for Slurm's --signal) into a wish to stop.
+    """Context manager that records SIGTERM, SIGINT and SIGUSR1 as a request to stop.
 
-    A context manager. `name` is the signal's, None as long as nobody asks. Ctrl-C a second time
-    interrupts at once.
+    SIGUSR1 is a common choice for Slurm's --signal. `name` is the name of the received signal, or
+    None. A second Ctrl-C interrupts at once.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self._asked = 0.0
-        self._before: dict[signal.Signals, Any] = {}
+        self._received = 0.0
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            self._before[number] = signal.signal(number, self._note)
+            self._previous[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(self, *failure: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.name is None:
-            self.name, self._asked = signal.Signals(number).name, time.monotonic()
-            os.write(2, f"\n{self.name}: finishing the step, then saving\n".encode())
-        elif number == signal.SIGINT and time.monotonic() - self._asked > _PATIENCE:
+            self.name, self._received = signal.Signals(number).name, time.monotonic()
+            os.write(2, f"\n{self.name}: stopping after this step, saving first\n".encode())
+        elif number == signal.SIGINT and time.monotonic() - self._received > _REPEAT_WINDOW:
             raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Raise Stopped if there is a request."""
+        """Raise Stopped if a stop was requested."""
         if self.name is not None:
             raise Stopped(self.name)
 
 
 class Watchdog:
-    """Ends the process when nothing has happened for `seconds`: a loader or a collective hangs.
+    """Context manager that ends the process if `beat` is not called for `seconds`.
 
-    A context manager. Prints where every thread stands, and exits with code 124.
+    This happens when a loader or a collective hangs. The watchdog prints the stacks of all threads
+    and loader workers, and exits with code 124.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._last = time.monotonic()
-        self._over = threading.Event()
+        self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
@@ -70,28 +72,28 @@ class Watchdog:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self._over.set()
+        self._done.set()
         self._thread.join()
 
     def beat(self) -> None:
-        """Something has happened."""
+        """Report progress."""
         self._last = time.monotonic()
 
     def _watch(self) -> None:
-        while not self._over.wait(min(1.0, self.seconds / 10)):
+        while not self._done.wait(min(1.0, self.seconds / 10)):
             if time.monotonic() - self._last > self.seconds:
-                self._bark()
+                self._end()
 
-    def _bark(self) -> None:
+    def _end(self) -> None:
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, DUMP_STACKS)
-        time.sleep(1)  # for the children to answer
+        time.sleep(1)  # let the children print their stacks
         print(
-            f"error: nothing has happened for {self.seconds:g} seconds; the lines above show where "
-            "each thread stands (waiting for files, or for another process of this run); resume "
-            "with --auto_resume, and raise train.stall_timeout if a step takes that long",
+            f"error: no progress for {self.seconds:g} seconds; the stacks above show what each "
+            "thread waits for (files, or another process of this run); resume with --auto_resume, "
+            "and raise train.stall_timeout if a step takes that long",
             file=sys.stderr,
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""The project's logger: console lines beside progress bars, and a log file."""
+"""The project's logger, which writes to the console and to a log file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tqdm import tqdm
 from basicsr.utils.distributed import World
 
 
-class _ThroughTqdm(logging.StreamHandler):
-    """Console lines that do not tear a progress bar apart.
+class _TqdmHandler(logging.StreamHandler):
+    """Console handler that does not break progress bars.
 
-    A scheduler keeps them in a file, whose disk may be full as well.
+    Write errors are ignored: schedulers redirect the console to a file, whose disk may be full.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -23,8 +23,8 @@ class _ThroughTqdm(logging.StreamHandler):
             tqdm.write(self.format(record), file=sys.stdout)
 
 
-class _PatientFile(logging.FileHandler):
-    """A log file on a disk that may be full: the console has the lines as well."""
+class _TolerantFileHandler(logging.FileHandler):
+    """File handler that ignores a full disk; the console has the same lines."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
@@ -32,9 +32,10 @@ class _PatientFile(logging.FileHandler):
 
 
 def start_logging(file: Path | None = None, world: World | None = None) -> logging.Logger:
-    """The project's logger, writing to the console and, with times, to `file`.
+    """Return the project's logger, set up to write to the console and to `file`.
 
-    Of the processes of a `world` only the main one does; the others tell warnings, with their rank.
+    In a distributed run only the main process logs everything. The others write only warnings, with
+    their rank, and only to the console.
     """
     logger = logging.getLogger("basicsr")
     logger.handlers.clear()
@@ -42,10 +43,10 @@ def start_logging(file: Path | None = None, world: World | None = None) -> loggi
     is_main = world is None or world.is_main
     logger.setLevel(logging.INFO if is_main else logging.WARNING)
     origin = "" if world is None or is_main else f"[rank {world.rank}] "
-    handlers: list[logging.Handler] = [_ThroughTqdm()]
+    handlers: list[logging.Handler] = [_TqdmHandler()]
     if file is not None and is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(_PatientFile(file))
+        handlers.append(_TolerantFileHandler(file))
     form = logging.Formatter(f"%(asctime)s {origin}%(message)s", "%Y-%m-%d %H:%M:%S")
     for handler in handlers:
         handler.setFormatter(form)

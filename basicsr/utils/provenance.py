@@ -1,4 +1,4 @@
-"""Where a number comes from: what a reader needs to obtain it again."""
+"""Provenance of results: versions, device, date and git revision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import basicsr
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, device and time of a measurement that is made now."""
+    """Return the versions, device and time of a measurement made now."""
     return {
         "library": f"dtpnet-derain {basicsr.__version__}",
         "git_revision": git_revision(),
@@ -30,9 +30,9 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def record_environment(file: Path, device: torch.device) -> None:
-    """Append a line that tells where, how and with which packages a run was started or resumed."""
+    """Append a JSON line with the command, machine and packages of a run to `file`."""
     packages = {each.name: each.version for each in importlib.metadata.distributions()}
-    facts = {
+    record = {
         **provenance(device),
         "command": sys.argv,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
@@ -40,11 +40,11 @@ def record_environment(file: Path, device: torch.device) -> None:
         "packages": dict(sorted(packages.items(), key=lambda each: each[0].lower())),
     }
     with file.open("a") as lines:
-        lines.write(json.dumps(facts) + "\n")
+        lines.write(json.dumps(record) + "\n")
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's or the processor's name, with the number of threads used."""
+    """Return the name of the GPU, or of the processor with the number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     model = platform.processor() or platform.machine()
@@ -56,10 +56,10 @@ def device_name(device: torch.device) -> str:
 
 
 def git_revision() -> str | None:
-    """The checkout's revision, "-dirty" where tracked files were changed; None outside one."""
+    """Return the git revision, with "-dirty" if tracked files differ; None outside a checkout."""
     folder = Path(basicsr.__file__).parent
     try:
-        shown = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
             cwd=folder,
             capture_output=True,
@@ -69,7 +69,7 @@ def git_revision() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return shown.stdout.strip() or None
+    return described.stdout.strip() or None
 
 
 def _lines(file: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Registries: the names that option files use, and the classes that stand behind them."""
+"""Registries: map the type names of option files to classes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ Registered = TypeVar("Registered", bound=type)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean 'X'?)" for the closest of the `known` names, or an empty string."""
+    """Return " (did you mean 'X'?)" with the known name closest to `name`, or "" if none is close.
+
+    Messages put it behind the unknown name.
+    """
     by_lower = {each.lower(): each for each in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f" (did you mean '{by_lower[found[0]]}'?)" if found else ""
+    closest = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f" (did you mean '{by_lower[closest[0]]}'?)" if closest else ""
 
 
 class Entry(NamedTuple):
-    """A registered class, and the arguments that its registered name stands for."""
+    """Registered class with the arguments that its registered name presets."""
 
     cls: type
     preset: Mapping[str, Any]
 
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The constructor's parameters by name, with the preset's values as their defaults."""
+        """Return the constructor's parameters by name, with preset values as defaults."""
         signature = inspect.signature(self.cls)
         return {
             name: parameter.replace(default=self.preset.get(name, parameter.default))
@@ -36,19 +39,22 @@ class Entry(NamedTuple):
 
 
 class Registry:
-    """Classes by name. A class's constructor is the schema of its options."""
+    """Classes by name. The signature of a class's constructor is the schema of its options.
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    `noun` is how messages call an entry: "network", "loss".
+    """
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
         self._entries: dict[str, Entry] = {}
 
     def register(self, cls: Registered) -> Registered:
-        """Class decorator: make `cls` known under its own name."""
+        """Register `cls` under its own name; a class decorator."""
         self._add(cls.__name__, Entry(cls, {}))
         return cls
 
     def variant(self, name: str, cls: type, **preset: Any) -> None:
-        """Make `cls` known as `name` too, with other defaults for some of its arguments."""
+        """Register `cls` as `name` too, with other defaults for some of its arguments."""
         unknown = set(preset) - set(inspect.signature(cls).parameters)
         if unknown:
             raise TypeError(f"{name}: {cls.__name__} takes no argument {sorted(unknown)}")
@@ -56,7 +62,7 @@ class Registry:
 
     def _add(self, name: str, entry: Entry) -> None:
         if name in self._entries:
-            raise ValueError(f"there is a {self.kind} called {name} already")
+            raise ValueError(f"there is a {self.noun} called {name} already")
         self._entries[name] = entry
 
     def __contains__(self, name: str) -> bool:
@@ -66,50 +72,51 @@ class Registry:
         return sorted(self._entries)
 
     def entry(self, name: str) -> Entry:
-        """Raises OptionsError, with the nearest known name, where there is no such entry."""
+        """Return the entry `name`, or raise OptionsError with the closest known name."""
         if name not in self._entries:
             raise OptionsError(
-                f"no {self.kind} is called '{name}'{suggest(name, self._entries)}; "
+                f"no {self.noun} is called '{name}'{suggest(name, self._entries)}; "
                 f"known: {', '.join(self.names())}"
             )
         return self._entries[name]
 
     def build(self, options: Mapping[str, Any]) -> Any:
-        """An instance of `options["type"]`; the other keys are its constructor's arguments."""
+        """Return an instance of `options["type"]`, made with the other keys as arguments."""
         arguments = dict(options)
         cls, preset = self.entry(arguments.pop("type"))
         return cls(**{**preset, **arguments})
 
 
 class NetworkRegistry(Registry):
-    """Networks, which remember the arguments they are made with: `options_of` tells them."""
+    """Registry of networks. Instances record their constructor arguments for `options_of`."""
 
     def register(self, cls: Registered) -> Registered:
-        _remember_arguments(cls)
+        _record_arguments(cls)
         return super().register(cls)
 
 
-def _remember_arguments(cls: type) -> None:
-    """Have the constructor of `cls` leave its arguments, defaults included, in the instance."""
+def _record_arguments(cls: type) -> None:
+    """Wrap the constructor of `cls` so that it stores its arguments, with defaults, in `self`."""
     init = inspect.getattr_static(cls, "__init__")
     signature = inspect.signature(cls)
 
     @functools.wraps(init)
-    def remembering(self: object, *args: Any, **kwargs: Any) -> None:
-        made_with = signature.bind(*args, **kwargs)
-        made_with.apply_defaults()
-        vars(self).setdefault("_made_with", dict(made_with.arguments))
+    def recording(self: object, *args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        # the first to arrive is the outermost class's, when constructors call each other
+        vars(self).setdefault("_options", dict(bound.arguments))
         init(self, *args, **kwargs)
 
-    type.__setattr__(cls, "__init__", remembering)
+    type.__setattr__(cls, "__init__", recording)
 
 
 def options_of(network: object) -> dict[str, Any]:
-    """Options from which an equal registered network is built, every argument among them.
+    """Return the options that rebuild a registered network, with every constructor argument.
 
-    Its `type` is the class's name, also where the network was built under a variant's.
+    `type` is the name of the class, even if the network was built under the name of a variant.
     """
-    return {"type": type(network).__name__, **vars(network)["_made_with"]}
+    return {"type": type(network).__name__, **vars(network)["_options"]}
 
 
 ARCH_REGISTRY = NetworkRegistry("network")

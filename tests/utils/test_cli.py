@@ -8,7 +8,7 @@ from basicsr.utils.errors import DataError
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "said"),
+    ("raised", "code", "message"),
     [
         (DataError("a/b.png: truncated"), 2, "error: a/b.png: truncated"),
         (OSError(errno.ENOSPC, "No space left", "x.state"), 2, "error: x.state: No space left"),
@@ -19,7 +19,7 @@ from basicsr.utils.errors import DataError
         (KeyboardInterrupt(), 130, "error: interrupted"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(raised, code, said, capsys):
+def test_user_errors_are_one_line(raised, code, message, capsys):
     @command
     def main():
         raise raised
@@ -28,12 +28,12 @@ def test_what_a_user_can_mend_is_one_line(raised, code, said, capsys):
         main()
     assert stopped.value.code == code
     error = capsys.readouterr().err
-    assert error.startswith(said)
+    assert error.startswith(message)
     assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("bug", [KeyError("oops"), RuntimeError("oops")], ids=repr)
-def test_our_own_bugs_keep_their_stack_trace(bug):
+def test_bugs_keep_their_stack_trace(bug):
     @command
     def main():
         raise bug

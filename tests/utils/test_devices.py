@@ -29,11 +29,11 @@ print(faults(), devices.memory_in_use(torch.device("cpu")) - held)
 
 
 @pytest.mark.skipif(not GLIBC, reason="mallopt is glibc's")
-def test_freed_memory_is_kept_until_it_is_counted():
-    """A tensor of 64 MiB; the system clears its pages, of up to 2 MiB, at their first use.
+def test_freed_memory_is_reused_until_it_is_released():
+    """Page faults of a 64 MiB tensor: none when it reuses freed memory, some when it is new.
 
-    Those that are kept come back once small blocks have found places that large ones do not need.
-    In a process of its own: what others have freed would come back too.
+    Reuse begins after small blocks have settled elsewhere, hence the minimum of several tries. Runs
+    in a process of its own, as memory freed by other tests would be reused too.
     """
     command = [sys.executable, "-c", MEASURE]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -44,7 +44,7 @@ def test_freed_memory_is_kept_until_it_is_counted():
     assert more < 2**24
 
 
-def test_memory_left_is_that_of_the_tightest_control_group(tmp_path):
+def test_available_memory_respects_the_limits_of_control_groups(tmp_path):
     membership = tmp_path / "cgroup"
     membership.write_text("0::/job/step\n")
     for folder, limit in (("job", "1000"), ("job/step", "max")):
@@ -52,5 +52,5 @@ def test_memory_left_is_that_of_the_tightest_control_group(tmp_path):
         (tmp_path / folder / "memory.max").write_text(f"{limit}\n")
         (tmp_path / folder / "memory.current").write_text("700\n")
         (tmp_path / folder / "memory.stat").write_text("anon 500\ninactive_file 200\n")
-    assert list(devices._left_of_groups(membership, tmp_path)) == [500]
-    assert not list(devices._left_of_groups(tmp_path / "absent", tmp_path))
+    assert list(devices._available_in_cgroups(membership, tmp_path)) == [500]
+    assert not list(devices._available_in_cgroups(tmp_path / "absent", tmp_path))

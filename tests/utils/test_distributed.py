@@ -6,7 +6,7 @@ from basicsr.utils.distributed import World, distributed_world
 from basicsr.utils.errors import OptionsError, UserError
 
 
-def test_without_torchrun_there_is_a_world_of_one(monkeypatch):
+def test_without_torchrun_there_is_one_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with distributed_world(torch.device("cpu"), timeout=1) as world:
         assert world == World(0, 1)
@@ -16,14 +16,14 @@ def test_without_torchrun_there_is_a_world_of_one(monkeypatch):
         assert not dist.is_initialized()
 
 
-def test_processes_must_find_the_same(monkeypatch):
+def test_different_values_are_an_error(monkeypatch):
     world = World(0, 2)
     monkeypatch.setattr(World, "gather", lambda self, value: [8, 4])
     with pytest.raises(UserError, match=r"different values \(\[8, 4\]\) of the checkpoint"):
         world.require_same(8, "the checkpoint")
 
 
-def test_restarts_that_could_not_work_are_refused_at_once(monkeypatch):
+def test_restarts_that_cannot_work_are_refused(monkeypatch):
     torchrun = {
         "WORLD_SIZE": "2",
         "RANK": "0",

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, and a run that stands still."""
+"""Stop requests by signal, and the watchdog."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from basicsr.utils.interruptions import StopRequest
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_is_a_wish_to_stop(name):
+def test_a_signal_requests_a_stop(name):
     before = signal.getsignal(signal.Signals[name])
     with StopRequest() as stop:
         stop.check()
@@ -27,7 +27,7 @@ def test_a_signal_is_a_wish_to_stop(name):
 
 
 def test_a_later_second_ctrl_c_interrupts(monkeypatch):
-    monkeypatch.setattr(interruptions, "_PATIENCE", 0.0)
+    monkeypatch.setattr(interruptions, "_REPEAT_WINDOW", 0.0)
     with StopRequest():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
@@ -35,7 +35,7 @@ def test_a_later_second_ctrl_c_interrupts(monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_standstill_is_told_with_stacks_and_ends():
+def test_a_stalled_process_prints_its_stacks_and_exits():
     program = """
         import time
         from basicsr.utils.interruptions import Watchdog
@@ -54,4 +54,4 @@ def test_a_standstill_is_told_with_stacks_and_ends():
     assert ended.returncode == 124
     assert time.monotonic() - began < 50
     assert "reading_from_a_dead_server" in ended.stderr
-    assert "error: nothing has happened for 0.5 seconds" in ended.stderr
+    assert "error: no progress for 0.5 seconds" in ended.stderr

@@ -25,18 +25,18 @@ def test_a_variant_is_the_class_with_other_defaults(nets):
     assert nets.entry("Net-L").parameters()["dim"].default == 64
 
 
-def test_an_unknown_name_is_answered_with_the_nearest(nets):
+def test_an_unknown_name_suggests_the_closest(nets):
     with pytest.raises(OptionsError, match=r"no network is called 'nett' \(did you mean 'Net'\?\)"):
         nets.build({"type": "nett"})
 
 
-def test_names_are_taken_once_and_presets_must_fit(nets):
+def test_names_are_unique_and_presets_must_fit(nets):
     with pytest.raises(ValueError, match="a network called Net already"):
         nets.register(Net)
     with pytest.raises(TypeError, match="width"):
         nets.variant("Net-W", Net, width=3)
 
 
-def test_nearest_ignores_case_and_gives_up_on_strangers():
+def test_suggestions_ignore_case_and_need_a_close_name():
     assert suggest("dtpnet-t", ["DTPNet-T", "PReNet"]) == " (did you mean 'DTPNet-T'?)"
     assert suggest("zzz", ["DTPNet-T", "PReNet"]) == ""
