@@ -12,8 +12,7 @@ import numpy as np
 from basicsr.inference.files import restore_files
 from basicsr.inference.jobs import Records, find_tasks
 from basicsr.inference.restorer import Restorer
-from basicsr.io.images import SUFFIXES
-from basicsr.io.photographs import to_levels
+from basicsr.io.images import SUFFIXES, to_levels
 from basicsr.io.videos import VIDEO_SUFFIXES, has_ffmpeg
 from basicsr.models.pretrained import saved_network, weights_file
 from basicsr.utils.cli import add_device, add_memory, add_precision, command, gibibytes

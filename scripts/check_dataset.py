@@ -54,12 +54,12 @@ def main(arguments: list[str] | None = None) -> None:
     with ProcessPoolExecutor(options.workers) as pool:
         checked = _all(pool, check_pair, pairing.pairs, "pairs")
         faults = [
-            *(f"{path}: no clean image for it" for path in pairing.rainy_alone),
-            *(f"{path}: no rainy image for it" for path in pairing.clean_alone),
+            *(f"{path}: no clean image for it" for path in pairing.lq_alone),
+            *(f"{path}: no rainy image for it" for path in pairing.gt_alone),
             *(fault for each in checked for fault in each.faults),
             *_duplicates(checked),
         ]
-        scenes = {e.files.clean: e.scene for e in checked if e.scene is not None}
+        scenes = {e.files.gt: e.scene for e in checked if e.scene is not None}
         _describe(checked, scenes)
         if options.against:
             others = _scenes_of(pool, options.against, options.against_layout)
@@ -110,7 +110,7 @@ def check_pair(files: PairFiles) -> Checked:
     """Decode a pair and say what is wrong with it."""
     images: dict[Path, np.ndarray] = {}
     faults = []
-    for path in dict.fromkeys((files.rainy, files.clean)):
+    for path in dict.fromkeys((files.lq, files.gt)):
         try:
             images[path] = read_image(path)
         except DataError as error:
@@ -123,7 +123,7 @@ def check_pair(files: PairFiles) -> Checked:
         return Checked(files, [str(error)])
     assert clean is not None
     if np.array_equal(rainy, clean):
-        faults.append(f"{files.rainy}: has no rain, it equals its clean image")
+        faults.append(f"{files.lq}: has no rain, it equals its clean image")
     pixels = hashlib.sha256(np.ascontiguousarray(rainy)).hexdigest()
     height, width = rainy.shape[:2]
     return Checked(files, faults, (width, height), pixels, scene_of(clean))
@@ -150,7 +150,7 @@ def _scene_of_file(path: Path) -> np.ndarray | None:
 def _scenes_of(pool: ProcessPoolExecutor, root: str, layout: str | None) -> dict[Path, np.ndarray]:
     if layout:
         checked = _all(pool, check_pair, match(root, layout).pairs, "others")
-        return {each.files.clean: each.scene for each in checked if each.scene is not None}
+        return {each.files.gt: each.scene for each in checked if each.scene is not None}
     paths = list_images(root)
     scenes = zip(paths, _all(pool, _scene_of_file, paths, "others"), strict=True)
     return {path: scene for path, scene in scenes if scene is not None}
@@ -186,8 +186,8 @@ def _duplicates(checked: list[Checked]) -> list[str]:
     faults = []
     for each in checked:
         if each.rainy_pixels and each.rainy_pixels in known:
-            faults.append(f"{each.files.rainy}: same pixels as {known[each.rainy_pixels]}")
-        known.setdefault(each.rainy_pixels, each.files.rainy)
+            faults.append(f"{each.files.lq}: same pixels as {known[each.rainy_pixels]}")
+        known.setdefault(each.rainy_pixels, each.files.lq)
     return faults
 
 

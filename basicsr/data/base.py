@@ -33,18 +33,18 @@ class ImagePair(NamedTuple):
     gt: np.ndarray | None
 
 
-class ImageSource(ABC):
+class RestorationDataset(ABC):
     """Images by index. `names` holds one unique name per image, without suffix, '/' for folders.
 
     `has_gt`: there are clean images; `synthetic`: the rainy ones are drawn, not read from files;
-    `reading`: what apart from names and files decides what is trained on, in words.
+    `description`: what apart from names and files decides what is trained on, in words.
     """
 
     names: list[str]
     has_gt: bool = True
     synthetic: bool = False
     seed: int = 0
-    reading: str = ""
+    description: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -88,7 +88,7 @@ class ImageSource(ABC):
         It covers the images' names and order, the names and sizes of their files, and the contents
         of some, evenly spread; neither where the folder lies nor when it was written.
         """
-        known = hashlib.sha256(self.reading.encode())
+        known = hashlib.sha256(self.description.encode())
         sizes: dict[Path, int] = {}
         for index, name in enumerate(self.names):
             for path in self.files(index):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from basicsr.data.base import ImagePair, ImageSource
+from basicsr.data.base import ImagePair, RestorationDataset
 from basicsr.io.images import images_by_stem, read_image
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
 @DATASET_REGISTRY.register
-class ImageFolderDataset(ImageSource):
+class ImageFolderDataset(RestorationDataset):
     """The images of a folder, subfolders included: real rain, to be restored and looked at."""
 
     has_gt = False

@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from basicsr.data.bad_images import BadImages
-from basicsr.data.base import PATCH, ImagePair, ImageSource, generator
+from basicsr.data.base import PATCH, ImagePair, RestorationDataset, generator
 from basicsr.data.sampling import draw_patch, order_of
 from basicsr.utils.errors import DataError, OptionsError, UserError
 from basicsr.utils.interruptions import DUMP_STACKS
@@ -31,7 +31,7 @@ PREFETCHED = 2
 """Batches that each worker draws ahead."""
 
 
-class PatchStage(NamedTuple):
+class SampleStage(NamedTuple):
     """A row of the patch schedule: `batch_size` is global, over all ranks and micro-batches."""
 
     size: int
@@ -63,12 +63,12 @@ class Draw(NamedTuple):
     size: int
 
 
-class Schedule:
+class SampleSchedule:
     """The draws of one rank, one list per micro-batch, from iteration `start` to the last."""
 
     def __init__(
         self,
-        patches: Sequence[PatchStage],
+        patches: Sequence[SampleStage],
         length: int,
         seed: int,
         *,
@@ -106,9 +106,9 @@ class Schedule:
 
 
 def training_batches(
-    source: ImageSource,
+    source: RestorationDataset,
     *,
-    patches: Sequence[PatchStage],
+    patches: Sequence[SampleStage],
     seed: int,
     start: int,
     use_hflip: bool,
@@ -128,7 +128,7 @@ def training_batches(
     """
     if not source.has_gt:
         raise OptionsError(f"{type(source).__name__} has no clean images to train on")
-    schedule = Schedule(
+    schedule = SampleSchedule(
         patches,
         len(source),
         seed,
@@ -173,7 +173,7 @@ class _Patches(Dataset):
 
     def __init__(
         self,
-        source: ImageSource,
+        source: RestorationDataset,
         seed: int,
         use_hflip: bool,
         use_rot: bool,

@@ -11,9 +11,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from basicsr.data.base import ImagePair, ImageSource
+from basicsr.data.base import ImagePair, RestorationDataset
 from basicsr.data.paired_dataset import PairedImageDataset
-from basicsr.data.synthetic_dataset import SyntheticRainDataset
+from basicsr.data.rain_dataset import SyntheticRainDataset
 from basicsr.utils.components import Component, OneOf, fields_of
 from basicsr.utils.registry import DATASET_REGISTRY
 
@@ -25,7 +25,7 @@ Part = Annotated[
 
 
 @DATASET_REGISTRY.register
-class MixedDataset(ImageSource):
+class MixedDataset(RestorationDataset):
     """The images of all `parts`, each the options of a data set: a `type` and its arguments.
 
     An epoch visits every image once, so that a part's share is its number of images. An image's
@@ -33,13 +33,15 @@ class MixedDataset(ImageSource):
     """
 
     def __init__(self, parts: Annotated[tuple[Part, ...], Field(min_length=1)]) -> None:
-        self.parts: list[ImageSource] = [DATASET_REGISTRY.build(dict(part)) for part in parts]
+        self.parts: list[RestorationDataset] = [
+            DATASET_REGISTRY.build(dict(part)) for part in parts
+        ]
         self.starts = list(accumulate((len(part) for part in self.parts), initial=0))
         self.names = [f"{n}/{name}" for n, part in enumerate(self.parts, 1) for name in part.names]
         self.synthetic = any(part.synthetic for part in self.parts)
-        self.reading = "; ".join(part.reading for part in self.parts)
+        self.description = "; ".join(part.description for part in self.parts)
 
-    def _part(self, index: int) -> tuple[ImageSource, int]:
+    def _part(self, index: int) -> tuple[RestorationDataset, int]:
         """The data set that an image belongs to, and its index there."""
         place = bisect(self.starts, index) - 1
         return self.parts[place], index - self.starts[place]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from basicsr.data.base import ImagePair, ImageSource
+from basicsr.data.base import ImagePair, RestorationDataset
 from basicsr.data.decode_cache import CacheKind, DecodeCache
 from basicsr.data.layouts import PairFiles, match, match_folders
 from basicsr.data.sampling import Split, choose
@@ -17,7 +17,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 
 
 @DATASET_REGISTRY.register
-class PairedImageDataset(ImageSource):
+class PairedImageDataset(RestorationDataset):
     """Pairs of a public data set (`dataroot` and `layout`) or of two folders with equal names.
 
     `split` halves by clean image, so that no scene is in both `train` and `val`. Raises
@@ -44,10 +44,10 @@ class PairedImageDataset(ImageSource):
             raise OptionsError(
                 "PairedImageDataset takes dataroot and layout, or dataroot_lq and dataroot_gt"
             )
-        self.pairs = choose(split, pairs, [str(pair.clean) for pair in pairs])
+        self.pairs = choose(split, pairs, [str(pair.gt) for pair in pairs])
         self.names = [pair.name for pair in self.pairs]
-        self.reading = f"rainy side: {self.pairs[0].rainy_side}"
-        files = {path for pair in self.pairs for path in (pair.rainy, pair.clean)}
+        self.description = f"lq side: {self.pairs[0].lq_side}"
+        files = {path for pair in self.pairs for path in (pair.lq, pair.gt)}
         self._decode = DecodeCache(files, cache, cache_gib)
 
     def read(self, index: int) -> ImagePair:
@@ -55,19 +55,18 @@ class PairedImageDataset(ImageSource):
 
     def files(self, index: int) -> Sequence[Path]:
         pair = self.pairs[index]
-        return tuple(dict.fromkeys((pair.rainy, pair.clean)))  # one file may hold both
+        return tuple(dict.fromkeys((pair.lq, pair.gt)))  # one file may hold both
 
 
 def read_pair(files: PairFiles, decode: Callable[[Path], np.ndarray] = read_image) -> ImagePair:
     """Both images of a pair. Raises DataError where they have different sizes."""
-    if files.rainy_side:
-        lq, gt = _halves(decode(files.rainy), files)
+    if files.lq_side:
+        lq, gt = _halves(decode(files.lq), files)
     else:
-        lq, gt = decode(files.rainy), decode(files.clean)
+        lq, gt = decode(files.lq), decode(files.gt)
     if lq.shape != gt.shape:
         raise DataError(
-            f"{files.rainy} is {_size(lq)} but {files.clean} is {_size(gt)}; "
-            "a pair must have one size"
+            f"{files.lq} is {_size(lq)} but {files.gt} is {_size(gt)}; a pair must have one size"
         )
     return ImagePair(lq, gt)
 
@@ -75,9 +74,9 @@ def read_pair(files: PairFiles, decode: Callable[[Path], np.ndarray] = read_imag
 def _halves(both: np.ndarray, files: PairFiles) -> tuple[np.ndarray, np.ndarray]:
     width = both.shape[1]
     if width % 2:
-        raise DataError(f"{files.rainy}: two images side by side cannot be {width} pixels wide")
+        raise DataError(f"{files.lq}: two images side by side cannot be {width} pixels wide")
     left, right = both[:, : width // 2], both[:, width // 2 :]
-    return (left, right) if files.rainy_side == "left" else (right, left)
+    return (left, right) if files.lq_side == "left" else (right, left)
 
 
 def _size(image: np.ndarray) -> str:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from basicsr.data import ImagePair, ImageSource
-from basicsr.inference.restorer import Restorer, quantize
-from basicsr.io.images import write_png
+from basicsr.data import ImagePair, RestorationDataset
+from basicsr.inference.restorer import Restorer
+from basicsr.io.images import to_levels, write_png
 from basicsr.metrics import Scores, measure
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import Stopped
@@ -31,7 +31,7 @@ Keep = Callable[[str, np.ndarray, ImagePair], None]
 
 def evaluate(
     restorer: Restorer,
-    source: ImageSource,
+    source: RestorationDataset,
     protocols: Sequence[str],
     quantize_mode: str,
     keep: Keep | None = None,
@@ -61,7 +61,7 @@ def evaluate(
     return [shares[i % world.size][i // world.size] for i in range(sum(map(len, shares)))]
 
 
-def pictures_in(folder: Path, source: ImageSource) -> Keep:
+def pictures_in(folder: Path, source: RestorationDataset) -> Keep:
     """Writes restored images of `source` as PNG into `folder/restored`.
 
     Where the rainy images are drawn rather than read, they and their clean ones are written too
@@ -84,7 +84,7 @@ def mean_scores(scores: Sequence[Scores]) -> Scores:
 
 def _evaluated(
     restorer: Restorer,
-    source: ImageSource,
+    source: RestorationDataset,
     index: int,
     protocols: Sequence[str],
     quantize_mode: str,
@@ -96,7 +96,7 @@ def _evaluated(
     """
     pair, name = source.sample(index), source.names[index]
     restored = restorer(pair.lq)
-    image = quantize(restored, quantize_mode)
+    image = to_levels(restored, np.uint8, quantize_mode)
     if keep is not None:
         keep(name, image, pair)
     if pair.gt is None:

@@ -20,14 +20,14 @@ class RestoredPair(NamedTuple):
     name: str
     restored: Path
     clean: Path
-    rainy_side: Side | None = None
+    lq_side: Side | None = None
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Restored and clean image, H x W x 3 uint8 RGB. Raises DataError for unreadable files."""
         restored, clean = read_image(self.restored), read_image(self.clean)
         half = clean.shape[1] // 2
-        if self.rainy_side is not None:
-            clean = clean[:, half:] if self.rainy_side == "left" else clean[:, :half]
+        if self.lq_side is not None:
+            clean = clean[:, half:] if self.lq_side == "left" else clean[:, :half]
         return restored, clean
 
 
@@ -47,18 +47,18 @@ def match_restored(
         )
     forms = LAYOUTS[layout]
     matched = [_match(form, restored, clean) for form in forms if isinstance(form, Folders)]
-    best = min(matched, key=lambda each: len(each.rainy_alone) + len(each.clean_alone))
+    best = min(matched, key=lambda each: len(each.lq_alone) + len(each.gt_alone))
     pairs = _pairs(best, restored, clean)
-    side = next((form.rainy_side for form in forms if isinstance(form, SideBySide)), None)
-    return [pair._replace(rainy_side=side) for pair in pairs] if _doubled(pairs, side) else pairs
+    side = next((form.lq_side for form in forms if isinstance(form, SideBySide)), None)
+    return [pair._replace(lq_side=side) for pair in pairs] if _doubled(pairs, side) else pairs
 
 
 def _match(form: Folders, restored: str | Path, clean: str | Path) -> Pairing:
     """Match by a layout's rules in other folders than its own."""
-    found = form._replace(rainy_folder=str(restored), clean_folder=str(clean)).match(Path("."))
+    found = form._replace(lq_folder=str(restored), gt_folder=str(clean)).match(Path("."))
     # a flat data set keeps its rainy images beside the clean ones
-    alone = [path for path in found.clean_alone if re.fullmatch(form.clean, path.stem)]
-    return found._replace(clean_alone=alone)
+    alone = [path for path in found.gt_alone if re.fullmatch(form.gt_pattern, path.stem)]
+    return found._replace(gt_alone=alone)
 
 
 def _doubled(pairs: list[RestoredPair], side: Side | None) -> bool:
@@ -72,11 +72,11 @@ def _doubled(pairs: list[RestoredPair], side: Side | None) -> bool:
 def _pairs(pairing: Pairing, restored: str | Path, clean: str | Path) -> list[RestoredPair]:
     lonely = [
         f"{len(paths)} without a partner in {folder} ({paths[0].name}{', ...' * (len(paths) > 1)})"
-        for paths, folder in ((pairing.rainy_alone, restored), (pairing.clean_alone, clean))
+        for paths, folder in ((pairing.lq_alone, restored), (pairing.gt_alone, clean))
         if paths
     ]
     if lonely:
         raise DataError(
             f"{' and '.join(lonely)}; expected {pairing.expected} (a layout sets other rules)"
         )
-    return [RestoredPair(pair.name, pair.rainy, pair.clean) for pair in pairing.pairs]
+    return [RestoredPair(pair.name, pair.lq, pair.gt) for pair in pairing.pairs]

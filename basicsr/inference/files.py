@@ -13,7 +13,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from basicsr.inference.jobs import Records, Task
-from basicsr.inference.restorer import Restorer, quantize
+from basicsr.inference.restorer import Restorer
+from basicsr.io.images import to_levels
 from basicsr.io.photographs import read_photograph
 from basicsr.io.videos import read_frames, video_facts, write_video
 from basicsr.utils.devices import is_out_of_memory
@@ -78,7 +79,7 @@ def _restore(restorer: Restorer, task: Task, records: Records, bar: tqdm) -> Non
 def _restore_video(restorer: Restorer, task: Task, records: Records, bar: tqdm) -> None:
     def restored_frames() -> Iterator[np.ndarray]:
         for frame in read_frames(task.source):
-            yield quantize(restorer(frame))
+            yield to_levels(restorer(frame), np.uint8)
             bar.update(frame.shape[0] * frame.shape[1])
 
     with _appearing(task.target) as aside:

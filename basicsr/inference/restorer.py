@@ -158,12 +158,6 @@ def pad_to(x: Tensor, height: int, width: int) -> Tensor:
     return x
 
 
-def quantize(image: np.ndarray, mode: str = "round") -> np.ndarray:
-    """8-bit version of an image in [0, 1]: to the nearest value, or "truncate"d as PReNet does."""
-    scaled = image * 255.0
-    return (scaled if mode == "truncate" else scaled.round()).astype(np.uint8)
-
-
 def _spans(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
     """Pieces [start, end) of `tile` pixels that cover `length`, the last one shifted inwards."""
     if length <= tile:

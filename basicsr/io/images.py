@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from basicsr.utils.errors import DataError
@@ -120,6 +121,12 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def to_levels(image: np.ndarray, dtype: npt.DTypeLike, mode: str = "round") -> np.ndarray:
+    """Convert an image in [0, 1] to uint8 or uint16; `mode` is "round" or "truncate"."""
+    scaled = image * np.float32(np.iinfo(np.dtype(dtype)).max)
+    return (scaled if mode == "truncate" else scaled.round()).astype(dtype)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from basicsr.io.images import opened, reason
+from basicsr.io.images import opened, reason, to_levels
 from basicsr.io.photo_formats import encoder, opencv_order
 from basicsr.utils.errors import DataError
 
@@ -67,11 +67,6 @@ class Photograph:
         mirrored, turns = _UPRIGHT[self.orientation]
         image = np.rot90(image, -turns)
         return self.encode(np.ascontiguousarray(image[:, ::-1] if mirrored else image))
-
-
-def to_levels(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """[0, 1] as the nearest levels of uint8 or uint16."""
-    return (image * np.float32(np.iinfo(dtype).max)).round().astype(dtype)
 
 
 def read_photograph(path: str | Path) -> Photograph:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from basicsr.archs import build_network, fitting_side
-from basicsr.data import BadImages, ImageSource, PatchStage, build_dataset
+from basicsr.data import BadImages, RestorationDataset, SampleStage, build_dataset
 from basicsr.losses import LossTerms, build_losses
 from basicsr.models.pretrained import network_with_weights
 from basicsr.models.restoration_model import RestorationModel
@@ -82,7 +82,7 @@ def optimizer(
     return build
 
 
-def validation_set(options: TrainOptions) -> ImageSource | None:
+def validation_set(options: TrainOptions) -> RestorationDataset | None:
     """What is validated on, if anything. All its images are read, rather now than after hours."""
     if options.datasets.val is None:
         return None
@@ -100,7 +100,7 @@ def sampling(
     train_set = options.datasets.train
     world = world or World()
     return {
-        "patches": [PatchStage(**stage.model_dump()) for stage in train_set.patches],
+        "patches": [SampleStage(**stage.model_dump()) for stage in train_set.patches],
         "seed": options.manual_seed,
         "use_hflip": train_set.use_hflip,
         "use_rot": train_set.use_rot,

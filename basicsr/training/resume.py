@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from basicsr.data import ImageSource
+from basicsr.data import RestorationDataset
 from basicsr.options import TrainOptions
 from basicsr.training.run_folder import RunFolder, verified_state
 from basicsr.utils.errors import OptionsError
@@ -71,7 +71,7 @@ def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any], forc
 
 
 def run_identity(
-    options: TrainOptions, source: ImageSource, val_source: ImageSource | None
+    options: TrainOptions, source: RestorationDataset, val_source: RestorationDataset | None
 ) -> dict[str, Any]:
     """What makes a run this run: its options, and its data."""
     data = {"datasets.train": source.fingerprint()}

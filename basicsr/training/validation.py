@@ -10,9 +10,10 @@ import numpy as np
 from torch import nn
 
 from basicsr.archs import build_network
-from basicsr.data import ImagePair, ImageSource
+from basicsr.data import ImagePair, RestorationDataset
 from basicsr.evaluation.evaluate import Keep, evaluate, mean_scores, pictures_in
-from basicsr.inference.restorer import Restorer, quantize
+from basicsr.inference.restorer import Restorer
+from basicsr.io.images import to_levels
 from basicsr.metrics import Scores
 from basicsr.models.restoration_model import RestorationModel
 from basicsr.options import TrainOptions
@@ -27,7 +28,7 @@ class Validator:
     Pictures go to `folder` where `val.save_img` asks for them, as long as the disk takes them.
     """
 
-    def __init__(self, options: TrainOptions, source: ImageSource, folder: Path) -> None:
+    def __init__(self, options: TrainOptions, source: RestorationDataset, folder: Path) -> None:
         assert options.val is not None
         self.network = options.network_g.arguments()
         self.settings = options.val
@@ -83,7 +84,7 @@ class Validator:
     def _sample(self, restorer: Restorer) -> np.ndarray:
         lq, gt = self.source.sample(0)
         assert gt is not None
-        return np.concatenate([lq, quantize(restorer(lq)), gt], axis=1)
+        return np.concatenate([lq, to_levels(restorer(lq), np.uint8), gt], axis=1)
 
 
 def _unless_disk_is_full(keep: Keep) -> Keep:

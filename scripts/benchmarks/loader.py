@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from basicsr.data import PairedImageDataset, PatchStage, training_batches
+from basicsr.data import PairedImageDataset, SampleStage, training_batches
 from basicsr.io.images import write_png
 from basicsr.utils.cli import command
 from benchmarks.timing import interleaved
@@ -59,7 +59,7 @@ def measure(
         def loader() -> float:
             stream = training_batches(
                 source,
-                patches=[PatchStage(size, batch_size, warm_up + batches)],
+                patches=[SampleStage(size, batch_size, warm_up + batches)],
                 seed=0,
                 start=0,
                 use_hflip=True,
@@ -100,11 +100,11 @@ class PlainPairs(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         pair = self.pairs[index]
-        with Image.open(pair.rainy) as rainy, Image.open(pair.clean) as clean:
-            left = int(torch.randint(rainy.width - self.size + 1, ()))
-            top = int(torch.randint(rainy.height - self.size + 1, ()))
+        with Image.open(pair.lq) as lq_file, Image.open(pair.gt) as gt_file:
+            left = int(torch.randint(lq_file.width - self.size + 1, ()))
+            top = int(torch.randint(lq_file.height - self.size + 1, ()))
             box = (left, top, left + self.size, top + self.size)
-            lq, gt = (np.array(image.convert("RGB").crop(box)) for image in (rainy, clean))
+            lq, gt = (np.array(image.convert("RGB").crop(box)) for image in (lq_file, gt_file))
         return torch.from_numpy(lq).permute(2, 0, 1), torch.from_numpy(gt).permute(2, 0, 1)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from basicsr.data import BadImages, PatchStage, TrainingBatch, build_dataset, training_batches
+from basicsr.data import BadImages, SampleStage, TrainingBatch, build_dataset, training_batches
 from basicsr.data.decode_cache import DecodeCache
 from basicsr.io.images import image_size, list_images, read_image
 from basicsr.utils.errors import DataError
@@ -182,7 +182,7 @@ def test_of_several_frames_the_first_is_read(tmp_path: Path, suffix: str):
 def test_one_pixel(tmp_path: Path):
     _png(tmp_path / "rain/1.png", NOISE[:1, :1])
     _png(tmp_path / "norain/1.png", NOISE[:1, :1])
-    (batch,) = _batches(_pairs(tmp_path), patches=[PatchStage(8, 2, 1)])
+    (batch,) = _batches(_pairs(tmp_path), patches=[SampleStage(8, 2, 1)])
     assert (batch.gt == torch.from_numpy(NOISE[0, 0])[:, None, None]).all()
 
 
@@ -250,7 +250,7 @@ def _pairs(root: Path, **options):
 
 def _batches(source, **changes) -> list[TrainingBatch]:
     options = {
-        "patches": [PatchStage(8, 4, 9)],
+        "patches": [SampleStage(8, 4, 9)],
         "seed": 3,
         "start": 0,
         "use_hflip": True,

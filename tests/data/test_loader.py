@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from basicsr.data import PatchStage, SyntheticRainDataset, build_dataset, training_batches
-from basicsr.data.loader import Draw, Schedule
+from basicsr.data import SampleStage, SyntheticRainDataset, build_dataset, training_batches
+from basicsr.data.loader import Draw, SampleSchedule
 from basicsr.utils.errors import DataError, OptionsError
 
-STAGES = [PatchStage(size=8, batch_size=4, iters=5), PatchStage(size=12, batch_size=2, iters=4)]
+STAGES = [SampleStage(size=8, batch_size=4, iters=5), SampleStage(size=12, batch_size=2, iters=4)]
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_global_random_stream_is_left_alone(source):
 
 stages = st.lists(
     st.tuples(st.integers(1, 9), st.sampled_from([4, 8, 12]), st.integers(0, 9)).map(
-        lambda row: PatchStage(*row)
+        lambda row: SampleStage(*row)
     ),
     min_size=1,
     max_size=3,
@@ -102,7 +102,7 @@ stages = st.lists(
 @settings(deadline=None, max_examples=50)
 @given(stages, st.integers(1, 30), st.integers(0, 2**40), st.sampled_from([1, 2, 4]), st.data())
 def test_samples_are_a_function_of_seed_and_position(rows, length, seed, shares, data):
-    whole = list(Schedule(rows, length, seed))
+    whole = list(SampleSchedule(rows, length, seed))
     samples = [draw for batch in whole for draw in batch]
     for epoch in range(len(samples) // length):
         draws = samples[epoch * length : (epoch + 1) * length]
@@ -111,13 +111,13 @@ def test_samples_are_a_function_of_seed_and_position(rows, length, seed, shares,
 
     start = data.draw(st.integers(0, len(whole)))
     ranks = [
-        list(Schedule(rows, length, seed, start=start, rank=rank, world_size=shares))
+        list(SampleSchedule(rows, length, seed, start=start, rank=rank, world_size=shares))
         for rank in range(shares)
     ]
     joined = [[draw for part in parts for draw in part] for parts in zip(*ranks, strict=True)]
     assert joined == whole[start:]
 
-    micro = list(Schedule(rows, length, seed, start=start, micro_batches=shares))
+    micro = list(SampleSchedule(rows, length, seed, start=start, micro_batches=shares))
     assert [draw for part in micro for draw in part] == [
         draw for batch in whole[start:] for draw in batch
     ]
@@ -126,13 +126,13 @@ def test_samples_are_a_function_of_seed_and_position(rows, length, seed, shares,
 def test_epochs_have_different_orders():
     orders = Counter(
         tuple(draw.image for draw in batch)
-        for batch in Schedule([PatchStage(8, 20, 10)], length=20, seed=0)
+        for batch in SampleSchedule([SampleStage(8, 20, 10)], length=20, seed=0)
     )
     assert len(orders) == 10
 
 
 def test_order_is_the_same_for_ever():
-    (batch,) = Schedule([PatchStage(8, 5, 1)], length=5, seed=1)
+    (batch,) = SampleSchedule([SampleStage(8, 5, 1)], length=5, seed=1)
     assert batch == [Draw(0, image, 8) for image in (1, 4, 3, 0, 2)]
 
 
@@ -143,7 +143,7 @@ def test_patches_are_the_same_for_ever(make_images):
         {"type": "PairedImageDataset", "dataroot": str(root), "layout": "RainTrainL"}
     )
     seen = hashlib.sha256()
-    for batch in _batches(source, patches=[PatchStage(8, 4, 20), PatchStage(24, 4, 5)]):
+    for batch in _batches(source, patches=[SampleStage(8, 4, 20), SampleStage(24, 4, 5)]):
         for patches in (batch.lq, batch.gt):
             seen.update(patches.contiguous().numpy().tobytes())
         seen.update(" ".join(batch.names).encode())
@@ -193,7 +193,7 @@ def test_rain_is_drawn_on_the_patch_after_it_was_turned(make_images):
     """Streaks of steep rain stay upright, whichever way the photograph was turned."""
     root = make_images(["1.png"], height=64, width=64)
     source = SyntheticRainDataset(str(root), rain="light")
-    batches = _batches(source, patches=[PatchStage(64, 16, 2)])
+    batches = _batches(source, patches=[SampleStage(64, 16, 2)])
     rain = torch.cat([batch.lq.float() - batch.gt.float() for batch in batches]).mean(1)
     down, across = (rain.diff(dim=dim).abs().mean() for dim in (1, 2))
     assert down < 0.8 * across

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr.data import PatchStage, build_dataset, training_batches
+from basicsr.data import SampleStage, build_dataset, training_batches
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_training_draws_the_rain_of_the_part(parts):
     mixed = build_dataset({"type": "MixedDataset", "parts": parts})
     batches = training_batches(
         mixed,
-        patches=[PatchStage(16, 1, 18)],
+        patches=[SampleStage(16, 1, 18)],
         seed=3,
         start=0,
         use_hflip=True,

@@ -12,7 +12,8 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.archs.rows import Plan
-from basicsr.inference.restorer import Restorer, pad_to, quantize
+from basicsr.inference.restorer import Restorer, pad_to
+from basicsr.io.images import to_levels
 from basicsr.utils.devices import memory_in_use
 from basicsr.utils.errors import OptionsError
 
@@ -46,7 +47,7 @@ def test_any_size_is_padded_for_the_network_and_cropped_back(height, width):
     image = picture(height, width)
     restored = Restorer(net, CPU)(image)
     assert restored.shape == image.shape
-    assert np.array_equal(quantize(restored), image)
+    assert np.array_equal(to_levels(restored, np.uint8), image)
     assert net.sizes == [(-(-height // 8) * 8, -(-width // 8) * 8)]
 
 
@@ -117,8 +118,8 @@ def test_the_result_is_clamped():
 
 def test_quantize_rounds_or_truncates():
     values = np.array([0, 0.4 / 255, 0.6 / 255, 1.9 / 255, 1], np.float32)
-    assert quantize(values, "round").tolist() == [0, 0, 1, 2, 255]
-    assert quantize(values, "truncate").tolist() == [0, 0, 0, 1, 255]
+    assert to_levels(values, np.uint8, "round").tolist() == [0, 0, 1, 2, 255]
+    assert to_levels(values, np.uint8, "truncate").tolist() == [0, 0, 0, 1, 255]
 
 
 def test_bf16_stays_close(device):

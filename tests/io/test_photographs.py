@@ -15,8 +15,9 @@ from PIL import Image, ImageCms, ImageOps
 from PIL.JpegImagePlugin import get_sampling
 from PIL.TiffImagePlugin import IFDRational
 
+from basicsr.io.images import to_levels
 from basicsr.io.photo_formats import without_preview
-from basicsr.io.photographs import read_photograph, to_levels
+from basicsr.io.photographs import read_photograph
 from basicsr.utils.errors import DataError
 
 SMALL = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from basicsr.data.base import ImagePair, ImageSource
+from basicsr.data.base import ImagePair, RestorationDataset
 from basicsr.data.decode_cache import CacheKind, DecodeCache
 from basicsr.data.degradations.rain import Preset, render_rain
 from basicsr.data.sampling import Split, choose
@@ -19,7 +19,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, suggest
 
 
 @DATASET_REGISTRY.register
-class SyntheticRainDataset(ImageSource):
+class SyntheticRainDataset(RestorationDataset):
     """Rain of a preset over the photographs of a folder, or over those that `files` names.
 
     `files` are names or patterns (`*`, `?`) relative to the folder, suffix included. The folder
@@ -47,7 +47,7 @@ class SyntheticRainDataset(ImageSource):
         self.names = choose(split, list(photographs), list(photographs))
         self.paths = [photographs[name] for name in self.names]
         self.rain, self.seed = rain, seed
-        self.reading = f"{rain} rain"
+        self.description = f"{rain} rain"
         self._decode = DecodeCache(self.paths, cache, cache_gib)
 
     def read(self, index: int) -> ImagePair:
