@@ -1,4 +1,4 @@
-"""Remove rain from photographs and videos:  python -m basicsr.restore INPUT... -o OUT"""
+"""Restore photographs and videos:  python -m basicsr.restore INPUT... -o OUT"""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from basicsr.inference.files import restore_files
-from basicsr.inference.jobs import Records, find_tasks
-from basicsr.inference.restorer import Restorer
+from basicsr.inference.jobs import Records, find_jobs
+from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.io.images import SUFFIXES, to_levels
 from basicsr.io.videos import VIDEO_SUFFIXES, has_ffmpeg
 from basicsr.models.pretrained import saved_network, weights_file
@@ -25,22 +25,21 @@ DEFAULT_WEIGHTS = "DTPNet-T_any-rain"
 
 @command
 def main(arguments: list[str] | None = None) -> None:
+    """Restore the files named on the command line."""
     options = _parser().parse_args(arguments)
     folder = Path(options.output)
-    names_file = folder.exists() or folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES
-    if names_file and not folder.is_dir():
-        raise OptionsError(f"-o {folder}: names a folder, in which files keep their names")
+    _require_folder(folder)
     weights = weights_file(options.weights)
-    tasks = find_tasks(options.input, folder)
+    jobs = find_jobs(options.input, folder)
     restorer = _restorer(weights, options.device, options.precision, options.memory)
-    files = f"{len(tasks)} file{'s'[: len(tasks) - 1]}"
+    files = "1 file" if len(jobs) == 1 else f"{len(jobs)} files"
     print(f"restoring {files} with {weights.name} on {restorer.device}", flush=True)
-    if any(task.is_video for task in tasks) and not has_ffmpeg():
+    if any(job.is_video for job in jobs) and not has_ffmpeg():
         print("ffmpeg is not installed: restored videos have no sound, and are larger", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     records = Records(folder, {"weights": sha256(weights), "precision": options.precision})
 
-    outcome = restore_files(restorer, tasks, records, options.compare)
+    outcome = restore_files(restorer, jobs, records, options.compare)
 
     before = f", {outcome.before} before" if outcome.before else ""
     print(f"{outcome.restored} restored to {folder}{before}")
@@ -57,13 +56,24 @@ def restore(
     precision: str = "fp32",
     memory: float | None = None,
 ) -> np.ndarray:
-    """`image` without its rain: H x W x 3 RGB, uint8 or uint16, as it comes back.
+    """Restore one image. The network is loaded once, and kept for later calls.
 
-    The arguments are those of the command; the network is loaded once and kept. Raises DataError
-    for other arrays, OptionsError for other arguments, CheckpointError for weights that are missing
-    or do not tell their network.
+    Args:
+        image: H x W x 3 RGB, uint8 or uint16.
+        weights: Name of shipped weights, or a .safetensors file of this project.
+        device: "auto" (a GPU if there is one), "cuda" or "cpu".
+        precision: "fp32" or "bf16".
+        memory: Memory budget in GiB; by default 90 % of the free memory.
+
+    Returns:
+        The restored image, with the shape and type of `image`.
+
+    Raises:
+        DataError: `image` is another kind of array.
+        OptionsError: Another argument is invalid.
+        CheckpointError: The weights are missing, or do not contain the options of their network.
     """
-    image = np.array(image)  # of what Pillow opens there would be a read-only view
+    image = np.array(image)  # a copy, because np.asarray of a Pillow image is read-only
     is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.size
     if image.dtype not in (np.uint8, np.uint16) or not is_rgb:
         raise DataError(
@@ -81,33 +91,43 @@ def restore(
 
 @functools.lru_cache(maxsize=2)
 def _restorer(weights: Path, device: str, precision: str, memory: float | None) -> Restorer:
-    network = saved_network(weights)[0]
-    return Restorer(network, select_device(device), precision, memory_gib=memory, features="disk")
+    network, _ = saved_network(weights)
+    settings = RestorerSettings(precision=precision, memory_gib=memory, features="disk")
+    return Restorer(network, select_device(device), settings)
+
+
+def _require_folder(output: Path) -> None:
+    looks_like_file = output.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES
+    if not output.is_dir() and (output.exists() or looks_like_file):
+        raise OptionsError(f"-o {output}: must be a folder; outputs keep the names of their inputs")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m basicsr.restore",
-        description="Remove rain from photographs and videos. Formats, 16 bits, transparency, EXIF "
-        "and colour profiles are kept. What an earlier call has restored is not done again.",
+        description="Restore photographs and videos; by default, remove rain. The file format, 16 "
+        "bits, transparency, EXIF and colour profiles are kept. Files that an earlier call has "
+        "restored with the same weights are skipped.",
     )
     parser.add_argument(
         "input", nargs="+", metavar="INPUT", help="photograph, video, folder, or pattern of these"
     )
     parser.add_argument(
-        "-o", dest="output", required=True, metavar="OUT", help="folder for what is restored"
+        "-o", dest="output", required=True, metavar="OUT", help="folder for the restored files"
     )
     parser.add_argument(
         "--weights",
         default=DEFAULT_WEIGHTS,
         metavar="NAME|FILE",
-        help="shipped weights, or a .safetensors file of ours (default: %(default)s)",
+        help="shipped weights, or a .safetensors file of this project (default: %(default)s)",
     )
     add_device(parser)
     add_precision(parser)
     add_memory(parser)
     parser.add_argument(
-        "--compare", action="store_true", help="write rainy and restored side by side as well"
+        "--compare",
+        action="store_true",
+        help="also write each input and its restored version side by side",
     )
     return parser
 

@@ -13,7 +13,7 @@ import torch
 from basicsr.data import build_dataset
 from basicsr.evaluation.evaluate import evaluate, pictures_in
 from basicsr.evaluation.score_files import markdown, summary, write_results
-from basicsr.inference.restorer import Restorer
+from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.models.pretrained import network_with_weights
 from basicsr.options import TestOptions, load_options, save_options
 from basicsr.utils.cli import add_option_file, command
@@ -52,8 +52,7 @@ def test(options: TestOptions, option_file: str, device: torch.device, world: Wo
     restorer = Restorer(
         network_with_weights(options.network_g.arguments(), weights),
         device,
-        options.precision,
-        **options.val.restoring(),
+        RestorerSettings(precision=options.precision, **options.val.restoring()),
     )
     measured = {}
     for name, source in sources.items():

@@ -1,4 +1,4 @@
-"""python -m basicsr.restore as its users run it, and the same from Python."""
+"""Restoring by `python -m basicsr.restore`, and by `restore` from Python."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def network():
 
 @pytest.fixture
 def weights(tmp_path, network):
-    """A folder in which the default weights are shipped."""
+    """File of the default weights in a folder for shipped weights."""
     folder = tmp_path / "pretrained_models"
     folder.mkdir()
     file = folder / f"{DEFAULT_WEIGHTS}.safetensors"
@@ -83,17 +83,20 @@ def test_a_folder_from_the_command_line(tmp_path, weights, network, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["none.jpg", "-o", "out"], "error: none.jpg: no such file or folder"),
-        (["a.png", "-o", "b.png"], "error: -o b.png: names a folder"),
-        (["a.png", "-o", "notes"], "error: -o notes: names a folder"),
+        (["a.png", "-o", "b.png"], "error: -o b.png: must be a folder"),
+        (
+            ["a.png", "-o", "notes"],
+            "error: -o notes: must be a folder; outputs keep the names of their inputs",
+        ),
         (["a.png", "-o", "."], "error: a.png: would be overwritten"),
         (["a.png", "-o", "out", "--weights", "DTPNet-T"], "did you mean 'DTPNet-T_any-rain'?"),
         (["a.png", "-o", "a.png/out"], "error: a.png/out: Not a directory"),
     ],
 )
-def test_mistakes_are_told_in_a_line(tmp_path, shipped, monkeypatch, capsys, arguments, said):
+def test_mistakes_are_one_line_errors(tmp_path, shipped, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_png(Path("a.png"), IMAGE)
     Path("notes").touch()
@@ -101,7 +104,7 @@ def test_mistakes_are_told_in_a_line(tmp_path, shipped, monkeypatch, capsys, arg
         main(arguments)
     assert stopped.value.code == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 
@@ -112,14 +115,14 @@ def test_memory_is_a_positive_number(value, capsys):
     assert f"'{value}' is not a positive number of GiB" in capsys.readouterr().err
 
 
-def test_a_limit_of_memory_changes_nothing_but_the_way(shipped, device):
+def test_a_memory_budget_does_not_change_the_result(shipped, device):
     large = np.kron(IMAGE, np.ones((12, 12, 1), np.uint8))
     whole = restore(large, device=device.type)
     in_strips = restore(large, device=device.type, memory=4)
     assert np.abs(in_strips.astype(int) - whole).max() <= 1
 
 
-def test_too_little_memory_is_told_in_a_line(tmp_path, shipped, monkeypatch, capsys):
+def test_too_small_a_memory_budget_is_a_one_line_error(tmp_path, shipped, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_png(Path("a.png"), IMAGE)
     with pytest.raises(SystemExit) as stopped:
@@ -130,7 +133,7 @@ def test_too_little_memory_is_told_in_a_line(tmp_path, shipped, monkeypatch, cap
     assert "allow more" in error
 
 
-def test_the_python_call_gives_what_the_command_writes(tmp_path, shipped, monkeypatch):
+def test_the_python_function_equals_the_command(tmp_path, shipped, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_png(Path("in.png"), IMAGE)
     main(["in.png", "-o", "out"])
@@ -138,12 +141,12 @@ def test_the_python_call_gives_what_the_command_writes(tmp_path, shipped, monkey
     assert restored.dtype == np.uint8
     np.testing.assert_array_equal(restored, read_image("out/in.png"))
     np.testing.assert_array_equal(restore(Image.open("in.png")), restored)
-    shipped.unlink()  # the network is kept, so this is an unknown name only
+    shipped.unlink()  # the network is cached, so the name alone is unknown
     with pytest.raises(CheckpointError, match="shipped are: none yet"):
         restore(IMAGE)
 
 
-def test_sixteen_bits_from_python(shipped, device):
+def test_16_bits_from_python(shipped, device):
     fine = IMAGE.astype(np.uint16) * 257
     restored = restore(fine, device=device.type)
     assert restored.dtype == np.uint16
@@ -152,7 +155,7 @@ def test_sixteen_bits_from_python(shipped, device):
     assert np.any(restored % 257)
 
 
-def test_other_arrays_are_refused(shipped):
+def test_other_arrays_are_rejected(shipped):
     with pytest.raises(DataError, match="not 21 x 30 of uint8"):
         restore(IMAGE[..., 0])
     with pytest.raises(DataError, match="of float64"):
@@ -162,7 +165,7 @@ def test_other_arrays_are_refused(shipped):
 
 
 @pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "cuda:1"}, {"precision": "fp16"}])
-def test_other_arguments_are_refused(shipped, wrong):
+def test_other_arguments_are_rejected(shipped, wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(OptionsError, match=f"^{name}: '{value}' is none of"):
         restore(IMAGE, **wrong)
@@ -174,7 +177,7 @@ def test_memory_is_a_positive_number_in_python_too(shipped, memory):
         restore(IMAGE, memory=memory)
 
 
-def test_photographs_take_no_temporary_files_where_memory_holds_them(shipped, monkeypatch):
+def test_photographs_that_fit_in_memory_use_no_temporary_files(shipped, monkeypatch):
     monkeypatch.setattr(rows, "_mapped_file", None)
     restore(np.zeros((512, 512, 3), np.uint8), device="cpu")
 

@@ -1,4 +1,4 @@
-"""The weights in pretrained_models/: what they tell of themselves, and that they remove rain."""
+"""The weights in pretrained_models/: their metadata, and that they remove rain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHIPPED = [DEFAULT_WEIGHTS, "DTPNet-T_RainTrainL"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_they_tell_how_they_came_about(name):
+def test_metadata_describe_the_training_run(name):
     facts = saved_network(weights_file(name))[1].facts
     options = TrainOptions.model_validate_json(json.dumps(facts["options"]))
     assert facts["iteration"] == options.train.total_iter
@@ -31,7 +31,7 @@ def test_they_tell_how_they_came_about(name):
 
 
 @pytest.mark.parametrize("rain", ["light", "heavy", "mixed", "misty"])
-def test_rain_of_every_kind_is_removed_from_a_photograph(rain, device):
+def test_every_type_of_rain_is_removed_from_a_photograph(rain, device):
     clean = skimage.data.astronaut()[:192, 128:320]
     rainy = render_rain(clean, rain, np.random.default_rng(4))
     before, after = (

@@ -1,1 +1,1 @@
-"""Restoring images, photographs and videos."""
+"""Restoring single images, and files of photographs and videos."""

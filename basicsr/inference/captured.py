@@ -1,4 +1,4 @@
-"""Replaying a network's kernels on a GPU, instead of launching each of them again."""
+"""CUDA graphs of a network: the kernels of a repeated input size are captured once and replayed."""
 
 from __future__ import annotations
 
@@ -20,82 +20,86 @@ MOST_PIXELS = 2**20
 
 
 class CapturedNetwork:
-    """Calls `network`, on a GPU by a CUDA graph for each kind of image that comes repeatedly.
+    """Network that replays a CUDA graph for input sizes that occur repeatedly on a GPU.
 
-    A kind is a shape, a type and a precision of autocast. The first image of a kind is computed as
-    ever; the second one's kernels are captured while they run, and replayed from then on. So
-    images that all differ cost nothing more. The `limit` kinds that were used last are kept; their
-    graphs share memory. Calls are plain for images of over `MOST_PIXELS`, whose kernels take longer
-    than their launches, where a graph finds no memory, and on other devices.
+    The signature of an input is its shape, type, device and autocast precision. The first input of
+    a signature runs as usual; the second one is captured, and later ones replay the graph, so that
+    images of many different sizes cost nothing extra. The graphs share one memory pool.
 
-    For networks in eval mode, whose weights keep their places (their values may change).
+    The network is called directly on other devices, where capturing a graph runs out of memory, and
+    for inputs of more than `MOST_PIXELS`, whose kernels take longer than their launches.
+
+    Args:
+        network: A network in eval mode. Its parameters must keep their storage; their values may
+            change.
+        limit: Number of graphs to keep; the least recently used one is dropped first.
     """
 
     def __init__(self, network: nn.Module, limit: int = 4) -> None:
         self.network = network
         self.limit = limit
         self.graphs: OrderedDict[Hashable, Replay] = OrderedDict()
-        self.seen: Counter[Hashable] = Counter()
+        self.calls: Counter[Hashable] = Counter()
         self.pool: Any = None
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
-        """The network's result for an N x C x H x W batch."""
+        """Return the network's output for an N x C x H x W batch."""
         if not x.is_cuda or x.shape[0] * x.shape[2] * x.shape[3] > MOST_PIXELS:
             return self.network(x)
-        kind = (tuple(x.shape), x.dtype, x.device, autocast_type(x.device.type))
-        if kind in self.graphs:
-            self.graphs.move_to_end(kind)
-            return self.graphs[kind](x)
-        self.seen[kind] += 1
-        if self.seen[kind] == 1:
+        signature = (tuple(x.shape), x.dtype, x.device, autocast_type(x.device.type))
+        if signature in self.graphs:
+            self.graphs.move_to_end(signature)
+            return self.graphs[signature](x)
+        self.calls[signature] += 1
+        if self.calls[signature] == 1:
             return self.network(x)
         if self.pool is None:
             self.pool = torch.cuda.graph_pool_handle()
         if len(self.graphs) == self.limit:
-            forgotten, _ = self.graphs.popitem(last=False)
-            del self.seen[forgotten]
+            dropped, _ = self.graphs.popitem(last=False)
+            del self.calls[dropped]
         try:
-            self.graphs[kind] = capture(self.network, x, self.pool)
+            self.graphs[signature] = capture(self.network, x, self.pool)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            logger.info("no memory to capture images of %s x %s", *reversed(x.shape[2:]))
-            self.graphs[kind] = self.network
-        return self.graphs[kind](x)
+            height, width = x.shape[2:]
+            logger.info("not enough memory for a CUDA graph of %d x %d pixels", width, height)
+            self.graphs[signature] = self.network
+        return self.graphs[signature](x)
 
 
 def capture(network: nn.Module, x: Tensor, pool: Any) -> Replay:
-    """A function that does what `network` does to `x` to any batch of its kind.
-
-    A graph keeps addresses. So autocast may not keep weights that it has cast for longer than the
-    graph's own run: each replay casts them again.
-    """
+    """Capture `network` in a CUDA graph; return a function for inputs with the signature of `x`."""
     device = x.device
-    kept = torch.empty_like(x)
-    kept.copy_(x)
+    static_input = torch.empty_like(x)
+    static_input.copy_(x)
     precision = autocast_type(device.type)
     with (
         torch.cuda.device(device),
+        # A graph keeps addresses, so autocast must not cache the weights that it has cast: they
+        # would be freed after this block. Each replay casts them again.
         torch.autocast(device.type, precision, enabled=precision is not None, cache_enabled=False),
     ):
-        # what libraries set up at their first calls must not be part of the graph
+        # Libraries initialise themselves in a first call; that must not be part of the graph.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            network(kept)
+            network(static_input)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
-            result = network(kept)
+            static_output = network(static_input)
 
     def replay(batch: Tensor) -> Tensor:
-        kept.copy_(batch)
+        static_input.copy_(batch)
         graph.replay()
-        return result.clone()  # the next replay of any graph writes over it
+        return static_output.clone()  # the next replay of any graph overwrites it
 
     return replay
 
 
 def autocast_type(device_type: str) -> torch.dtype | None:
+    """Return the type that autocast computes in, or None outside of autocast."""
     return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None

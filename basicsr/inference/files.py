@@ -1,4 +1,4 @@
-"""Restoring photographs and videos from files to files."""
+"""Restore photographs and videos from files to files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from basicsr.inference.jobs import Records, Task
+from basicsr.inference.jobs import Records, RestoreJob
 from basicsr.inference.restorer import Restorer
 from basicsr.io.images import to_levels
 from basicsr.io.photographs import read_photograph
@@ -21,12 +21,14 @@ from basicsr.utils.devices import is_out_of_memory
 from basicsr.utils.errors import DataError, OptionsError, UserError
 from basicsr.utils.files import atomic_write
 
-_GAP = 8  # white pixels between the two sides of a comparison
-_LARGEST_JPEG = 65500  # pixels of a side
+_GAP = 8
+"""White pixels between the two images of a comparison."""
+_LARGEST_JPEG = 65500
+"""Longest side of a JPEG file, in pixels."""
 
 
 class Outcome(NamedTuple):
-    """How many files were restored now and before, and what is wrong with the others."""
+    """Numbers of files restored now and before, and an error message for each other file."""
 
     restored: int
     before: int
@@ -34,78 +36,75 @@ class Outcome(NamedTuple):
 
 
 def restore_files(
-    restorer: Restorer, tasks: Sequence[Task], records: Records, compare: bool = False
+    restorer: Restorer, jobs: Sequence[RestoreJob], records: Records, compare: bool = False
 ) -> Outcome:
-    """Do the tasks that are not done yet, and, to `compare`, show both images side by side.
+    """Restore the files that are not restored yet. A file that fails does not stop the others.
 
-    What is wrong with one file does not keep the others from being restored. Raises OSError where
-    nothing more can be written.
+    Args:
+        restorer: Network that restores the images.
+        jobs: Files to restore.
+        records: Files that were restored before; the new ones are added.
+        compare: Also write the degraded and the restored image side by side.
+
+    Raises:
+        OSError: The disk is full, or a folder is not writable.
     """
     restored, before, failures = 0, 0, []
-    with tqdm(
-        total=sum(task.pixels() for task in tasks), unit="px", unit_scale=True, disable=None
-    ) as bar:
-        for task in tasks:
-            bar.set_description(task.source.name)
+    pixels = sum(job.pixels() for job in jobs)
+    with tqdm(total=pixels, unit="px", unit_scale=True, disable=None) as bar:
+        for job in jobs:
+            bar.set_description(job.source.name)
             try:
-                if records.has(task):
+                if records.has(job):
                     before += 1
-                    bar.total -= task.pixels()  # so that the time to go is that of the others
+                    bar.total -= job.pixels()  # keeps the estimate of the remaining time right
                     bar.refresh()
                 else:
-                    with _memory_told(task.source):
-                        _restore(restorer, task, records, bar)
+                    with _memory_errors_of(job.source):
+                        _restore(restorer, job, records, bar)
                     restored += 1
                 if compare:
-                    _write_comparison(task)
+                    _write_comparison(job)
             except UserError as error:
                 failures.append(str(error))
     return Outcome(restored, before, failures)
 
 
-def _restore(restorer: Restorer, task: Task, records: Records, bar: tqdm) -> None:
-    task.target.parent.mkdir(parents=True, exist_ok=True)
-    if task.is_video:
-        _restore_video(restorer, task, records, bar)
+def _restore(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -> None:
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    if job.is_video:
+        _restore_video(restorer, job, records, bar)
         return
-    photograph = read_photograph(task.source)
+    photograph = read_photograph(job.source)
     content = photograph.encoded(restorer(photograph.colours))
-    with atomic_write(task.target) as file:
+    with atomic_write(job.target) as file:
         file.write(content)
-        records.add(task, len(content))
-    bar.update(task.pixels())
+        records.add(job, len(content))
+    bar.update(job.pixels())
 
 
-def _restore_video(restorer: Restorer, task: Task, records: Records, bar: tqdm) -> None:
+def _restore_video(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -> None:
     def restored_frames() -> Iterator[np.ndarray]:
-        for frame in read_frames(task.source):
+        for frame in read_frames(job.source):
             yield to_levels(restorer(frame), np.uint8)
             bar.update(frame.shape[0] * frame.shape[1])
 
-    with _appearing(task.target) as aside:
-        write_video(
-            aside, restored_frames(), video_facts(task.source).frames_per_second, task.source
-        )
-        records.add(task, aside.stat().st_size)
+    frames_per_second = video_facts(job.source).frames_per_second
+    with _renamed_when_complete(job.target) as partial:
+        write_video(partial, restored_frames(), frames_per_second, job.source)
+        records.add(job, partial.stat().st_size)
 
 
-def _write_comparison(task: Task) -> None:
-    """Rainy and restored side by side, unless that is there already."""
-    file = task.comparison
-    if file.exists() and file.stat().st_mtime_ns >= task.target.stat().st_mtime_ns:
+def _write_comparison(job: RestoreJob) -> None:
+    """Write the degraded and the restored version side by side, unless that file is up to date."""
+    file = job.comparison
+    if file.exists() and file.stat().st_mtime_ns >= job.target.stat().st_mtime_ns:
         return
-    if task.is_video:
-        pairs = zip(read_frames(task.source), read_frames(task.target), strict=False)
-        with _appearing(file) as aside:
-            write_video(
-                aside,
-                (_beside(*pair) for pair in pairs),
-                video_facts(task.target).frames_per_second,
-                task.source,
-            )
+    if job.is_video:
+        _write_video_comparison(job)
         return
-    rainy, restored = read_photograph(task.source), read_photograph(task.target)
-    picture = Image.fromarray(_beside(_eight_bits(rainy.colours), _eight_bits(restored.colours)))
+    degraded, restored = read_photograph(job.source), read_photograph(job.target)
+    picture = Image.fromarray(_beside(_eight_bits(degraded.colours), _eight_bits(restored.colours)))
     picture.thumbnail((_LARGEST_JPEG, _LARGEST_JPEG))
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=95, icc_profile=restored.profile)
@@ -113,32 +112,44 @@ def _write_comparison(task: Task) -> None:
         stream.write(content.getbuffer())
 
 
+def _write_video_comparison(job: RestoreJob) -> None:
+    def frames() -> Iterator[np.ndarray]:
+        pairs = zip(read_frames(job.source), read_frames(job.target), strict=False)
+        for degraded, restored in pairs:
+            yield _beside(degraded, restored)
+
+    frames_per_second = video_facts(job.target).frames_per_second
+    with _renamed_when_complete(job.comparison) as partial:
+        write_video(partial, frames(), frames_per_second, job.source)
+
+
 def _eight_bits(image: np.ndarray) -> np.ndarray:
     return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
 
 
-def _beside(rainy: np.ndarray, restored: np.ndarray) -> np.ndarray:
-    height, width = rainy.shape[:2]  # a video's restored frames may be a pixel larger
+def _beside(degraded: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    height, width = degraded.shape[:2]  # restored frames of a video may be one pixel larger
     gap = np.full((height, _GAP, 3), 255, np.uint8)
-    return np.hstack([rainy, gap, restored[:height, :width]])
+    return np.hstack([degraded, gap, restored[:height, :width]])
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """A file aside that takes its name once it is complete."""
-    aside = target.with_name(f".part.{target.name}")
+def _renamed_when_complete(target: Path) -> Iterator[Path]:
+    """Yield a temporary file that is renamed to `target` at the end, or removed after an error."""
+    partial = target.with_name(f".part.{target.name}")
     try:
-        yield aside
-        aside.replace(target)
+        yield partial
+        partial.replace(target)
     finally:
-        aside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def _memory_told(source: Path) -> Iterator[None]:
+def _memory_errors_of(source: Path) -> Iterator[None]:
+    """Turn a lack of memory into a UserError that names the file."""
     try:
         yield
-    except OptionsError as error:  # not even for strips
+    except OptionsError as error:  # the budget is too small even for strips
         raise OptionsError(f"{source}: {error}") from None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

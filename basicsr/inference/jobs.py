@@ -1,4 +1,4 @@
-"""What is to be restored from which file to which, and what was restored before."""
+"""Which file is restored to which, and the record of files that were restored before."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from basicsr.utils.errors import DataError
 RECORDS = ".restored.jsonl"
 
 
-class Task(NamedTuple):
-    """A file, and the file that is to hold it restored."""
+class RestoreJob(NamedTuple):
+    """A photograph or video, and the file that its restored version is written to."""
 
     source: Path
     target: Path
@@ -27,77 +27,89 @@ class Task(NamedTuple):
 
     @property
     def comparison(self) -> Path:
+        """File that shows the source and the restored version side by side."""
         suffix = ".compare.mp4" if self.is_video else ".compare.jpg"
         return self.target.with_name(self.target.name + suffix)
 
     def pixels(self) -> int:
-        """How much there is to do, of a video as its header says; of unreadable files nothing."""
+        """Return the number of pixels, for progress bars: by the header, 0 if it is unreadable."""
         try:
             if self.is_video:
                 facts = video_facts(self.source)
                 return facts.height * facts.width * facts.frames
             height, width = image_size(self.source)
             return height * width
-        except DataError:  # it is reported when its turn comes
+        except DataError:  # reported when the file is restored
             return 0
 
 
-def find_tasks(inputs: Sequence[str], folder: Path) -> list[Task]:
-    """What there is to restore into `folder`.
+def find_jobs(inputs: Sequence[str], folder: Path) -> list[RestoreJob]:
+    """Return a job for every photograph and video of `inputs`.
 
-    An input is a file, a folder, whose structure is kept, or a pattern of either. Hidden files, and
-    what lies in `folder` itself, are left out. Raises DataError where an input is missing, where
-    there is nothing, or where a file would be written over an input or over another result.
+    Hidden files are skipped, and so are files in `folder` itself.
+
+    Args:
+        inputs: Files, folders (whose structure is kept), or patterns of files and folders.
+        folder: Folder for the restored files.
+
+    Raises:
+        DataError: An input does not exist, there is nothing to restore, or a restored file would
+            overwrite an input or another restored file.
     """
-    tasks: dict[Path, Task] = {}
-    for source, name in (found for each in inputs for found in _files(each, folder)):
-        task = Task(source, folder / _written_name(name))
-        other = tasks.setdefault(task.target, task)
-        if not source.samefile(other.source):
-            raise DataError(
-                f"{other.source} and {source} would both become {task.target}; "
-                "restore them into two folders"
-            )
-        if task.target.exists() and task.target.samefile(source):
-            raise DataError(f"{source}: would be overwritten; choose another folder with -o")
-    if not tasks:
+    jobs: dict[Path, RestoreJob] = {}
+    for each in inputs:
+        for source, name in _files(each, folder):
+            job = RestoreJob(source, folder / _output_name(name))
+            other = jobs.setdefault(job.target, job)
+            if not source.samefile(other.source):
+                raise DataError(
+                    f"{other.source} and {source} would both become {job.target}; "
+                    "restore them into two folders"
+                )
+            if job.target.exists() and job.target.samefile(source):
+                raise DataError(f"{source}: would be overwritten; choose another folder with -o")
+    if not jobs:
         raise DataError(f"{', '.join(inputs)}: nothing to restore outside of {folder}")
-    return list(tasks.values())
+    return list(jobs.values())
 
 
 def _files(given: str, folder: Path) -> Iterator[tuple[Path, Path]]:
-    """The files that an input stands for, each with its name below the output folder."""
+    """Yield the files of an input, each with its path relative to the output folder."""
     if Path(given).exists():
         paths = [Path(given)]
     else:
         paths = [Path(each) for each in sorted(glob.glob(given, recursive=True))]
     if not paths:
         raise DataError(f"{given}: no such file or folder")
-    inside = folder.resolve()
+    output = folder.resolve()
     for path in paths:
         if not path.is_dir():
             yield path, Path(path.name)
-        elif path.resolve() == inside:
+        elif path.resolve() == output:
             raise DataError(f"{path}: would be overwritten; choose another folder with -o")
         else:
             for file in list_images(path, SUFFIXES | VIDEO_SUFFIXES):
-                if not file.resolve().is_relative_to(inside):
+                if not file.resolve().is_relative_to(output):
                     yield file, file.relative_to(path)
 
 
-def _written_name(name: Path) -> Path:
-    other = {*VIDEO_SUFFIXES} - {*WRITTEN_SUFFIXES}
-    return name.with_suffix(".mp4") if name.suffix.lower() in other else name
+def _output_name(name: Path) -> Path:
+    """Return `name`, or its .mp4 version for video formats that cannot be written."""
+    suffix = name.suffix.lower()
+    if suffix in VIDEO_SUFFIXES and suffix not in WRITTEN_SUFFIXES:
+        return name.with_suffix(".mp4")
+    return name
 
 
 class Records:
-    """What was restored into a folder, and how: a line for each file in its `.restored.jsonl`.
+    """Log of the files that were restored into a folder: one JSON line each in `.restored.jsonl`.
 
-    A line is written just before its file appears, and tells its size. So every file that was made
-    here is known; others, and those that were changed since, are never written over.
+    A line is written just before its file appears, and holds the file's size. This identifies every
+    file that this command wrote: others, and files that were changed since, are never overwritten.
 
     Args:
-        settings: what else than its source a result depends on.
+        folder: Folder of the restored files.
+        settings: Options that the restored images depend on (weights, precision).
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -106,39 +118,40 @@ class Records:
         self.file = folder / RECORDS
         self._lines = list(_json_lines(self.file))
 
-    def has(self, task: Task) -> bool:
-        """Whether the task is done, with these settings, and its source still the same.
+    def has(self, job: RestoreJob) -> bool:
+        """Return whether the job was done with these settings and an unchanged source.
 
-        Raises DataError where another file is in its place.
+        Raises DataError if the target is a file that this command did not write.
         """
-        if not task.target.exists():
+        if not job.target.exists():
             return False
-        name, size = self._name(task), task.target.stat().st_size
-        made = [line for line in self._lines if (line["file"], line["bytes"]) == (name, size)]
-        if not made:
+        name, size = self._name(job), job.target.stat().st_size
+        written = [line for line in self._lines if (line["file"], line["bytes"]) == (name, size)]
+        if not written:
             raise DataError(
-                f"{task.target}: is in the way, as it was not made by this command or was changed "
+                f"{job.target}: is in the way; it was not written by this command, or was changed "
                 "since; move it, or choose another folder with -o"
             )
-        return made[-1] == self._line(task, size)
+        return written[-1] == self._line(job, size)
 
-    def add(self, task: Task, size: int) -> None:
-        """Call just before the target, of `size` bytes, appears."""
-        line = self._line(task, size)
+    def add(self, job: RestoreJob, size: int) -> None:
+        """Record a job; call this just before its target, of `size` bytes, appears."""
+        line = self._line(job, size)
         self._lines.append(line)
         try:
             with self.file.open("a") as file:
-                file.write("\n" + json.dumps(line))  # a line that was cut off stays one of its own
-        except OSError as error:  # of a write, it does not say which file
+                # The leading newline separates this line from one that was cut off.
+                file.write("\n" + json.dumps(line))
+        except OSError as error:  # the error of a write does not name the file
             raise OSError(error.errno, error.strerror, str(self.file)) from error
 
-    def _name(self, task: Task) -> str:
-        return task.target.relative_to(self.folder).as_posix()
+    def _name(self, job: RestoreJob) -> str:
+        return job.target.relative_to(self.folder).as_posix()
 
-    def _line(self, task: Task, size: int) -> dict[str, Any]:
-        source = task.source.stat()
+    def _line(self, job: RestoreJob, size: int) -> dict[str, Any]:
+        source = job.source.stat()
         return {
-            "file": self._name(task),
+            "file": self._name(job),
             "bytes": size,
             "source_bytes": source.st_size,
             "source_modified": source.st_mtime_ns,

@@ -1,9 +1,9 @@
-"""From an image of any size to its restored image."""
+"""Restore one image of any size: pad it, run the network, crop the result."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,144 +13,162 @@ from torch.nn import functional as F
 from basicsr.archs import fitting_side, ops
 from basicsr.archs.rows import Keep, Plan, Rows
 from basicsr.inference.captured import CapturedNetwork
+from basicsr.inference.tiling import restore_tiles
 from basicsr.utils.devices import PRECISIONS, available_memory, is_out_of_memory, memory_in_use
 from basicsr.utils.errors import OptionsError
 
 logger = logging.getLogger("basicsr")
 
+LARGE_ON_CPU = 2**18
+"""Images of at least this many pixels are computed in strips on a CPU: a fraction of the memory."""
+IMAGE_COPIES = 2
+"""Float32 copies of the input, and of the output, that exist beside the network's features."""
+LIBRARY_BYTES = 2**27
+"""Memory that PyTorch's libraries allocate when they are first used."""
 
-IMAGE_COPIES = 4  # of three channels in float32, around the network
-LARGE = 2**18  # pixels from which on images on a CPU are computed in strips, to save memory
-LIBRARIES = 2**27  # bytes that PyTorch's libraries take at their first use
+
+@dataclass(frozen=True)
+class RestorerSettings:
+    """How a network is run on an image.
+
+    Args:
+        precision: "fp32", or "bf16" to run the network under autocast.
+        tile: Side in pixels of the square tiles that larger images are restored in, one by one;
+            None for the whole image. A tile does not see its surroundings: the result changes.
+        tile_overlap: Pixels by which neighbouring tiles overlap; they are blended linearly there.
+        self_ensemble: Average over the eight flips and quarter turns of the image.
+        memory_gib: Memory budget in GiB: resident memory of the process on a CPU, allocated tensors
+            on a GPU. Images are computed in strips that fit in it; the result stays the same.
+            Without a budget, only large images on a CPU and images that do not fit in memory are
+            computed in strips.
+        features: Where strips keep feature maps: in "memory", as "bf16" (rounded, half of the
+            memory), or on "disk" (in temporary files, once they fill half of the budget).
+    """
+
+    precision: str = "fp32"
+    tile: int | None = None
+    tile_overlap: int = 32
+    self_ensemble: bool = False
+    memory_gib: float | None = None
+    features: Keep = "memory"
 
 
 class Restorer:
-    """Calls `network` on whole images.
+    """Callable that restores whole images with `network` on `device`.
 
-    Args:
-        precision: "bf16" runs the network under autocast.
-        memory_gib: what may be taken: by the process on a CPU, by its tensors on a GPU. Images are
-            then computed in strips that fit, with the result of the whole image; so are, with a
-            message, those that the device's memory does not hold otherwise, and large ones on a
-            CPU, where that takes a fraction of the memory and some more time.
-        features: where strips keep feature maps: in "memory", there in half the space as "bf16",
-            which rounds them, or on "disk", in temporary files, what half the memory cannot hold.
-        tile: side of the square pieces that are restored one by one, in pixels; None for the
-            whole image at once. Pieces do not see each other, so the result is another one.
-        tile_overlap: pixels by which neighbouring pieces overlap; they are blended linearly there.
-        self_ensemble: average over the eight flips and quarter turns of the image.
+    Raises OptionsError for an unknown precision, and for a memory budget where the network cannot
+    be computed in strips.
     """
 
     def __init__(
         self,
         network: nn.Module,
         device: torch.device,
-        precision: str = "fp32",
-        tile: int | None = None,
-        tile_overlap: int = 32,
-        self_ensemble: bool = False,
-        memory_gib: float | None = None,
-        features: Keep = "memory",
+        settings: RestorerSettings | None = None,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise OptionsError(f"precision: '{precision}' is none of {', '.join(PRECISIONS)}")
-        self.in_strips = bool(getattr(network, "takes_rows", False))
-        if memory_gib is not None and not self.in_strips:
+        settings = settings or RestorerSettings()
+        if settings.precision not in PRECISIONS:
             raise OptionsError(
-                f"memory_gib: {type(network).__name__} cannot be computed in strips; leave it out "
+                f"precision: '{settings.precision}' is none of {', '.join(PRECISIONS)}"
+            )
+        self.supports_strips = bool(getattr(network, "takes_rows", False))
+        if settings.memory_gib is not None and not self.supports_strips:
+            raise OptionsError(
+                f"memory_gib: {type(network).__name__} cannot be computed in strips; remove it, "
                 "and restore in overlapping pieces (tile: 512)"
             )
-        if tile is not None:
+        if settings.tile is not None:
             logger.warning(
                 "tile: images of more than %d pixels a side are restored in pieces that do not see "
                 "each other, which changes the result",
-                tile,
+                settings.tile,
             )
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         self.call = CapturedNetwork(self.network) if ops.FAST_GPU else self.network
         self.device = device
-        self.precision = precision
-        self.tile = tile
-        self.tile_overlap = tile_overlap
-        self.self_ensemble = self_ensemble
-        self.memory_gib = memory_gib
-        self.features = features
+        self.settings = settings
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The restored H x W x C float32 image, in [0, 1], of uint8 or uint16, any H, W >= 1."""
+        """Restore an image of any height and width.
+
+        Args:
+            image: H x W x C array of uint8 or uint16.
+
+        Returns:
+            The restored H x W x C' float32 image, clipped to [0, 1].
+        """
         x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-        x = x if image.dtype == np.uint8 else x.float()  # GPUs know little of uint16
+        x = x if image.dtype == np.uint8 else x.float()  # CUDA has few operations on uint16
         x = x.to(self.device).float().div(np.iinfo(image.dtype).max)
-        restored = self._ensemble(x) if self.self_ensemble else self._pieces(x)
+        restored = self._ensemble(x) if self.settings.self_ensemble else self._tiled(x)
         return restored[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
 
     def _ensemble(self, x: Tensor) -> Tensor:
-        total = torch.zeros_like(x)
-        for turns in range(4):
+        """Average the results for the eight flips and quarter turns of `x`."""
+        total: Tensor | None = None
+        for quarters in range(4):
             for flip in (False, True):
-                view = torch.rot90(x, turns, (2, 3))
-                view = self._pieces(view.flip(3) if flip else view)
-                total += torch.rot90(view.flip(3) if flip else view, -turns, (2, 3))
+                restored = _undo(self._tiled(_turn(x, quarters, flip)), quarters, flip)
+                total = restored if total is None else total + restored
+        assert total is not None
         return total / 8
 
-    def _pieces(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        if self.tile is None or max(height, width) <= self.tile:
+    def _tiled(self, x: Tensor) -> Tensor:
+        tile = self.settings.tile
+        if tile is None:
             return self._whole(x)
-        overlap = min(self.tile_overlap, self.tile - 1)
-        total, weight = torch.zeros_like(x), torch.zeros_like(x[:, :1])
-        for top, bottom in _spans(height, self.tile, overlap):
-            for left, right in _spans(width, self.tile, overlap):
-                piece = self._whole(x[:, :, top:bottom, left:right])
-                ramp = torch.outer(_ramp(bottom - top, overlap), _ramp(right - left, overlap)).to(x)
-                total[:, :, top:bottom, left:right] += piece * ramp
-                weight[:, :, top:bottom, left:right] += ramp
-        return total / weight
+        return restore_tiles(self._whole, x, tile, min(self.settings.tile_overlap, tile - 1))
 
     def _whole(self, x: Tensor) -> Tensor:
+        """Restore a batch without tiles: padded to sides that the network takes, then cropped."""
         height, width = x.shape[2:]
         x = pad_to(x, fitting_side(self.network, height), fitting_side(self.network, width))
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            restored = self._strips(x) if self._takes_strips(x) else self._at_once(x)
+        bf16 = self.settings.precision == "bf16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+            restored = self._in_strips(x) if self._needs_strips(x) else self._at_once(x)
         return restored[:, :, :height, :width].float()
 
-    def _takes_strips(self, x: Tensor) -> bool:
-        large = x.device.type == "cpu" and x.shape[2] * x.shape[3] >= LARGE
-        return self.memory_gib is not None or (self.in_strips and large)
+    def _needs_strips(self, x: Tensor) -> bool:
+        large = x.device.type == "cpu" and x.shape[2] * x.shape[3] >= LARGE_ON_CPU
+        return self.settings.memory_gib is not None or (self.supports_strips and large)
 
     def _at_once(self, x: Tensor) -> Tensor:
+        """Run the network on the whole batch, or in strips if that runs out of memory."""
         try:
             return self.call(x)
         except (RuntimeError, MemoryError) as error:
-            if not self.in_strips or not is_out_of_memory(error):
+            if not self.supports_strips or not is_out_of_memory(error):
                 raise
+        # outside of the handler, so that the traceback does not keep the features alive
+        height, width = x.shape[2:]
         logger.warning(
             "%d x %d pixels do not fit into memory at once; they are computed in strips, which "
             "gives the same result",
-            x.shape[3],
-            x.shape[2],
+            width,
+            height,
         )
-        return self._strips(x)
+        return self._in_strips(x)
 
-    def _strips(self, x: Tensor) -> Tensor:
-        """As much as is allowed or, where nothing is said, nine tenths of what is left is taken."""
-        if self.memory_gib is None:
+    def _in_strips(self, x: Tensor) -> Tensor:
+        """Run the network within the memory budget, or within 90 % of the free memory."""
+        if self.settings.memory_gib is None:
             memory = 0.9 * available_memory(x.device)
         else:
-            memory = self.memory_gib * 2**30 - memory_in_use(x.device)
-        plan = Plan(memory - IMAGE_COPIES * x.nbytes - LIBRARIES, self.features)
-        return self.network(Rows.of(x, plan)).whole()
+            memory = self.settings.memory_gib * 2**30 - memory_in_use(x.device)
+        memory -= 2 * IMAGE_COPIES * x.nbytes + LIBRARY_BYTES
+        return self.network(Rows.of(x, Plan(memory, self.settings.features))).whole()
 
 
 def pad_to(x: Tensor, height: int, width: int) -> Tensor:
-    """Extend an N x C x H x W batch at the bottom and right.
+    """Pad an N x C x H x W batch at the bottom and right to `height` x `width`.
 
-    Reflects, and repeats the last row or column where the image is too small to be reflected.
+    Pads by reflection, and by repeating the last row or column where the image is too small to be
+    reflected.
     """
-    for axis, wanted in ((2, height), (3, width)):
-        missing = wanted - x.shape[axis]
+    for axis, side in ((2, height), (3, width)):
+        missing = side - x.shape[axis]
         reflected = min(missing, x.shape[axis] - 1)
         for amount, mode in ((reflected, "reflect"), (missing - reflected, "replicate")):
             if amount:
@@ -158,17 +176,12 @@ def pad_to(x: Tensor, height: int, width: int) -> Tensor:
     return x
 
 
-def _spans(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Pieces [start, end) of `tile` pixels that cover `length`, the last one shifted inwards."""
-    if length <= tile:
-        yield 0, length
-        return
-    for start in range(0, length - overlap, tile - overlap):
-        start = min(start, length - tile)
-        yield start, start + tile
+def _turn(x: Tensor, quarters: int, flip: bool) -> Tensor:
+    """Rotate N x C x H x W images by quarter turns, then flip them left to right."""
+    x = torch.rot90(x, quarters, (2, 3))
+    return x.flip(3) if flip else x
 
 
-def _ramp(length: int, overlap: int) -> Tensor:
-    """Weights that rise over the overlap and fall again, never zero."""
-    position = torch.arange(1, length + 1, dtype=torch.float32)
-    return torch.minimum(position, position.flip(0)).clamp(max=overlap + 1)
+def _undo(x: Tensor, quarters: int, flip: bool) -> Tensor:
+    """Invert `_turn`."""
+    return torch.rot90(x.flip(3) if flip else x, -quarters, (2, 3))

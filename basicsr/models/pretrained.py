@@ -1,4 +1,4 @@
-"""A network from its options, with or without weights, and from a file that holds both."""
+"""Load networks with weights: from options and a weights file, or from a file that holds both."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from basicsr.io.checkpoints import Weights, load_weights
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import options_of, suggest
 
-# in a checkout at the top, in an installed package beside the code
+# at the top of a checkout; beside the modules in an installed package
 _FOLDERS = tuple(Path(__file__).parents[level] / "pretrained_models" for level in (2, 1))
 
 logger = logging.getLogger(__name__)
 
 
 def network_with_weights(options: Mapping[str, Any], file: str | Path) -> nn.Module:
-    """The network of `network_g` options with the weights in `file`.
+    """Build the network of `network_g` options and load the weights in `file`.
 
-    A `.safetensors` file with our metadata is ours; anything else is read as the layout that the
-    system's authors published. Raises CheckpointError where the file is unreadable or belongs to
-    another network. Options that do not show in weights and are others than the saved ones are
-    allowed, and told.
+    A `.safetensors` file with this project's metadata has this project's layout; any other file is
+    read in the layout that the authors of the network published. Options without influence on the
+    shapes of the weights may differ from the saved ones; a warning lists them.
+
+    Raises CheckpointError if the file cannot be read or holds weights of another network.
     """
     network = build_network(options)
     weights = load_weights(file)
@@ -35,21 +36,25 @@ def network_with_weights(options: Mapping[str, Any], file: str | Path) -> nn.Mod
         _load(network, options, weights)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
-    if weights.network is not None and (changed := _changed(network, weights.network)):
-        logger.warning("%s: network_g differs from the saved options: %s", file, changed)
+    if weights.network is not None:
+        differences = _differences(network, weights.network)
+        if differences:
+            logger.warning(
+                "%s: network_g differs from the saved options: %s", file, ", ".join(differences)
+            )
     return network
 
 
 def saved_network(file: str | Path) -> tuple[nn.Module, Weights]:
-    """The network that a `.safetensors` file of ours holds, and all that is in the file.
+    """Load the network that a `.safetensors` file of this project holds, and the file's content.
 
-    Raises CheckpointError where the file has no options to build a network from, or where they do
-    not fit its weights.
+    Raises CheckpointError if the file has no network options, or if they do not fit its weights.
     """
     weights = load_weights(file)
     if weights.network is None:
         raise CheckpointError(
-            f"{file}: does not tell its network; convert it first with scripts/convert_weights.py"
+            f"{file}: has no options of its network; convert it first with "
+            "scripts/convert_weights.py"
         )
     try:
         network = build_network(weights.network)
@@ -62,9 +67,9 @@ def saved_network(file: str | Path) -> tuple[nn.Module, Weights]:
 
 
 def weights_file(name: str) -> Path:
-    """The file of the shipped weights called `name`, or the file that `name` is.
+    """Return the file of the shipped weights called `name`, or `name` itself if it is a file.
 
-    Raises CheckpointError, with the names that there are, where it is neither.
+    Raises CheckpointError, which lists the shipped weights, if it is neither.
     """
     shipped = {file.stem: file for folder in _FOLDERS for file in folder.glob("*.safetensors")}
     if name in shipped:
@@ -87,11 +92,11 @@ def _load(network: nn.Module, options: Mapping[str, Any], weights: Weights) -> N
     strict_load(network, state_dict)
 
 
-def _changed(network: nn.Module, saved: Mapping[str, Any]) -> str:
-    """The options of `network` that are others than those it was saved with, in words."""
-    own = json.loads(json.dumps(options_of(network)))
-    return ", ".join(
+def _differences(network: nn.Module, saved: Mapping[str, Any]) -> list[str]:
+    """Return "NAME is X, was Y" for each option of `network` that differs from the saved ones."""
+    own = json.loads(json.dumps(options_of(network)))  # tuples become lists, as in the file
+    return [
         f"{key} is {own[key]}, was {value}"
         for key, value in saved.items()
         if key != "type" and own.get(key, value) != value
-    )
+    ]

@@ -109,7 +109,7 @@ class Evaluation(Strict):
     tile_overlap: NotNegative = 32
 
     def restoring(self) -> dict[str, Any]:
-        """How images are restored, as arguments of Restorer."""
+        """How images are restored, as arguments of RestorerSettings."""
         return self.model_dump(
             include={"self_ensemble", "memory_gib", "features", "tile", "tile_overlap"}
         )

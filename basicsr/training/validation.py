@@ -12,7 +12,7 @@ from torch import nn
 from basicsr.archs import build_network
 from basicsr.data import ImagePair, RestorationDataset
 from basicsr.evaluation.evaluate import Keep, evaluate, mean_scores, pictures_in
-from basicsr.inference.restorer import Restorer
+from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.io.images import to_levels
 from basicsr.metrics import Scores
 from basicsr.models.restoration_model import RestorationModel
@@ -47,9 +47,8 @@ class Validator:
         `before_each` image may raise Stopped. Collective.
         """
         settings = self.settings
-        restorer = Restorer(
-            self._network(model), model.device, model.precision, **settings.restoring()
-        )
+        restoring = RestorerSettings(precision=model.precision, **settings.restoring())
+        restorer = Restorer(self._network(model), model.device, restoring)
         images = evaluate(
             restorer,
             self.source,

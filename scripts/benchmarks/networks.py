@@ -21,7 +21,7 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.inference.captured import CapturedNetwork
-from basicsr.inference.restorer import Restorer
+from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.utils import devices
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -201,7 +201,7 @@ def inference(network: nn.Module, case: Case, variant: Variant) -> Callable[[], 
     if variant.is_plain:
         x = torch.rand(case.shape, device=device)
         return torch.inference_mode()(lambda: network(x))
-    restorer = Restorer(network, device, variant.precision)
+    restorer = Restorer(network, device, RestorerSettings(precision=variant.precision))
     restorer.call = CapturedNetwork(network) if variant.kind == "graphs" else network
     image = default_rng(0).integers(256, size=(*case.size, 3), dtype=np.uint8)
     return lambda: restorer(image)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from basicsr.archs import build_network
-from basicsr.inference.restorer import PRECISIONS, Restorer
+from basicsr.inference.restorer import PRECISIONS, Restorer, RestorerSettings
 from basicsr.utils.cli import command, gibibytes
 from basicsr.utils.devices import peak_memory_gib, select_device
 from basicsr.utils.provenance import provenance
@@ -41,12 +41,14 @@ def measure(
     net = build_network({"type": network})
     width, height = size
     image = np.random.default_rng(0).integers(256, size=(height, width, 3), dtype=np.uint8)
-    restorer = Restorer(net, chosen, precision, memory_gib=memory, features=features)
+    settings = RestorerSettings(precision=precision, memory_gib=memory, features=features)
+    restorer = Restorer(net, chosen, settings)
     restorer(image[:64, :64])  # what libraries do at their first calls takes time too
     restored, seconds = timed(restorer, image)
     figures = {"seconds": seconds, "peak_gib": peak_memory_gib(chosen)}
     if whole:
-        restorer.memory_gib, restorer.in_strips = None, False
+        restorer.settings = RestorerSettings(precision=precision)
+        restorer.supports_strips = False
         expected, seconds = timed(restorer, image)
         difference = float(np.abs(restored - expected).max())
         figures |= {"whole_seconds": seconds, "difference": difference}

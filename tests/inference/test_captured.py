@@ -12,16 +12,16 @@ from basicsr.inference.captured import CapturedNetwork
 
 @pytest.fixture
 def calls(monkeypatch) -> list[str]:
-    """What happens to images on a GPU that need not be there."""
-    told: list[str] = []
+    """Replace graph capture by a log of captures and replays, so that no GPU is needed."""
+    log: list[str] = []
 
     def capture(network, x, pool):
-        told.append(f"capture {x.shape[-1]}")
-        return lambda batch: told.append(f"replay {batch.shape[-1]}")
+        log.append(f"capture {x.shape[-1]}")
+        return lambda batch: log.append(f"replay {batch.shape[-1]}")
 
     monkeypatch.setattr(captured, "capture", capture)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
-    return told
+    return log
 
 
 def pictures(*sides: int) -> list[torch.Tensor]:
@@ -29,7 +29,7 @@ def pictures(*sides: int) -> list[torch.Tensor]:
         return [torch.empty(1, 3, 8, side, device="cuda") for side in sides]
 
 
-def test_elsewhere_every_call_is_a_plain_one(calls):
+def test_the_network_is_called_directly_on_a_cpu(calls):
     network = nn.Conv2d(3, 3, 1).eval()
     x = torch.rand(1, 3, 4, 4)
     replaying = CapturedNetwork(network)
@@ -38,7 +38,7 @@ def test_elsewhere_every_call_is_a_plain_one(calls):
     assert calls == []
 
 
-def test_a_kind_is_captured_when_it_comes_again(calls):
+def test_a_size_is_captured_when_it_occurs_again(calls):
     replaying = CapturedNetwork(lambda x: calls.append(f"plain {x.shape[-1]}"))
     a, b = pictures(1, 2)
     for x in (a, b, a, a, b):
@@ -48,7 +48,7 @@ def test_a_kind_is_captured_when_it_comes_again(calls):
     ]
 
 
-def test_precisions_are_kinds(calls, monkeypatch):
+def test_precisions_have_separate_graphs(calls, monkeypatch):
     replaying = CapturedNetwork(lambda x: calls.append("plain"))
     (x,) = pictures(1)
     for precision in (None, torch.bfloat16, torch.bfloat16):
@@ -57,7 +57,7 @@ def test_precisions_are_kinds(calls, monkeypatch):
     assert calls == ["plain", "plain", "capture 1", "replay 1"]
 
 
-def test_the_kind_used_longest_ago_is_forgotten(calls):
+def test_the_least_recently_used_graph_is_dropped(calls):
     replaying = CapturedNetwork(lambda x: calls.append(f"plain {x.shape[-1]}"), limit=2)
     a, b, c = pictures(1, 2, 3)
     for x in (a, a, b, b, a, c, c):
@@ -77,7 +77,7 @@ def test_large_images_are_not_captured(calls, monkeypatch):
     assert calls == ["plain", "plain"]
 
 
-def test_without_memory_for_a_graph_calls_are_plain(calls, monkeypatch):
+def test_the_network_is_called_directly_where_a_graph_has_no_memory(calls, monkeypatch):
     def capture(network, x, pool):
         raise torch.OutOfMemoryError
 
@@ -91,7 +91,7 @@ def test_without_memory_for_a_graph_calls_are_plain(calls, monkeypatch):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_replays_give_the_network_s_results(precision):
+def test_replays_equal_the_network(precision):
     torch.manual_seed(0)
     network = build_network({"type": "DTPNet-T"}).cuda().eval()
     network.to(memory_format=torch.channels_last)
@@ -104,7 +104,7 @@ def test_replays_give_the_network_s_results(precision):
                     expected = network(x)
                 torch.testing.assert_close(replaying(x), expected, rtol=1e-3, atol=1e-3)
         with torch.no_grad():
-            network.to_image.weight.mul_(0)  # a graph reads the weights that there are
+            network.to_image.weight.mul_(0)  # a graph reads the current weights
         with torch.inference_mode():
             torch.testing.assert_close(replaying(x), network(x), rtol=1e-3, atol=1e-3)
     assert len(replaying.graphs) == 2

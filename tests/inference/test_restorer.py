@@ -12,7 +12,7 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.archs.rows import Plan
-from basicsr.inference.restorer import Restorer, pad_to
+from basicsr.inference.restorer import Restorer, RestorerSettings, pad_to
 from basicsr.io.images import to_levels
 from basicsr.utils.devices import memory_in_use
 from basicsr.utils.errors import OptionsError
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 class Recorder(nn.Module):
-    """Gives its input back and remembers the sizes it saw."""
+    """Identity that records the sizes of its inputs."""
 
     size_multiple = 8
 
@@ -51,7 +51,7 @@ def test_any_size_is_padded_for_the_network_and_cropped_back(height, width):
     assert net.sizes == [(-(-height // 8) * 8, -(-width // 8) * 8)]
 
 
-def test_sixteen_bits_reach_the_network(device):
+def test_all_16_bit_levels_reach_the_network(device):
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1).repeat(3, axis=2)
     restored = Restorer(Recorder(), device)(levels)
     assert np.array_equal((restored * 65535).round().astype(np.uint16), levels)
@@ -69,22 +69,22 @@ def test_padding_reflects_and_then_repeats():
 def test_tiles_of_a_local_network_give_the_whole_image(height, width):
     image = picture(height, width)
     net = Recorder()
-    restored = Restorer(net, CPU, tile=24, tile_overlap=8)(image)
+    restored = Restorer(net, CPU, RestorerSettings(tile=24, tile_overlap=8))(image)
     assert np.abs(restored - image / 255).max() < 1e-6
     assert max(max(size) for size in net.sizes) <= 24
     assert len(net.sizes) > 1 or max(height, width) <= 24
 
 
-def test_tiles_say_that_they_change_the_result(caplog):
+def test_tiles_warn_that_they_change_the_result(caplog):
     with caplog.at_level(logging.WARNING, "basicsr"):
-        Restorer(Recorder(), CPU, tile=24)
+        Restorer(Recorder(), CPU, RestorerSettings(tile=24))
     assert "more than 24 pixels a side are restored in pieces" in caplog.text
     assert "which changes the result" in caplog.text
 
 
 def test_self_ensemble_averages_over_the_eight_views():
     class Ramp(nn.Module):
-        """Adds a ramp that depends on the position, so that views differ."""
+        """Network that adds a horizontal ramp, so that the eight views differ."""
 
         size_multiple = 1
 
@@ -94,13 +94,13 @@ def test_self_ensemble_averages_over_the_eight_views():
     image = np.full((12, 12, 3), 128, np.uint8)
     once = Restorer(Ramp(), CPU)(image)
     assert np.ptp(once) > 0.15
-    averaged = Restorer(Ramp(), CPU, self_ensemble=True)(image)
+    averaged = Restorer(Ramp(), CPU, RestorerSettings(self_ensemble=True))(image)
     assert np.abs(averaged - 128 / 255).max() < 1e-6
 
 
-def test_self_ensemble_takes_rectangular_images():
+def test_self_ensemble_of_rectangular_images():
     image = picture(10, 23)
-    restored = Restorer(Recorder(), CPU, self_ensemble=True)(image)
+    restored = Restorer(Recorder(), CPU, RestorerSettings(self_ensemble=True))(image)
     assert np.abs(restored - image / 255).max() < 1e-6
 
 
@@ -128,7 +128,7 @@ def test_bf16_stays_close(device):
     net.size_multiple = 1
     image = picture(16, 16)
     exact = Restorer(net, device)(image)
-    rough = Restorer(net, device, precision="bf16")(image)
+    rough = Restorer(net, device, RestorerSettings(precision="bf16"))(image)
     assert 0 < np.abs(exact - rough).max() < 0.02
 
 
@@ -147,19 +147,20 @@ def test_a_memory_limit_does_not_change_the_result(device, height, width, featur
     limit = memory_in_use(device) / 2**30 + 0.25
     if features == "disk":
         monkeypatch.setattr(Plan, "has_room", lambda self, size: False)
-    limited = Restorer(net, device, memory_gib=limit, features=features)(image)
+    settings = RestorerSettings(memory_gib=limit, features=features)
+    limited = Restorer(net, device, settings)(image)
     assert np.abs(limited - whole).max() < 1e-5
 
 
 def test_a_memory_limit_that_is_too_small_is_one_line(device):
-    restorer = Restorer(tiny_network(), device, memory_gib=0.001)
+    restorer = Restorer(tiny_network(), device, RestorerSettings(memory_gib=0.001))
     with pytest.raises(OptionsError, match=r"^memory: at least \d+\.\d\d GiB are .* on disk$"):
         restorer(picture(64, 64))
 
 
-def test_networks_that_take_no_strips_are_told_to_take_tiles():
+def test_memory_budget_without_strips_suggests_tiles():
     with pytest.raises(OptionsError, match=r"memory_gib: Recorder cannot .* pieces \(tile: 512\)"):
-        Restorer(Recorder(), CPU, memory_gib=4)
+        Restorer(Recorder(), CPU, RestorerSettings(memory_gib=4))
 
 
 @pytest.mark.parametrize(
@@ -171,27 +172,31 @@ def test_networks_that_take_no_strips_are_told_to_take_tiles():
         MemoryError("gated_dwconv: cannot allocate memory"),
     ],
 )
-def test_out_of_memory_is_answered_by_strips_and_a_message(caplog, monkeypatch, error):
+def test_out_of_memory_falls_back_to_strips_with_a_warning(caplog, monkeypatch, error):
     net, image = tiny_network(), picture(24, 40)
     expected = Restorer(net, CPU)(image)
     heights = []
-    computed = net.stem.forward
+    forward = net.stem.forward
 
-    def at_first_full(x):
+    def full_at_first(x):
         heights.append(x.shape[2])
         if len(heights) == 1:
             raise error
-        return computed(x)
+        return forward(x)
 
-    monkeypatch.setattr(net.stem, "forward", at_first_full)
+    monkeypatch.setattr(net.stem, "forward", full_at_first)
     with caplog.at_level(logging.WARNING, "basicsr"):
         restored = Restorer(net, CPU)(image)
-    assert heights == [24, 24, 24]  # the image; its first eight rows and the others, with halos
+    assert heights == [
+        24,
+        24,
+        24,
+    ]  # the whole image; its first 8 rows and the other rows, with halos
     assert np.abs(restored - expected).max() < 1e-5
     assert "40 x 24 pixels do not fit into memory at once; they are computed in str" in caplog.text
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory():
+def test_other_errors_do_not_fall_back_to_strips():
     class Broken(Recorder):
         takes_rows = True
 
@@ -205,14 +210,15 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 MEASURE = """
 import numpy as np, sys, torch
 from basicsr.archs import build_network
-from basicsr.inference.restorer import Restorer
+from basicsr.inference.restorer import Restorer, RestorerSettings
 torch.set_num_threads(1)
 net = build_network({"type": "DTPNet-T", "num_blocks": (1, 1, 1, 1), "recurrent_iter": 1})
 if sys.argv[1] == "whole":
     with torch.inference_mode():
         net.eval()(torch.zeros(1, 3, 512, 768))
 else:
-    restorer = Restorer(net, torch.device("cpu"), memory_gib=float(sys.argv[1]))
+    settings = RestorerSettings(memory_gib=float(sys.argv[1]))
+    restorer = Restorer(net, torch.device("cpu"), settings)
     restorer(np.zeros((512, 768, 3), np.uint8))
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
@@ -220,7 +226,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
-def test_the_kernel_counts_no_more_than_the_limit():
+def test_resident_memory_stays_below_the_budget():
     def peak_gib(limit):
         command = [sys.executable, "-c", MEASURE, str(limit)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -9,7 +9,7 @@ import torch
 from basicsr.archs import build_network, ops
 from basicsr.data import PairedImageDataset
 from basicsr.inference.captured import CapturedNetwork
-from basicsr.inference.restorer import Restorer
+from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.metrics import measure
 from basicsr.models.pretrained import network_with_weights
 
@@ -60,4 +60,5 @@ def test_psnr_on_rain100l_is_the_cpu_s(shared_data, precision):
         return float(np.mean([each.psnr for each in scores]))
 
     expected = psnr(Restorer(network, torch.device("cpu")))
-    assert abs(psnr(Restorer(network, torch.device("cuda"), precision)) - expected) < 0.01
+    on_gpu = Restorer(network, torch.device("cuda"), RestorerSettings(precision))
+    assert abs(psnr(on_gpu) - expected) < 0.01

@@ -1,4 +1,4 @@
-"""Weights into networks: published layouts, our own files, and files that belong elsewhere."""
+"""Loading weights: published layouts, files of this project, and files of other networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = {"type": "PReNet", "recurrent_iter": 2, "channels": 8}
 
 
 def published(name: str) -> tuple[Case, dict]:
-    """A golden case, and the options of its network."""
+    """Return a golden case and the options of its network."""
     case = load_case(name)
     config = dict(case.facts["config"])
     if name.startswith("prenet"):
@@ -38,7 +38,7 @@ def published(name: str) -> tuple[Case, dict]:
 
 @torch.no_grad()
 def restored(network: nn.Module, case: Case) -> Tensor:
-    """What the authors' networks put out: DID-MDN's images are in [-1, 1]."""
+    """Return the output in the value range of the authors: [-1, 1] for DID-MDN."""
     if options_of(network)["type"] == "DIDMDNDerainer":
         return 2 * network.eval()((case.input + 1) / 2) - 1
     return network.eval()(case.input)
@@ -57,7 +57,7 @@ def restored(network: nn.Module, case: Case) -> Tensor:
         "didmdn_train",
     ],
 )
-def test_published_files_are_taken_as_they_are(tmp_path, name):
+def test_published_files_load_unchanged(tmp_path, name):
     case, options = published(name)
     wrapped = {f"module.{key}": value for key, value in case.state_dict.items()}
     torch.save({"epoch": 1, "state_dict": wrapped}, tmp_path / "net.pth.tar")
@@ -66,15 +66,15 @@ def test_published_files_are_taken_as_they_are(tmp_path, name):
     assert_matches(restored(network, case), expected)
 
 
-def test_published_safetensors_are_taken_too(tmp_path):
+def test_published_safetensors_load_too(tmp_path):
     case, options = published("restormer_withbias")
     save_file(case.state_dict, tmp_path / "net.safetensors")
     network = network_with_weights(options, tmp_path / "net.safetensors")
     assert_matches(restored(network, case), case.outputs["restored"])
 
 
-def test_options_decide_what_weights_cannot_tell(tmp_path):
-    """The number of passes, and whether the last stage is there at all."""
+def test_options_decide_what_weights_do_not_show(tmp_path):
+    """The number of iterations, and whether there is a last stage."""
     case, options = published("prenet_PRN")
     torch.save(case.state_dict, tmp_path / "prn.pth")
     network = network_with_weights({**options, "recurrent_iter": 3}, tmp_path / "prn.pth")
@@ -86,7 +86,7 @@ def test_options_decide_what_weights_cannot_tell(tmp_path):
 
 
 @pytest.mark.parametrize("read_as", ["PReNet", "PReNet_LSTM"])
-def test_it_is_told_which_of_two_alike_networks_is_read(tmp_path, caplog, read_as):
+def test_a_warning_names_the_network_where_two_fit(tmp_path, caplog, read_as):
     case, _ = published(f"prenet_{read_as}")
     torch.save(case.state_dict, tmp_path / "net.pth")
     with caplog.at_level(logging.WARNING, logger="basicsr"):
@@ -96,7 +96,7 @@ def test_it_is_told_which_of_two_alike_networks_is_read(tmp_path, caplog, read_a
     assert_matches(restored(network, case), case.outputs["restored"])
 
 
-def test_no_variant_that_can_be_told_is_doubted(tmp_path, caplog):
+def test_no_warning_where_only_one_network_fits(tmp_path, caplog):
     case, _ = published("prenet_PReNet_r")
     torch.save(case.state_dict, tmp_path / "net.pth")
     with caplog.at_level(logging.WARNING, logger="basicsr"):
@@ -117,7 +117,7 @@ def test_no_variant_that_can_be_told_is_doubted(tmp_path, caplog):
         ("restormer_withbias", {"type": "Restormer", "dim": 16}, "patch_embed.proj.weight is (8"),
     ],
 )
-def test_weights_of_something_else(tmp_path, monkeypatch, case, options, message):
+def test_weights_of_another_network(tmp_path, monkeypatch, case, options, message):
     monkeypatch.setattr(didmdn_arch, "CLASSIFIER_SIZE", 32)  # the real one is 262 MB
     torch.save(load_case(case).state_dict, tmp_path / "net.pth")
     with pytest.raises(CheckpointError) as caught:
@@ -135,7 +135,7 @@ def test_weights_of_something_else(tmp_path, monkeypatch, case, options, message
         (lambda w: w.update({"conv.0.bias": torch.zeros(4)}), "conv.0.bias is (4,), not (3,)"),
     ],
 )
-def test_keys_that_are_missing_left_over_or_of_another_shape(tmp_path, change, message):
+def test_missing_surplus_and_misshapen_keys(tmp_path, change, message):
     weights = load_case("prenet_PRN_r").state_dict
     change(weights)
     torch.save(weights, tmp_path / "net.pth")
@@ -170,7 +170,7 @@ def test_our_file_of_another_type_or_size(small_file):
         network_with_weights({"type": "PReNet"}, small_file)
 
 
-def test_other_options_than_the_saved_ones_are_told(small_file, caplog):
+def test_options_that_differ_from_the_saved_ones_are_a_warning(small_file, caplog):
     with caplog.at_level(logging.WARNING, logger="basicsr"):
         network_with_weights(SMALL, small_file)
         assert not caplog.records
@@ -181,7 +181,7 @@ def test_other_options_than_the_saved_ones_are_told(small_file, caplog):
     )
 
 
-def test_files_that_do_not_tell_their_network(tmp_path):
+def test_files_without_options_of_their_network(tmp_path):
     network = build_network(SMALL)
     torch.save(network.state_dict(), tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match=r"convert it first with scripts/convert_weights\.py"):

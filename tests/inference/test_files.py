@@ -1,4 +1,4 @@
-"""From files to files: what is done, what is left alone, and what is told."""
+"""Restoring files: which are written, which are skipped, and which messages appear."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from basicsr.inference.files import Outcome, restore_files
-from basicsr.inference.jobs import RECORDS, Records, Task, find_tasks
+from basicsr.inference.jobs import RECORDS, Records, RestoreJob, find_jobs
 from basicsr.io import videos
 from basicsr.io.images import read_image, write_png
 from basicsr.io.videos import read_frames, video_facts, write_video
@@ -25,7 +25,7 @@ OUT = Path("out")
 
 
 class Halving:
-    """Restores by halving."""
+    """Restorer that halves every level."""
 
     calls = 0
 
@@ -36,7 +36,7 @@ class Halving:
 
 @pytest.fixture(autouse=True)
 def current_folder(tmp_path, monkeypatch):
-    """Photographs in `in` and below it."""
+    """Change to a temporary folder with photographs in `in` and below it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(videos, "has_ffmpeg", lambda: False)
     for name in ("a.png", "b.png", "day 1/a.png"):
@@ -44,11 +44,11 @@ def current_folder(tmp_path, monkeypatch):
 
 
 def run(*inputs, settings=SETTINGS, compare=False, network=None):
-    """The outcome, and how often the network was called."""
+    """Restore `inputs` to `out`; return the outcome and the number of calls of the network."""
     network = network or Halving()
-    tasks = find_tasks(inputs or ["in"], OUT)
+    jobs = find_jobs(inputs or ["in"], OUT)
     OUT.mkdir(exist_ok=True)
-    return restore_files(network, tasks, Records(OUT, settings), compare), network.calls
+    return restore_files(network, jobs, Records(OUT, settings), compare), network.calls
 
 
 def written():
@@ -63,19 +63,19 @@ def test_folders_keep_their_structure():
 
 
 def test_patterns_and_files():
-    assert [task.source.name for task in find_tasks(["in/[ab].png", "in/b.png"], OUT)] == [
+    assert [job.source.name for job in find_jobs(["in/[ab].png", "in/b.png"], OUT)] == [
         "a.png",
         "b.png",
     ]
-    assert [str(task.target) for task in find_tasks(["in/d*"], OUT)] == ["out/a.png"]
+    assert [str(job.target) for job in find_jobs(["in/d*"], OUT)] == ["out/a.png"]
     Path("in/[b].png").write_bytes(Path("in/a.png").read_bytes())
-    assert [str(task.source) for task in find_tasks(["in/[b].png"], OUT)] == ["in/[b].png"]
+    assert [str(job.source) for job in find_jobs(["in/[b].png"], OUT)] == ["in/[b].png"]
 
 
-def test_results_inside_the_inputs_are_no_inputs():
+def test_output_folder_inside_the_input_folder_is_skipped():
     inside = Path("in/restored")
     write_png(inside / "a.png", np.zeros((2, 2, 3), np.uint8))
-    assert sorted(str(task.target) for task in find_tasks(["in"], inside)) == [
+    assert sorted(str(job.target) for job in find_jobs(["in"], inside)) == [
         "in/restored/a.png",
         "in/restored/b.png",
         "in/restored/day 1/a.png",
@@ -83,7 +83,7 @@ def test_results_inside_the_inputs_are_no_inputs():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "out", "said"),
+    ("inputs", "out", "message"),
     [
         (["none"], "out", "none: no such file or folder"),
         (["in/*.jpg"], "out", "in/*.jpg: no such file or folder"),
@@ -94,14 +94,14 @@ def test_results_inside_the_inputs_are_no_inputs():
         (["."], ".", "would be overwritten"),
     ],
 )
-def test_what_makes_no_sense_is_told_before_anything_is_done(inputs, out, said):
+def test_invalid_inputs_are_reported_before_restoring(inputs, out, message):
     Path("empty").mkdir()
     with pytest.raises(DataError) as error:
-        find_tasks(inputs, Path(out))
-    assert said in str(error.value)
+        find_jobs(inputs, Path(out))
+    assert message in str(error.value)
 
 
-def test_only_what_is_new_or_changed_is_done_again():
+def test_only_new_and_changed_files_are_restored_again():
     run()
     assert run() == (Outcome(0, 3, []), 0)
     write_png(Path("in/c.png"), np.zeros((4, 4, 3), np.uint8))
@@ -111,7 +111,7 @@ def test_only_what_is_new_or_changed_is_done_again():
     assert run(settings={**SETTINGS, "weights": "def"}) == (Outcome(4, 0, []), 4)
 
 
-def test_files_from_elsewhere_are_never_written_over():
+def test_files_written_by_others_are_never_overwritten():
     OUT.mkdir()
     Path("out/a.png").write_text("precious")
     outcome, calls = run()
@@ -125,7 +125,7 @@ def test_files_from_elsewhere_are_never_written_over():
     assert Path("out/b.png").read_text() == "retouched by hand"
 
 
-def test_a_line_that_was_cut_off_costs_nothing_else():
+def test_a_truncated_record_does_not_affect_the_others():
     run("in/a.png")
     with Path(OUT, RECORDS).open("a") as file:
         file.write('\n{"file": "b.p')
@@ -133,7 +133,7 @@ def test_a_line_that_was_cut_off_costs_nothing_else():
     assert run("in/a.png", "in/b.png")[0] == Outcome(0, 2, [])
 
 
-def test_an_interruption_leaves_whole_files_only():
+def test_an_interruption_leaves_complete_files_only():
     class Interrupted(Halving):
         def __call__(self, image):
             if self.calls == 1:
@@ -180,7 +180,7 @@ def test_a_full_disk_stops_everything(monkeypatch):
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
     ],
 )
-def test_too_little_memory_is_told(raised):
+def test_out_of_memory_is_reported(raised):
     class Greedy(Halving):
         def __call__(self, image):
             raise raised
@@ -189,7 +189,7 @@ def test_too_little_memory_is_told(raised):
     assert outcome.failures == ["in/a.png: not enough memory; set a limit with --memory"]
 
 
-def test_comparisons_stand_beside_the_results():
+def test_comparisons_are_written_beside_the_results():
     run()
     assert run(compare=True) == (Outcome(0, 3, []), 0)
     with Image.open("out/day 1/a.png.compare.jpg") as picture:
@@ -205,7 +205,7 @@ def test_comparisons_stand_beside_the_results():
     assert Path("out/a.png.compare.jpg").stat().st_mtime_ns > before
 
 
-def test_comparisons_of_sixteen_bits_have_eight():
+def test_comparisons_of_16_bit_images_have_8_bits():
     cv2.imwrite("in/deep.png", np.full((16, 16, 3), 60000, np.uint16))
     assert run("in/deep.png", compare=True)[0] == Outcome(1, 0, [])
     assert (cv2.imread("out/deep.png", cv2.IMREAD_UNCHANGED) == 30000).all()
@@ -214,7 +214,7 @@ def test_comparisons_of_sixteen_bits_have_eight():
     assert abs(int(sides[8, -3, 0]) - 30000 // 256) <= 2
 
 
-def test_videos_go_through_frame_by_frame():
+def test_videos_are_restored_frame_by_frame():
     frames = [np.full((33, 64, 3), level, np.uint8) for level in (80, 160, 240)]
     write_video(Path("in/clip.avi.mkv"), iter(frames), 10.0, Path())
     Path("in/clip.avi.mkv").rename("in/clip.avi")
@@ -227,9 +227,9 @@ def test_videos_go_through_frame_by_frame():
     assert run("in/clip.avi", compare=True) == (Outcome(0, 1, []), 0)
 
 
-def test_what_there_is_to_do_is_counted_in_pixels():
+def test_jobs_count_their_pixels():
     write_video(Path("in/a.mp4"), iter(np.zeros((5, 48, 64, 3), np.uint8)), 10.0, Path())
     Path("in/bad.png").write_text("")
-    assert Task(Path("in/a.png"), OUT).pixels() == 48
-    assert Task(Path("in/a.mp4"), OUT).pixels() == 5 * 48 * 64
-    assert Task(Path("in/bad.png"), OUT).pixels() == 0
+    assert RestoreJob(Path("in/a.png"), OUT).pixels() == 48
+    assert RestoreJob(Path("in/a.mp4"), OUT).pixels() == 5 * 48 * 64
+    assert RestoreJob(Path("in/bad.png"), OUT).pixels() == 0
