@@ -1,22 +1,20 @@
-"""How fast the networks, the loader and the metrics are, against plain baselines.
+"""Benchmark the networks, the loader and the metrics against plain baselines.
 
     python scripts/benchmark.py
     python scripts/benchmark.py --device cuda --networks DTPNet --sizes 256 1024 --precisions bf16
 
-The baseline of a network is its plain twin (tests/archs/plain_blocks.py): the same weights, the
-formulas as they read, float32. Fast and baseline run in turns; tables give medians and quartiles.
-On a CPU the project's commands keep freed memory, instead of asking the system for it anew; the
-baseline does not, like published code, and does once more ("memory kept"). Peak memory is that of
-a process of its own per variant. The floor is what the network's multiply-accumulates or, if
-longer, its traffic would take at the speed of a large matrix product and of a large copy on the
-same device, before or after its runs; the share of it that is reached stands beside.
+The baseline of a network is its plain twin (tests/archs/plain_blocks.py): the same weights in
+float32, written as the formulas of the papers, without our kernels. Variants and baseline run
+interleaved; tables show medians and quartiles. On a CPU our commands reuse freed memory instead of
+returning it to the system; the baseline is measured without this, like published code, and with it
+("memory kept"). Peak memory is measured in a new process for each variant. The floor is the time
+of the network's multiply-accumulates at the speed of a large matrix product, or of its memory
+traffic at the speed of a large copy if that is longer, measured before and after the runs.
 
-Training is a step of Adam: DTPNet on 4 patches of 96 x 96, Restormer on 8 of 128 x 128, others as
-DTPNet; fewer patches where --memory is too small for the baseline. Writes --out/benchmark.json and
-benchmark.png, anew after each table: a run that is cut off leaves what it has measured. A GPU's
-figures need a GPU: without one they say "not yet measured". There DERAIN_FAST_GPU=1 in the
-environment adds the Triton kernels to all but the baseline. On a CPU float32 is computed with the
-operator in C where there is a compiler, but not in the baseline.
+A training step uses Adam and 4 patches of 96 x 96 (Restormer: 8 of 128 x 128), fewer if --memory is
+too small for the baseline. Results go to benchmark.json and benchmark.png in --out, rewritten after
+each table. On a CPU with a C compiler the float32 variants use the operations in C; on a GPU
+DERAIN_FAST_GPU=1 in the environment enables the Triton kernels.
 """
 
 from __future__ import annotations
@@ -32,15 +30,15 @@ from benchmarks.networks import Case
 
 from basicsr.archs import ops
 from basicsr.models.cost import network_cost, training_memory
-from basicsr.utils.cli import command, gibibytes
+from basicsr.utils.cli import add_device, command, gibibytes, positive, script_parser
 from basicsr.utils.devices import PRECISIONS, available_memory, select_device
 from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
 from basicsr.utils.registry import ARCH_REGISTRY
 
 SUBJECTS = ("inference", "training", "loader", "metrics")
-PATCHES = {"Restormer": (8, 128)}  # number and side, as in its paper
-OTHER_PATCHES = (4, 96)
+PATCHES = {"Restormer": (8, 128)}  # batch size and side, as in its paper
+DEFAULT_PATCHES = (4, 96)
 KERNELS = {"Triton": ops.has_kernels, "C": ops.has_c}
 
 
@@ -51,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.networks:
         ARCH_REGISTRY.entry(name)
     memory = options.memory * 2**30 if options.memory else available_memory(device)
-    precisions = options.precisions or usual_precisions(device)
+    precisions = options.precisions or native_precisions(device)
     on_device = torch.empty(0, device=device)
     options.out.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {
@@ -64,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         "metrics": None,
     }
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         print(text, flush=True)
         save(document, options.out)
 
@@ -72,20 +70,19 @@ def main(arguments: list[str] | None = None) -> None:
     for case in cases(options, device, precisions, memory):
         row = networks.measure(case, options.repeats, memory, options.shrink)
         document["networks"].append(row)
-        tell(tables.network(row))
-    side = options.shrink  # the loader's and the metrics' own measure shrinks with the rest
+        report(tables.network(row))
     if "loader" in options.subjects:
-        document["loader"] = loader.measure(batches=600 // side, repeats=options.repeats)
-        tell(tables.loader(document["loader"]))
+        document["loader"] = loader.measure(batches=600 // options.shrink, repeats=options.repeats)
+        report(tables.loader(document["loader"]))
     if "metrics" in options.subjects:
         document["metrics"] = metrics.measure(repeats=options.repeats)
-        tell(tables.metrics(document["metrics"]))
+        report(tables.metrics(document["metrics"]))
     if device.type != "cuda":
         print(tables.NOT_MEASURED)
 
 
 def save(document: dict[str, Any], folder: Path) -> None:
-    """Write what is measured so far."""
+    """Write the results so far."""
     with atomic_write(folder / "benchmark.json") as file:
         file.write(json.dumps(document, indent=2).encode() + b"\n")
     if document["networks"]:
@@ -95,40 +92,32 @@ def save(document: dict[str, Any], folder: Path) -> None:
 def cases(
     options: argparse.Namespace, device: torch.device, precisions: list[str], memory: float
 ) -> list[Case]:
-    chosen = []
+    """Return the cases to measure: each network's inference sizes and training step."""
+    result = []
     for name in options.networks:
-
-        def case(subject: str, batch: int, side: int, name: str = name) -> Case:
-            size = fitting(name, side)
-            return Case(subject, name, batch, size, tuple(precisions), device.type)
-
         if "inference" in options.subjects:
-            chosen += [case("inference", 1, side) for side in options.sizes]
+            for side in options.sizes:
+                result.append(Case.square("inference", name, 1, side, precisions, device.type))
         if "training" in options.subjects:
-            number, side = options.patches or PATCHES.get(name, OTHER_PATCHES)
-            chosen.append(within(case("training", number, side), memory))
-    return chosen
+            batch, side = options.patches or PATCHES.get(name, DEFAULT_PATCHES)
+            case = Case.square("training", name, batch, side, precisions, device.type)
+            result.append(reduce_batch(case, memory))
+    return result
 
 
-def fitting(name: str, side: int) -> tuple[int, int]:
-    """The square that the network takes; at least `side` wide."""
-    multiple: Any = getattr(ARCH_REGISTRY.entry(name).cls, "size_multiple", 1)
-    return (-(-side // multiple) * multiple,) * 2
-
-
-def within(case: Case, memory: float) -> Case:
-    """With half the patches, and half of them again, until the baseline should fit."""
+def reduce_batch(case: Case, memory: float) -> Case:
+    """Halve the batch until the baseline's training step is expected to fit into `memory`."""
     baseline = networks.plain_twin(case.build())
     while case.batch > 1:
-        cost = network_cost(baseline, (case.batch, 3, *case.size))
+        cost = network_cost(baseline, case.shape)
         if 1.3 * training_memory(baseline, cost.activations, averaged=False) < memory:
             break
         case = case._replace(batch=case.batch // 2)
     return case
 
 
-def usual_precisions(device: torch.device) -> list[str]:
-    """fp32, and bf16 where the device has units for it."""
+def native_precisions(device: torch.device) -> list[str]:
+    """Return "fp32", and "bf16" if the device computes it in hardware."""
     if device.type == "cuda":
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -139,38 +128,30 @@ def usual_precisions(device: torch.device) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     add = parser.add_argument
     add("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
     add("--networks", nargs="+", default=["DTPNet", "Restormer"], metavar="NAME")
-    add("--device", choices=["auto", "cuda", "cpu"], default="auto")
+    add_device(parser)
     add(
         "--precisions",
         nargs="+",
         choices=PRECISIONS,
-        help="of the fast network; bf16 is left out by default where there are no units for it",
+        help="of our variants (default: fp32, and bf16 if the device computes it in hardware)",
     )
-    add("--sizes", nargs="+", type=_positive, default=[128, 256, 512], metavar="SIDE")
-    add("--patches", nargs=2, type=_positive, metavar=("NUMBER", "SIDE"), help="of training")
-    add("--repeats", type=_positive, default=5, help="of every variant (default: %(default)s)")
-    add("--memory", type=gibibytes, metavar="GIB", help="a limit (default: what is free)")
+    add("--sizes", nargs="+", type=positive, default=[128, 256, 512], metavar="SIDE")
+    add("--patches", nargs=2, type=positive, metavar=("BATCH", "SIDE"), help="for training")
+    add("--repeats", type=positive, default=5, help="runs of each variant (default: %(default)s)")
+    add("--memory", type=gibibytes, metavar="GIB", help="limit (default: free memory)")
     add("--out", type=Path, default=Path("results/benchmark"), metavar="FOLDER")
     add(
         "--shrink",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
-        help="measure ceilings and the loader with an Nth of the work, to try this out",
+        help="measure the device and the loader with 1/N of the work, to try the script",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
 
 
 if __name__ == "__main__":

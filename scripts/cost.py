@@ -1,12 +1,12 @@
-"""What networks cost: parameters, multiply-accumulates, training memory and latency.
+"""Print the cost of networks: parameters, multiply-accumulates, training memory and latency.
 
     python scripts/cost.py --networks DTPNet Restormer --size 256 256 --json cost.json
 
-One image of H x W pixels. Where a network needs multiples of some number, the size is rounded up,
-as test.py pads, and the table says so. MACs are of convolutions and matrix products, with those of
-the convolutions alone beside them. Activations are what one training image of that size keeps for
-the backward pass. Latencies are of this machine, the median of --runs forward passes and their
-quartiles; --runs 0 leaves them out.
+The input is one image of H x W pixels. If a network needs multiples of some number, the size is
+rounded up, as test.py pads, and the table says so. MACs are those of convolutions and matrix
+products; the next column has the convolutions alone. Activations are what one training image of
+that size keeps for the backward pass. Latency is the median of --runs forward passes on this
+machine, with quartiles; --runs 0 skips it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.models.cost import Shape, latency, network_cost
-from basicsr.utils.cli import command
+from basicsr.utils.cli import add_device, add_precision, command, positive, script_parser
 from basicsr.utils.devices import select_device
 from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
 from basicsr.utils.registry import ARCH_REGISTRY
 
-HEADINGS = (
-    *("network", "parameters", "size", "GMACs", "of convolutions", "activations (GiB)"),
-    *("latency (ms)", "quartiles (ms)"),
-)
+COST_COLUMNS = ("network", "parameters", "size", "GMACs", "of convolutions", "activations (GiB)")
+LATENCY_COLUMNS = ("latency (ms)", "quartiles (ms)")
 
 
 @command
@@ -39,13 +37,13 @@ def main(arguments: list[str] | None = None) -> None:
     device = select_device(options.device)
     for name in options.networks:
         ARCH_REGISTRY.entry(name)
-    facts = provenance(device)
+    environment = provenance(device)
     height, width = options.size
     print(
-        f"One image of {width} x {height}, {options.precision}; latency on {facts['device']}, "
-        f"torch {facts['torch']}\n"
+        f"One image of {width} x {height}, {options.precision}; "
+        f"latency on {environment['device']}, torch {environment['torch']}\n"
     )
-    columns = HEADINGS if options.runs else HEADINGS[:-2]
+    columns = COST_COLUMNS + LATENCY_COLUMNS if options.runs else COST_COLUMNS
     print(_line(columns), _line(("---",) * len(columns)), sep="\n")
     networks = []
     for name in options.networks:
@@ -60,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
             "precision": options.precision,
             "runs": options.runs,
             "networks": networks,
-            "provenance": facts,
+            "provenance": environment,
         }
         with atomic_write(options.json) as file:
             file.write(json.dumps(document, indent=2).encode() + b"\n")
@@ -69,7 +67,15 @@ def main(arguments: list[str] | None = None) -> None:
 def cost_of(
     name: str, size: tuple[int, int], device: torch.device, precision: str, runs: int
 ) -> dict[str, Any]:
-    """The registered network's cost, as it goes into the JSON file; bytes and seconds."""
+    """Return a network's entry in the JSON file.
+
+    Args:
+        name: registered name of the network.
+        size: height and width of the image.
+        device: where latency is measured.
+        precision: "fp32" or "bf16".
+        runs: timed forward passes; 0 skips the latency.
+    """
     network: Any = build_network({"type": name})
     height, width = (-(-side // network.size_multiple) * network.size_multiple for side in size)
     shape = (1, 3, height, width)
@@ -86,6 +92,7 @@ def cost_of(
 def latency_of(
     network: nn.Module, shape: Shape, device: torch.device, precision: str, runs: int
 ) -> dict[str, float] | str:
+    """Return median and quartiles in seconds, or "out of memory"."""
     try:
         return latency(network, shape, device, precision, runs)._asdict()
     except MemoryError:
@@ -93,7 +100,7 @@ def latency_of(
 
 
 def cells(cost: dict[str, Any]) -> tuple[str, ...]:
-    """A network's row of the table."""
+    """Return a network's row of the table."""
     height, width = cost["size"]
     return (
         cost["network"] + (" (reconstruction)" if cost["reconstruction"] else ""),
@@ -122,29 +129,27 @@ def _line(texts: tuple[str, ...]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     names = ARCH_REGISTRY.names()
     parser.add_argument(
         "--networks",
         nargs="+",
         default=names,
         metavar="NAME",
-        help=f"{', '.join(names)}; all of them without this option",
+        help=f"{', '.join(names)} (default: all)",
     )
-    parser.add_argument("--size", nargs=2, type=_positive, default=[256, 256], metavar=("H", "W"))
-    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--runs", type=_not_negative, default=20, help="timed forward passes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--size", nargs=2, type=positive, default=[256, 256], metavar=("H", "W"))
+    add_device(parser)
+    add_precision(parser)
+    parser.add_argument(
+        "--runs",
+        type=_not_negative,
+        default=20,
+        metavar="N",
+        help="timed forward passes (default: %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     return parser
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
 
 
 def _not_negative(text: str) -> int:

@@ -1,6 +1,6 @@
-"""The whole road in a few minutes: train a small DTPNet, test it, and show what it does.
+"""Train a small DTPNet, test it and show its results, in a few minutes on a CPU.
 
-It calls the commands that users call, on the option files options/*/Deraining/demo.yml.
+Runs the same commands as a user would, with the option files options/*/Deraining/demo.yml.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Every command is printed before it runs; the first that fails ends the demo."""
+    """Print and run each command; stop at the first one that fails."""
     images = "results/demo/photographs"
     for command in (
         "basicsr/train.py -opt options/train/Deraining/demo.yml",
@@ -25,7 +25,7 @@ def main() -> None:
         done = subprocess.run([sys.executable, *command.split()], cwd=ROOT)
         if done.returncode:
             sys.exit(done.returncode)
-    print(f"\nLook at {ROOT}/results/demo/index.html: drag the dividers. sheet.png lies beside it.")
+    print(f"\nOpen {ROOT}/results/demo/index.html and drag the dividers (as one image: sheet.png).")
 
 
 if __name__ == "__main__":

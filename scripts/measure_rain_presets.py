@@ -1,4 +1,4 @@
-"""Measure how strong the rain presets are over a folder of clean photographs.
+"""Measure how strong the rain presets are on a folder of clean photographs.
 
 python scripts/measure_rain_presets.py --clean photographs
 """
@@ -6,7 +6,6 @@ python scripts/measure_rain_presets.py --clean photographs
 from __future__ import annotations
 
 import argparse
-import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
@@ -16,31 +15,29 @@ from tqdm import tqdm
 from basicsr.data import SyntheticRainDataset
 from basicsr.data.degradations.rain import PRESETS
 from basicsr.metrics import Scores, measure
-from basicsr.utils.cli import command
+from basicsr.utils.cli import add_workers, command, script_parser
 
 
 @command
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     with ProcessPoolExecutor(options.workers) as pool:
-        print(f"matlab_y, rainy against clean, {options.clean}, seed {options.seed}\n")
+        print(f"matlab_y of the rainy images, {options.clean}, seed {options.seed}\n")
         print("| preset | PSNR (dB) | 5 % to 95 % of images | SSIM |\n|---|---|---|---|")
         for preset in PRESETS:
             source = SyntheticRainDataset(options.clean, rain=preset, seed=options.seed)
-            done = pool.map(partial(_scores, source), range(len(source)))
-            scores = list(tqdm(done, total=len(source), desc=preset, disable=None, leave=False))
+            results = pool.map(partial(_scores, source), range(len(source)))
+            scores = list(tqdm(results, total=len(source), desc=preset, disable=None, leave=False))
             psnr, ssim = np.transpose(scores)
             low, high = np.percentile(psnr, [5, 95])
             print(f"| {preset} | {psnr.mean():.2f} | {low:.1f} to {high:.1f} | {ssim.mean():.3f} |")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--clean", required=True, help="folder of clean photographs")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the streaks (default: 0)")
+    add_workers(parser)
     return parser
 
 

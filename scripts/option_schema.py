@@ -1,4 +1,4 @@
-"""Write the JSON schemas of option files, by which editors complete and check them."""
+"""Write the JSON schemas of option files, with which editors complete and check them."""
 
 from __future__ import annotations
 
@@ -13,33 +13,38 @@ import torch
 from basicsr.options import Options, TestOptions, TrainOptions
 from basicsr.utils.cli import command
 
-KINDS: dict[str, type[Options]] = {"train": TrainOptions, "test": TestOptions}
+MODELS: dict[str, type[Options]] = {"train": TrainOptions, "test": TestOptions}
 FOLDER = Path(__file__).parents[1] / "options" / "schema"
 
 
 @command
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER, help="output folder (default: %(default)s)"
+    )
     folder: Path = parser.parse_args(arguments).out
     folder.mkdir(parents=True, exist_ok=True)
-    for name in KINDS:
+    for name in MODELS:
         file = folder / f"{name}.schema.json"
         file.write_text(json.dumps(schema(name), indent=1) + "\n", encoding="utf-8")
         print(file)
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The schema of train or test files, with the versions that it depends on."""
+    """Return the schema of "train" or "test" files."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$comment": versions(),
-        **KINDS[name].model_json_schema(),
+        **MODELS[name].model_json_schema(),
     }
 
 
 def versions() -> str:
-    """Which optimizers there are is torch's affair, how a schema is written pydantic's."""
+    """Return the versions that the schema depends on.
+
+    PyTorch decides which optimizers there are, pydantic how a schema is written.
+    """
     return f"torch=={torch.__version__.partition('+')[0]} pydantic=={pydantic.VERSION}"
 
 

@@ -1,9 +1,9 @@
-"""Set training runs side by side: a picture of their curves, and a table of where they stand.
+"""Compare training runs: plot their curves and print a table of their state.
 
     python scripts/plot_runs.py experiments/A experiments/B --out curves.png
 
-Reads what every run logs to metrics.jsonl, also while it is still running. Losses compare only
-between runs with the same losses, validations only on the same images.
+Reads the metrics.jsonl of each run, also while it is still training. Loss values are comparable
+only between runs with the same losses, validation scores only on the same images.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from basicsr.utils.cli import command
+from basicsr.utils.cli import command, script_parser
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import atomic_write
 
-# Okabe and Ito's colours, which colour-blind people can tell apart, without the pale yellow
+# Okabe and Ito's palette for colour-blind readers, without the pale yellow
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
 
 
 class Curve(NamedTuple):
-    """A metric's values and the iterations they were logged at."""
+    """Values of a metric, and the iterations at which they were logged."""
 
     iterations: list[int]
     values: list[float]
 
 
 class Run(NamedTuple):
-    """A run's name, and its curves by metric."""
+    """Name of a run, and its curves by metric."""
 
     name: str
     curves: Mapping[str, Curve]
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many of their parents' as it takes to tell them apart."""
+    """Return the folders' names, with as many parents as make them unique."""
     depth = 1
     while len({folder.parts[-depth:] for folder in folders}) < len(folders):
         depth += 1
@@ -68,9 +68,9 @@ def names(folders: Sequence[Path]) -> list[str]:
 
 
 def read_curves(file: Path) -> dict[str, Curve]:
-    """The curves of a metrics.jsonl. Raises DataError where it holds none or something else.
+    """Return the curves of a metrics.jsonl; raise DataError if it has none or is malformed.
 
-    A last line that is still being written is left for later.
+    An incomplete last line, which the run is still writing, is ignored.
     """
     curves: dict[str, Curve] = {}
     lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
@@ -83,14 +83,14 @@ def read_curves(file: Path) -> dict[str, Curve]:
                 curve.values.append(float(value))
                 curve.iterations.append(iteration)
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise DataError(f"{file}: line {number} is no line of a training's metrics") from None
+            raise DataError(f"{file}: line {number} does not hold a run's metrics") from None
     if not curves:
-        raise DataError(f"{file}: nothing is logged yet; the first line comes at print_freq")
+        raise DataError(f"{file}: has no metrics yet; wait for print_freq iterations")
     return curves
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Where the runs stand, in Markdown."""
+    """Return a Markdown table of the runs' state."""
     scores = sorted({m for run in runs for m in run.curves if _is_score(m) and "psnr" in m})
     heads = ["run", "iterations", "last loss", *(f"best {_label(m)}" for m in scores)]
     lines = [[*heads, "images/s", "waiting for data"]]
@@ -126,8 +126,8 @@ def _is_score(metric: str) -> bool:
 
 def _label(score: str) -> str:
     """ "val/matlab_y_psnr" -> "PSNR (matlab_y)"."""
-    protocol, _, kind = score.removeprefix("val/").rpartition("_")
-    return f"{kind.upper()} ({protocol})"
+    protocol, _, name = score.removeprefix("val/").rpartition("_")
+    return f"{name.upper()} ({protocol})"
 
 
 def _title(metric: str) -> str:
@@ -137,17 +137,17 @@ def _title(metric: str) -> str:
 
 
 def smoothed(values: Sequence[float], window: int) -> np.ndarray:
-    """The running mean over `window` values around each; near the ends, as many on either side."""
+    """Return the centred running mean over `window` values; near the ends the window shrinks."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
-    reach = np.minimum((window - 1) // 2, np.minimum(at, at[::-1]))
-    return (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)
+    radius = np.minimum((window - 1) // 2, np.minimum(at, at[::-1]))
+    return (total[at + radius + 1] - total[at - radius]) / (2 * radius + 1)
 
 
-def shown(runs: Sequence[Run]) -> list[str]:
-    """The metrics to draw: validation scores, losses, learning rate.
+def plotted_metrics(runs: Sequence[Run]) -> list[str]:
+    """Return the metrics to plot: validation scores, losses, learning rate.
 
-    A loss of one term is that term, so it is drawn once.
+    The term of a loss with one term is left out, as it equals the loss.
     """
     logged = list(dict.fromkeys(metric for run in runs for metric in run.curves))
     training = [m for m in logged if m.startswith("train/")]
@@ -159,69 +159,67 @@ def shown(runs: Sequence[Run]) -> list[str]:
 
 
 def draw(file: Path, runs: Sequence[Run], window: int) -> None:
-    """A picture of all curves. Training curves are smoothed, the logged values behind them pale."""
+    """Plot all curves. Training curves are smoothed, with the logged values pale behind them."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    metrics = shown(runs)
+    metrics = plotted_metrics(runs)
     columns = min(3, len(metrics))
     height = math.ceil(len(metrics) / columns)
     figure, grid = pyplot.subplots(
         height, columns, figsize=(4.4 * columns, 3 * height), squeeze=False, layout="constrained"
     )
-    looks = {run.name: _look(number) for number, run in enumerate(runs)}
+    styles = {run.name: _style(number) for number, run in enumerate(runs)}
     for axes, metric in zip(grid.flat, metrics, strict=False):
         for run in runs:
             if metric in run.curves:
                 exact = _is_score(metric) or metric == "train/learning_rate"
-                _plot(axes, run.curves[metric], looks[run.name], 1 if exact else window)
+                _plot(axes, run.curves[metric], styles[run.name], 1 if exact else window)
         axes.set(title=_title(metric), xlabel="iteration")
         axes.grid(alpha=0.3)
     for axes in grid.flat[len(metrics) :]:
         axes.set_axis_off()
-    for name, look in looks.items():
-        grid.flat[0].plot([], [], **look, label=name)
+    for name, style in styles.items():
+        grid.flat[0].plot([], [], **style, label=name)
     figure.legend(loc="outside upper center", ncols=min(4, len(runs)), frameon=False)
     with atomic_write(file) as stream:
         figure.savefig(stream, format="png", dpi=120)
     pyplot.close(figure)
 
 
-def _look(number: int) -> dict[str, Any]:
-    """A colour and a line style of its own for each of the first 28 runs."""
+def _style(number: int) -> dict[str, Any]:
+    """Return a colour and line style that is unique among the first 28 runs."""
     repeats, colour = divmod(number, len(COLOURS))
     return {"color": COLOURS[colour], "linestyle": STYLES[repeats % len(STYLES)]}
 
 
-def _plot(axes: Any, curve: Curve, look: dict[str, Any], window: int) -> None:
+def _plot(axes: Any, curve: Curve, style: dict[str, Any], window: int) -> None:
     if window == 1 or len(curve.values) == 1:
-        axes.plot(*curve, **look, marker="." if len(curve.values) < 40 else None)
+        axes.plot(*curve, **style, marker="." if len(curve.values) < 40 else None)
         return
-    axes.plot(*curve, **{**look, "linestyle": "-"}, linewidth=0.8, alpha=0.25)
-    axes.plot(curve.iterations, smoothed(curve.values, window), **look)
+    axes.plot(*curve, **{**style, "linestyle": "-"}, linewidth=0.8, alpha=0.25)
+    axes.plot(curve.iterations, smoothed(curve.values, window), **style)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="FOLDER", help="experiments/<name>")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="a PNG file")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="PNG file to write")
     parser.add_argument(
         "--smooth",
         type=_odd,
         default=5,
         metavar="N",
-        help="running mean of training curves over this odd number of logged values; 1 for none",
+        help="odd window of the running mean of training curves; 1: no smoothing (default: 5)",
     )
     return parser
 
 
 def _odd(text: str) -> int:
     if (number := int(text)) < 1 or number % 2 == 0:
-        raise argparse.ArgumentTypeError("an odd number, at least 1")
+        raise argparse.ArgumentTypeError("an odd number of at least 1")
     return number
 
 

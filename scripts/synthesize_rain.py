@@ -1,8 +1,8 @@
-"""Write a set of synthetic pairs: rain of a preset over a folder of clean photographs.
+"""Write a data set of synthetic rain: a rain preset applied to a folder of clean photographs.
 
-The images are those that SyntheticRainDataset shows when testing with the same seed. One copy makes
-input/ and target/ (layout Rain13K); several make rainy_image/ and ground_truth/ with many rainy
-images to each clean one (layout Rain1400).
+The images are the same as those of SyntheticRainDataset with the same seed in a test. With one copy
+the folders are input/ and target/ (layout Rain13K); with several they are rainy_image/ and
+ground_truth/, with several rainy images for each clean one (layout Rain1400).
 
     python scripts/synthesize_rain.py --clean photographs --output datasets/my_rain --rain light
 """
@@ -10,7 +10,6 @@ images to each clean one (layout Rain1400).
 from __future__ import annotations
 
 import argparse
-import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,15 +21,13 @@ from basicsr.data import SyntheticRainDataset
 from basicsr.data.degradations.rain import PRESETS
 from basicsr.io.images import write_png
 from basicsr.metrics import measure
-from basicsr.utils.cli import command
-from basicsr.utils.errors import DataError, OptionsError
+from basicsr.utils.cli import add_workers, command, positive, script_parser
+from basicsr.utils.errors import DataError
 
 
 @command
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    if options.copies < 1:
-        raise OptionsError("--copies must be at least 1")
     if options.output.exists() and any(options.output.iterdir()):
         raise DataError(f"{options.output}: is not empty; choose another folder or empty it")
     rainy, clean, layout = ("input", "target", "Rain13K")
@@ -46,24 +43,22 @@ def main(arguments: list[str] | None = None) -> None:
         work = partial(_write, sources, options.output / rainy, options.output / clean)
         scores = list(tqdm(pool.map(work, range(count)), total=count, disable=None))
     print(f"{count * options.copies} pairs in {options.output} (layout {layout})")
-    print(f"rainy against clean: {np.mean(scores):.2f} dB PSNR (matlab_y)")
+    print(f"PSNR of the rainy images: {np.mean(scores):.2f} dB (matlab_y)")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--clean", required=True, help="folder of clean photographs")
     parser.add_argument("--output", required=True, type=Path, help="a new or empty folder")
     parser.add_argument("--rain", choices=PRESETS, default="light")
-    parser.add_argument("--copies", type=int, default=1, help="rainy images per clean one")
-    parser.add_argument("--seed", type=int, default=0, help="copy k is drawn with seed + k")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--copies", type=positive, default=1, help="rainy images per clean one")
+    parser.add_argument("--seed", type=int, default=0, help="copy k uses seed + k (default: 0)")
+    add_workers(parser)
     return parser
 
 
 def _write(sources: list[SyntheticRainDataset], rainy: Path, clean: Path, index: int) -> float:
-    """Write one clean image and its rainy copies; their mean PSNR in dB."""
+    """Write one clean image and its rainy copies; return their mean PSNR in dB."""
     name = sources[0].names[index]
     write_png(clean / f"{name}.png", sources[0].read(index).lq)
     scores = []

@@ -2,9 +2,9 @@
 
     python scripts/try_options.py scripts/tries/DTPNet-T.yml
 
-The file has `base`, an option file; `common`, assignments for all tries, as --force_yml takes
-them; and `tries`, by name a list of further assignments for each. A try is the run
-experiments/<file>-<name>. Called again, it goes on where it was stopped.
+The file has three keys: `base`, an option file; `common`, assignments in the format of --force_yml
+for all tries; `tries`, a list of further assignments for each name. A try trains in
+experiments/<file>-<name>. The same command resumes a try that was stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from basicsr.metrics import PROTOCOLS
 from basicsr.options.yaml_files import read_yaml
-from basicsr.utils.cli import command
+from basicsr.utils.cli import command, script_parser
 from basicsr.utils.components import Strict
 from basicsr.utils.errors import OptionsError, UserError
 from basicsr.utils.registry import suggest
@@ -30,7 +30,7 @@ TRAIN = Path(__file__).resolve().parent.parent / "basicsr" / "train.py"
 
 
 class Tries(Strict):
-    """A file of tries."""
+    """Content of a file of tries."""
 
     base: str
     common: list[str]
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
         if name not in plan.tries:
             raise OptionsError(
                 f"{options.file}: no try is called '{name}'{suggest(name, plan.tries)}; "
-                f"there are {', '.join(plan.tries)}"
+                f"known: {', '.join(plan.tries)}"
             )
     runs = {name: f"{options.file.stem}-{name}" for name in names}
     if not options.table:
@@ -57,27 +57,27 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def read_tries(file: Path) -> Tries:
-    """Raises OptionsError where the file is something else."""
+    """Read a file of tries; raise OptionsError if it is malformed."""
     try:
         return Tries.model_validate(read_yaml(file))
     except ValidationError as error:
         fault = error.errors()[0]
         raise OptionsError(
             f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; a file of tries has "
-            "base, common and tries, whose assignments are texts"
+            "base, common and tries, and their assignments are strings"
         ) from None
 
 
 def train(base: str, assignments: list[str]) -> None:
-    """Train to the end in a process of its own. Raises UserError where that fails."""
+    """Train to the end in a new process; raise UserError if it fails."""
     line = [sys.executable, str(TRAIN), "-opt", base, "--auto_resume", "--force_yml", *assignments]
     print(f"$ {' '.join(line[1:])}", flush=True)
     if subprocess.run(line).returncode:
-        raise UserError("the training above did not finish; mend it, and run the same again")
+        raise UserError("the training above did not finish; fix its error and run this again")
 
 
 def table(runs: dict[str, Path], protocol: str) -> str:
-    """The last validation of every run that has one, in Markdown."""
+    """Return a Markdown table of the last validation of each run."""
     heads = ["try", "iterations", f"PSNR ({protocol})", "SSIM", "images/s"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, folder in runs.items():
@@ -96,13 +96,11 @@ def table(runs: dict[str, Path], protocol: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a YAML file of tries")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these tries")
+    parser = script_parser(__doc__)
+    parser.add_argument("file", type=Path, metavar="FILE", help="YAML file of tries")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these tries")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="matlab_y")
-    parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--table", action="store_true", help="print the table without training")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How fast a device can be at most: what a network has to do, over what the device can do."""
+"""Lower bound of a network's time: its work divided by the measured speed of the device."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Ceilings(NamedTuple):
-    """Multiply-accumulates in a second, of a large matrix product (square, or a 1x1 convolution of
-    256 channels, whichever is quicker); bytes read and written in a second, of a large copy."""
+    """Speed of a device.
+
+    `macs`: multiply-accumulates per second of a large square matrix product or of a 1x1 convolution
+    with 256 channels, the faster of the two. `traffic`: bytes read and written per second by a
+    large copy.
+    """
 
     macs: float
     traffic: float
 
 
 class Work(NamedTuple):
-    """Multiply-accumulates, and bytes, if every convolution and matrix product reads its operands
-    and writes its result once, and everything else happens on the way."""
+    """Work of a network: multiply-accumulates, and bytes of memory traffic.
+
+    The traffic counts the operands and the result of each convolution and matrix product once, as
+    if everything else were fused into them.
+    """
 
     macs: int
     traffic: int
 
     def floor(self, ceilings: Ceilings) -> dict[str, Any]:
-        """The seconds that it takes at least, and what decides them."""
+        """Return the minimum `seconds`, and whether "arithmetic" or "memory" is the bound."""
         arithmetic, memory = self.macs / ceilings.macs, self.traffic / ceilings.traffic
         return {
             "seconds": max(arithmetic, memory),
@@ -42,14 +49,17 @@ class Work(NamedTuple):
 
 
 def measure_ceilings(device: torch.device, precision: str, scale: int = 1) -> Ceilings:
-    """Of `device`. float32 products on a GPU are those that cuDNN's convolutions do (TF32).
+    """Measure the speed of `device`.
 
-    `scale` divides the sides of the matrices and the length of the copy.
+    Args:
+        device: the device to measure.
+        precision: "fp32" or "bf16". fp32 products on a GPU use TF32 if cuDNN's convolutions do.
+        scale: divides the sides of the matrices and the length of the copy.
     """
     side = (8192 if device.type == "cuda" else 2048) // scale
     length = (2**32 if device.type == "cuda" else 2**28) // scale
-    a, b = (torch.randn(side, side, device=device).to(TYPES[precision]) for _ in range(2))
-    image = torch.randn(1, side // 16, side // 16, 256, device=device).to(TYPES[precision])
+    a, b = (torch.randn(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
+    image = torch.randn(1, side // 16, side // 16, 256, device=device).to(DTYPES[precision])
     image, weight = image.permute(0, 3, 1, 2), image.new_ones(256, 256, 1, 1)
     source = torch.empty(length, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
@@ -64,13 +74,13 @@ def measure_ceilings(device: torch.device, precision: str, scale: int = 1) -> Ce
 
 
 def shortest(run: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
-    """Seconds of the quickest of some runs, the first of which is not timed."""
+    """Return the seconds of the fastest of `repeats` runs, after one that is not timed."""
     run()
     return min(timed(run, device) for _ in range(repeats))
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one run; a GPU is waited for before either look at the clock."""
+    """Return the seconds of one run, synchronised with the GPU."""
     wait(device)
     start = time.perf_counter()
     run()
@@ -86,8 +96,9 @@ def wait(device: torch.device) -> None:
 def work_of(
     network: nn.Module, shape: tuple[int, ...], precision: str, training: bool = False
 ) -> Work:
-    """What `network` does to a batch of `shape`; with its gradients, if `training`."""
-    from torch._subclasses.fake_tensor import FakeTensorMode  # late: they take memory
+    """Count the work of `network` on a batch of `shape`, with the backward pass if `training`."""
+    # late, as these modules would add to the peak memory of the measured processes
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
     twin = copy.deepcopy(network).cpu().train(training)
@@ -109,14 +120,16 @@ def work_of(
 
 
 def _convolution_backward_flops(grad: Any, x: Any, weight: Any, *options: Any, **_: Any) -> int:
-    """Of shapes. Each wanted gradient takes what the convolution took, which torch's own count
-    forgets of grouped ones."""
-    wanted = sum(options[-1][:2])
-    return 2 * wanted * grad[0] * math.prod(grad[2:]) * math.prod(weight)
+    """Count the FLOPs of a convolution's gradients: for each as many as for the convolution.
+
+    PyTorch's own formula ignores the groups. All arguments are shapes.
+    """
+    gradients = sum(options[-1][:2])  # output_mask: gradients of the input and of the weight
+    return 2 * gradients * grad[0] * math.prod(grad[2:]) * math.prod(weight)
 
 
 class _Traffic(TorchDispatchMode):
-    """Adds up the operands and results of `operations`, those that the FLOP counter counts."""
+    """Dispatch mode that sums the bytes of the operands and results of `operations`."""
 
     def __init__(self, operations: Container[Any]) -> None:
         super().__init__()

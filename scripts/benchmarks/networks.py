@@ -1,4 +1,4 @@
-"""A network against its plain twin: seconds in turns, and peak memory in fresh processes."""
+"""Benchmark of a network against its plain twin: time of interleaved runs, peak memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -34,12 +34,17 @@ BASELINE = "baseline"
 
 
 class Variant(NamedTuple):
-    """A way to compute a case.
+    """Way to compute a case.
 
-    "fast" is what the project's commands do: images as by test.py, in strips where it takes them;
-    "graphs" replays CUDA graphs; "selective" and "blocks" checkpoint activations; "compiled" is
-    torch.compile. The "baseline" is the plain twin. On a CPU all the others keep freed memory, as
-    the commands do; "baseline, memory kept" tells what that alone is worth.
+    `kind` is one of:
+
+    - "fast": as our commands do it, in inference in strips where test.py would use them
+    - "graphs": with CUDA graphs
+    - "selective", "blocks": with activation checkpointing
+    - "compiled": with torch.compile
+    - "baseline": the plain twin
+    - "baseline, memory kept": the plain twin, reusing freed memory on a CPU as all but the baseline
+      do
     """
 
     kind: str
@@ -54,7 +59,7 @@ class Variant(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What is measured: "inference" or "training" steps of a registered network on a batch."""
+    """Subject to measure: inference or training steps of a registered network on a batch."""
 
     subject: str
     network: str
@@ -63,8 +68,24 @@ class Case(NamedTuple):
     precisions: tuple[str, ...]
     device: str
 
+    @classmethod
+    def square(
+        cls,
+        subject: str,
+        network: str,
+        batch: int,
+        side: int,
+        precisions: Iterable[str],
+        device: str,
+    ) -> Case:
+        """Return the case of square images, at least `side` wide, whose size fits the network."""
+        with torch.device("meta"):
+            multiple = build_network({"type": network}).size_multiple
+        side = -(-side // multiple) * multiple
+        return cls(subject, network, batch, (side, side), tuple(precisions), device)
+
     def variants(self) -> list[Variant]:
-        """What is compared, the baseline last, which is always in float32."""
+        """Return the variants to compare, the baseline, always in float32, last."""
         on_gpu = self.device == "cuda"
         kinds = ["fast"]
         if self.subject == "inference":
@@ -80,6 +101,7 @@ class Case(NamedTuple):
         ]
 
     def build(self, kind: str = "fast") -> nn.Module:
+        """Return the network with the same random weights at every call."""
         torch.manual_seed(0)
         extra = {"activation_checkpointing": kind} if kind in ("selective", "blocks") else {}
         return build_network({"type": self.network, **extra})
@@ -90,22 +112,32 @@ class Case(NamedTuple):
 
 
 def measure(case: Case, repeats: int, memory: float, shrink: int = 1) -> dict[str, Any]:
-    """The row of a document: for each variant seconds (median, quartiles, all runs) and bytes.
+    """Measure time and memory of all variants of a case.
 
-    A variant that `memory` bytes are not enough for is only said to need more. What the device can
-    do is measured before and after the runs, as a shared machine's speed changes; the more counts.
+    The device's speed is measured before and after the runs, as a shared machine's speed changes;
+    the higher one counts.
+
+    Args:
+        case: what to measure.
+        repeats: timed runs of each variant.
+        memory: limit in bytes. A variant that needs more is reported as out of memory.
+        shrink: divides the size of the measurement of the device's speed.
+
+    Returns:
+        The case's entry in benchmark.json: for each variant seconds (median, quartiles, all runs)
+        and bytes.
     """
     release_memory()
-    told: dict[str, dict[str, Any]] = {}
-    for variant in case.variants():  # before this process takes memory for its own runs
-        told[str(variant)] = {**variant._asdict(), "memory": peak_memory(case, variant, memory)}
-    turns = {
-        str(variant): turn_of(case, variant)
+    variants: dict[str, dict[str, Any]] = {}
+    for variant in case.variants():  # before this process allocates memory for its own runs
+        variants[str(variant)] = {**variant._asdict(), "memory": peak_memory(case, variant, memory)}
+    timed_runs = {
+        str(variant): timed_run(case, variant)
         for variant in case.variants()
-        if told[str(variant)]["memory"] != OUT_OF_MEMORY
+        if variants[str(variant)]["memory"] != OUT_OF_MEMORY
     }
     before = ceilings_of(case, shrink)
-    runs = interleaved(turns, repeats)
+    runs = interleaved(timed_runs, repeats)
     after = ceilings_of(case, shrink)
     floors = {}
     for precision in before:
@@ -117,10 +149,10 @@ def measure(case: Case, repeats: int, memory: float, shrink: int = 1) -> dict[st
             **work.floor(ceilings),
         }
     for name, figures in runs.items():
-        told[name]["seconds"] = spread(figures["runs"])
-        shortest = floors[told[name]["precision"]]["seconds"]
-        told[name]["share_of_floor"] = shortest / told[name]["seconds"]["median"]
-    return {**case._asdict(), "floors": floors, "variants": told, "ratios": ratios(told)}
+        variants[name]["seconds"] = spread(figures["runs"])
+        shortest = floors[variants[name]["precision"]]["seconds"]
+        variants[name]["share_of_floor"] = shortest / variants[name]["seconds"]["median"]
+    return {**case._asdict(), "floors": floors, "variants": variants, "ratios": ratios(variants)}
 
 
 def ceilings_of(case: Case, shrink: int) -> dict[str, Ceilings]:
@@ -130,8 +162,8 @@ def ceilings_of(case: Case, shrink: int) -> dict[str, Ceilings]:
     }
 
 
-def turn_of(case: Case, variant: Variant) -> Callable[[], float]:
-    """The seconds of one run, with the memory that its kind keeps from a run before."""
+def timed_run(case: Case, variant: Variant) -> Callable[[], float]:
+    """Return a function that runs the variant once and returns the seconds it took."""
     device, run = torch.device(case.device), run_of(case, variant)
 
     def on_cpu() -> float:
@@ -145,7 +177,7 @@ def turn_of(case: Case, variant: Variant) -> Callable[[], float]:
 
     if device.type == "cpu":
         return on_cpu
-    for _ in range(passes(case)):
+    for _ in range(warm_up_runs(case)):
         run()
     return lambda: timed(run, device)
 
@@ -156,8 +188,8 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def passes(case: Case) -> int:
-    """How many it takes until all are alike: optimizers and GPUs set up, graphs are captured."""
+def warm_up_runs(case: Case) -> int:
+    """Return the number of runs that set up optimizers, GPUs and graphs, and so differ."""
     return 3 if case.device == "cuda" else 2 if case.subject == "training" else 1
 
 
@@ -167,23 +199,22 @@ def spread(runs: Any) -> dict[str, Any]:
 
 
 def ratios(variants: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """How many times as fast as the baseline, and with what part of its peak memory; of what could
-    be measured."""
+    """Return each measured variant's speed and peak memory relative to the baseline's."""
     baseline = variants[BASELINE]
     if baseline["memory"] == OUT_OF_MEMORY:
         return {}
     return {
         name: {
-            "speed": baseline["seconds"]["median"] / told["seconds"]["median"],
-            "memory": told["memory"]["peak"] / baseline["memory"]["peak"],
+            "speed": baseline["seconds"]["median"] / each["seconds"]["median"],
+            "memory": each["memory"]["peak"] / baseline["memory"]["peak"],
         }
-        for name, told in variants.items()
-        if name != BASELINE and told["memory"] != OUT_OF_MEMORY
+        for name, each in variants.items()
+        if name != BASELINE and each["memory"] != OUT_OF_MEMORY
     }
 
 
 def run_of(case: Case, variant: Variant) -> Callable[[], object]:
-    """One pass, or one training step, of a variant of the network."""
+    """Return a function that computes one forward pass or one training step of a variant."""
     device = torch.device(case.device)
     network = case.build(variant.kind)
     network = plain_twin(network) if variant.is_plain else channels_last(network)
@@ -208,7 +239,7 @@ def inference(network: nn.Module, case: Case, variant: Variant) -> Callable[[], 
 
 
 def training(network: nn.Module, case: Case, variant: Variant) -> Callable[[], object]:
-    """Steps of Adam on the absolute error."""
+    """Return a training step with Adam on the L1 loss."""
     network.train()
     call = torch.compile(network, dynamic=False) if variant.kind == "compiled" else network
     x = torch.rand(case.shape, device=case.device)
@@ -228,7 +259,7 @@ def training(network: nn.Module, case: Case, variant: Variant) -> Callable[[], o
 
 
 def plain_twin(network: nn.Module) -> nn.Module:
-    """The network as its formulas read, in standard memory format: the tests' reference."""
+    """Return the reference implementation of the tests, in contiguous memory format."""
     file = Path(__file__).parents[2] / "tests" / "archs" / "plain_blocks.py"
     if "plain_blocks" not in sys.modules:
         specification = importlib.util.spec_from_file_location("plain_blocks", file)
@@ -241,16 +272,16 @@ def plain_twin(network: nn.Module) -> nn.Module:
 
 
 def peak_memory(case: Case, variant: Variant, limit: float) -> dict[str, int] | str:
-    """Bytes at the peak of some passes in a process of its own, and before them.
+    """Run the variant in a new process and return its memory in bytes, at the peak and before.
 
-    On a CPU they are what the kernel says is resident (VmHWM), with Python and PyTorch, on a GPU
-    what PyTorch's allocator has given out.
+    On a CPU this is the resident memory (VmHWM), including Python and PyTorch; on a GPU it is the
+    memory allocated by PyTorch.
     """
     context = get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(_peak, case, variant, torch.get_num_threads(), limit).result()
-        except BrokenProcessPool:  # ended by the kernel
+        except BrokenProcessPool:  # killed by the kernel
             return OUT_OF_MEMORY
 
 
@@ -259,27 +290,27 @@ def _peak(case: Case, variant: Variant, threads: int, limit: float) -> dict[str,
     device = torch.device(case.device)
     if device.type == "cpu":
         devices.keep_freed_memory(variant.kind != BASELINE)
-        # without a limit Linux grants more than there is, and ends some process
+        # without a limit Linux overcommits memory and kills some process
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit), resource.RLIM_INFINITY))
     else:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total))
     try:
         run = run_of(case, variant)
-        before = _held(device, "VmRSS")
-        for _ in range(passes(case)):
+        before = _memory(device, "VmRSS")
+        for _ in range(warm_up_runs(case)):
             run()
         wait(device)
-    except OptionsError:  # not even for strips
+    except OptionsError:  # the limit is too small even for strips
         return OUT_OF_MEMORY
     except (RuntimeError, MemoryError, OSError) as error:
         if devices.is_out_of_memory(error):
             return OUT_OF_MEMORY
         raise
-    return {"peak": _held(device, "VmHWM"), "before": before}
+    return {"peak": _memory(device, "VmHWM"), "before": before}
 
 
-def _held(device: torch.device, field: str) -> int:
+def _memory(device: torch.device, field: str) -> int:
     if device.type == "cuda":
         peak = field == "VmHWM"
         return torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()

@@ -1,4 +1,4 @@
-"""A benchmark's document as a picture: times beside the baselines', and times by image size."""
+"""Plot of benchmark.json: times beside the baseline's, and times by image size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from basicsr.utils.files import atomic_write
 from .networks import BASELINE
 from .tables import duration
 
-# Okabe and Ito's colours, which colour-blind people can tell apart
+# Okabe and Ito's palette for colour-blind readers
 COLOURS = {
     "fast": "#0072B2",
     "graphs": "#56B4E9",
@@ -24,6 +24,7 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def draw(file: Path, document: dict[str, Any]) -> None:
+    """Write the plot of `document` as PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -45,62 +46,63 @@ def draw(file: Path, document: dict[str, Any]) -> None:
 
 
 def sizes(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[tuple[float, float]]]:
-    """Megapixels and median seconds of inference by (network, kind, precision); of those with
-    several sizes."""
+    """Return (megapixels, median seconds) of inference by (network, kind, precision).
+
+    Only entries with several image sizes are included.
+    """
     points: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for row in rows:
         if row["subject"] != "inference":
             continue
-        for told in row["variants"].values():
-            if "seconds" in told:
+        for variant in row["variants"].values():
+            if "seconds" in variant:
                 pixels = row["size"][0] * row["size"][1] / 1e6
-                key = (row["network"], told["kind"], told["precision"])
-                points.setdefault(key, []).append((pixels, told["seconds"]["median"]))
+                key = (row["network"], variant["kind"], variant["precision"])
+                points.setdefault(key, []).append((pixels, variant["seconds"]["median"]))
     return {key: sorted(each) for key, each in points.items() if len(each) > 1}
 
 
 def _bars(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Times, with the quartiles, as parts of a group's longest; the first group on top."""
+    """Draw the times with quartiles, relative to the longest of a case; the first case on top."""
     place, labels = 0, []
     for row in rows:
         height, width = row["size"]
         title = f"{row['network']} {row['subject']}\n{row['batch']} x {width} x {height}"
         labels.append((place + (len(row["variants"]) - 1) / 2, title))
-        measured = [told["seconds"] for told in row["variants"].values() if "seconds" in told]
+        measured = [v["seconds"] for v in row["variants"].values() if "seconds" in v]
         longest = max((seconds["median"] for seconds in measured), default=1.0)
-        for name, told in row["variants"].items():
-            if "seconds" in told:
+        for name, variant in row["variants"].items():
+            if "seconds" in variant:
                 lower, median, upper = (
-                    told["seconds"][key] / longest for key in ("lower", "median", "upper")
+                    variant["seconds"][key] / longest for key in ("lower", "median", "upper")
                 )
-                axes.barh(place, median, xerr=[[median - lower], [upper - median]], **_looks(told))
+                errors = [[median - lower], [upper - median]]
+                axes.barh(place, median, xerr=errors, **_style(variant))
                 ratio = row["ratios"].get(name)
                 faster = f", {ratio['speed']:.2f} x as fast" if ratio else ""
-                text = f" {duration(told['seconds']['median'])}{faster}"
+                text = f" {duration(variant['seconds']['median'])}{faster}"
                 axes.annotate(text, (upper, place), va="center", fontsize=8)
             place += 1
         place += 1
-    for name, told in {
-        name: told for row in rows for name, told in row["variants"].items()
-    }.items():
-        axes.barh(0, 0, label=name, **_looks(told))
-    axes.set(xlabel="time, as a part of the longest", xlim=(0, 1.5), xticks=[0, 0.25, 0.5, 0.75, 1])
+    for name, variant in {name: v for row in rows for name, v in row["variants"].items()}.items():
+        axes.barh(0, 0, label=name, **_style(variant))
+    axes.set(xlabel="time relative to the longest", xlim=(0, 1.5), xticks=[0, 0.25, 0.5, 0.75, 1])
     axes.set_yticks([at for at, _ in labels], [text for _, text in labels], fontsize=8)
     axes.invert_yaxis()
     axes.figure.legend(frameon=False, fontsize=8, ncols=6, loc="outside lower center")
 
 
-def _looks(told: dict[str, Any]) -> dict[str, Any]:
-    """A colour for each kind; bf16 is hatched."""
+def _style(variant: dict[str, Any]) -> dict[str, Any]:
+    """Return the bar style: the colour is the variant's, bf16 is hatched."""
     return {
-        "color": COLOURS[told["kind"]],
-        "hatch": "///" if told["precision"] == "bf16" else None,
+        "color": COLOURS[variant["kind"]],
+        "hatch": "///" if variant["precision"] == "bf16" else None,
         "edgecolor": "white",
     }
 
 
 def _curves(axes: Any, points: dict[tuple[str, str, str], list[tuple[float, float]]]) -> None:
-    """Both axes logarithmic: a cost in proportion to the pixels is a straight line."""
+    """Plot seconds over megapixels, both logarithmic: linear cost is a straight line."""
     networks = list(dict.fromkeys(network for network, _, _ in points))
     for (network, kind, precision), each in points.items():
         style = STYLES[networks.index(network) % len(STYLES)]

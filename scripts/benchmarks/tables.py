@@ -1,4 +1,4 @@
-"""A benchmark's document as Markdown."""
+"""Markdown of benchmark.json."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from typing import Any
 from .networks import OUT_OF_MEMORY
 
 HEADINGS = (
-    *("variant", "time", "quartiles", "faster", "share of floor"),
-    *("peak memory (GiB)", "above start", "of baseline's peak"),
+    "variant",
+    "time",
+    "quartiles",
+    "faster",
+    "share of floor",
+    "peak memory (GiB)",
+    "above start",
+    "of baseline's peak",
 )
 NOT_MEASURED = """
 ## GPU
@@ -19,16 +25,17 @@ Not yet measured. On a machine with one, once `pytest -m cuda` has passed:
 
 
 def heading(document: dict[str, Any]) -> str:
-    facts = document["provenance"]
+    """Return the title, with machine, versions and date."""
     with_kernels = f"; with kernels in {document['kernels']}" if document["kernels"] else ""
     return (
-        f"# Benchmark\n\n{facts['device']}; torch {facts['torch']}, Python {facts['python']}, "
-        f"{facts['library']} {facts['git_revision']}, {facts['date']}{with_kernels}"
+        "# Benchmark\n\n{device}; torch {torch}, Python {python}, {library} {git_revision}, "
+        "{date}".format(**document["provenance"])
+        + with_kernels
     )
 
 
 def network(row: dict[str, Any]) -> str:
-    """A case's table: a line for each variant."""
+    """Return a case's table, with a line for each variant."""
     height, width = row["size"]
     lines = [
         f"\n### {row['network']}, {row['subject']}, {row['batch']} x {width} x {height}\n",
@@ -37,20 +44,20 @@ def network(row: dict[str, Any]) -> str:
         _line(*HEADINGS),
         _line(*("---",) * len(HEADINGS)),
     ]
-    for name, told in row["variants"].items():
-        if told["memory"] == OUT_OF_MEMORY:
+    for name, variant in row["variants"].items():
+        if variant["memory"] == OUT_OF_MEMORY:
             lines.append(_line(name, OUT_OF_MEMORY, *("",) * (len(HEADINGS) - 2)))
             continue
-        seconds, ratio = told["seconds"], row["ratios"].get(name)
+        seconds, ratio = variant["seconds"], row["ratios"].get(name)
         lines.append(
             _line(
                 name,
                 duration(seconds["median"]),
                 f"{duration(seconds['lower'])} to {duration(seconds['upper'])}",
                 f"{ratio['speed']:.2f} x" if ratio else "",
-                f"{told['share_of_floor']:.0%}",
-                f"{told['memory']['peak'] / 2**30:.2f}",
-                f"{(told['memory']['peak'] - told['memory']['before']) / 2**30:.2f}",
+                f"{variant['share_of_floor']:.0%}",
+                f"{variant['memory']['peak'] / 2**30:.2f}",
+                f"{(variant['memory']['peak'] - variant['memory']['before']) / 2**30:.2f}",
                 f"{ratio['memory']:.2f} x" if ratio else "",
             )
         )
@@ -58,12 +65,13 @@ def network(row: dict[str, Any]) -> str:
 
 
 def _floor(precision: str, floor: dict[str, Any]) -> str:
-    macs, traffic = (floor[key] / 1e9 for key in ("macs", "traffic"))
-    macs_a_second, traffic_a_second = (floor["ceilings"][key] / 1e9 for key in ("macs", "traffic"))
+    """Return the line that explains the floor."""
+    speed = floor["ceilings"]
     return (
-        f"{precision}: {macs:.1f} GMACs of {macs_a_second:.1f} a second (large matrix product), "
-        f"{traffic:.2f} GB at least of {traffic_a_second:.1f} a second (large copy): "
-        f"{duration(floor['seconds'])}, bound by {floor['bound']}.  "
+        f"{precision}: {floor['macs'] / 1e9:.1f} GMACs at {speed['macs'] / 1e9:.1f} GMACs/s "
+        f"(large matrix product), {floor['traffic'] / 1e9:.2f} GB at "
+        f"{speed['traffic'] / 1e9:.1f} GB/s (large copy): "
+        f"at least {duration(floor['seconds'])}, bound by {floor['bound']}.  "
     )
 
 
@@ -78,9 +86,12 @@ def loader(measured: dict[str, Any]) -> str:
 
 
 def metrics(measured: dict[str, Any]) -> str:
-    lines = ["\n## Metrics\n", f"{measured['images']} under {measured['protocol']}, "]
-    lines[-1] += f"{measured['workers']} threads.\n"
-    lines += [_line("what", "seconds", "lowest to highest"), _line(*("---",) * 3)]
+    lines = [
+        "\n## Metrics\n",
+        f"{measured['images']}, {measured['protocol']}, {measured['workers']} threads.\n",
+        _line("", "seconds", "lowest to highest"),
+        _line(*("---",) * 3),
+    ]
     for name in ("files", "measure", "skimage"):
         each = measured[name]
         spread = f"{each['low']:.2f} to {each['high']:.2f}"

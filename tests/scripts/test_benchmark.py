@@ -18,7 +18,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 @pytest.fixture
 def benchmarks(monkeypatch):
-    """The modules beside the script."""
+    """Return the modules beside the script."""
     monkeypatch.syspath_prepend(SCRIPTS)
     from benchmarks import floor, networks, picture, tables
 
@@ -29,7 +29,7 @@ def benchmarks(monkeypatch):
 
 @pytest.mark.slow
 def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
-    """But for the memory, which is measured apart."""
+    """Run the script; peak memory is replaced, as it has its own test."""
     peaks = iter([100, 90, 50, 200, 300, 400])
     monkeypatch.setattr(
         benchmarks["networks"], "peak_memory", lambda *_: {"peak": next(peaks), "before": 10}
@@ -45,7 +45,7 @@ def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
     assert document["metrics"] is None
     assert document["provenance"]["torch"] == torch.__version__
     inference, training = document["networks"]
-    assert inference["size"] == [16, 16]  # of which the sides are multiples of 4
+    assert inference["size"] == [16, 16]  # rounded up to multiples of 4
     compared = ["fast fp32", "baseline, memory kept", "baseline"]
     assert list(inference["variants"]) == list(training["variants"]) == compared
     assert training["ratios"]["fast fp32"]["memory"] == 0.5
@@ -56,11 +56,11 @@ def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
         bounds = floor["macs"] / ceilings["macs"], floor["traffic"] / ceilings["traffic"]
         assert floor["seconds"] == max(bounds)
         assert floor["bound"] == ("arithmetic" if bounds[0] > bounds[1] else "memory")
-        for name, told in row["variants"].items():
-            seconds = told["seconds"]
+        for name, variant in row["variants"].items():
+            seconds = variant["seconds"]
             assert len(seconds["runs"]) == 3
             assert seconds["lower"] <= seconds["median"] <= seconds["upper"]
-            assert told["share_of_floor"] == pytest.approx(floor["seconds"] / seconds["median"])
+            assert variant["share_of_floor"] == pytest.approx(floor["seconds"] / seconds["median"])
             if name != "baseline":
                 assert row["ratios"][name]["speed"] == pytest.approx(baseline / seconds["median"])
     macs = [row["floors"]["fp32"]["macs"] for row in (inference, training)]
@@ -72,9 +72,7 @@ def test_a_whole_run(run_script, benchmarks, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_cut_off_leaves_what_it_measured(
-    run_script, benchmarks, tmp_path, monkeypatch
-):
+def test_an_interrupted_run_keeps_its_results(run_script, benchmarks, tmp_path, monkeypatch):
     from benchmarks import loader
 
     def interrupted(**_):
@@ -116,7 +114,7 @@ def test_every_kind_of_training_runs(benchmarks, kind):
 
 
 def test_work_of_a_network_is_counted(benchmarks):
-    """Convolution 8 x 3 x 9 weights on 16 x 16 pixels: operands and result, once each."""
+    """Count a convolution of 8 x 3 x 9 weights on 16 x 16 pixels."""
     work_of = benchmarks["floor"].work_of
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
     macs, traffic = work_of(network, (2, 3, 16, 16), "fp32")
@@ -125,11 +123,11 @@ def test_work_of_a_network_is_counted(benchmarks):
     assert traffic == 4 * values
     assert work_of(network, (2, 3, 16, 16), "bf16").traffic == 2 * values
     trained = work_of(network, (2, 3, 16, 16), "fp32", training=True)
-    assert trained.macs == 2 * macs  # of the weights' gradient; the image needs none
+    assert trained.macs == 2 * macs  # the image needs no gradient
     assert trained.traffic > 2 * traffic
 
 
-def test_gradients_of_grouped_convolutions_cost_what_they_cost(benchmarks):
+def test_gradients_of_grouped_convolutions_are_counted(benchmarks):
     work_of = benchmarks["floor"].work_of
     network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8))
     point, depth = 8 * 3 * 256, 8 * 9 * 256
@@ -137,7 +135,7 @@ def test_gradients_of_grouped_convolutions_cost_what_they_cost(benchmarks):
     assert trained.macs == 2 * point + 3 * depth
 
 
-def test_work_of_dtpnet_is_what_it_costs(benchmarks):
+def test_work_of_dtpnet_agrees_with_its_cost(benchmarks):
     network = build_network({"type": "DTPNet-T", "num_blocks": (1, 1, 1, 1), "recurrent_iter": 1})
     work = benchmarks["floor"].work_of(network, (1, 3, 16, 16), "fp32")
     assert work.macs == network_cost(network, (1, 3, 16, 16)).macs
@@ -161,16 +159,16 @@ def test_the_speed_of_a_device_is_the_higher_one_around_the_runs(benchmarks, mon
     assert floor["seconds"] == max(floor["macs"] / 100, floor["traffic"] / 30)
 
 
-def test_memory_of_a_process_of_its_own(benchmarks):
+def test_memory_is_measured_in_a_new_process(benchmarks):
     networks = benchmarks["networks"]
     case = networks.Case("inference", "PRN_r", 1, (64, 64), ("fp32",), "cpu")
     fast = networks.Variant("fast", "fp32")
-    told = networks.peak_memory(case, fast, 4 * 2**30)
-    assert 2**26 < told["before"] <= told["peak"] < 4 * 2**30
+    memory = networks.peak_memory(case, fast, 4 * 2**30)
+    assert 2**26 < memory["before"] <= memory["peak"] < 4 * 2**30
     assert networks.peak_memory(case, fast, 2**26) == "out of memory"
 
 
-def test_what_needs_more_memory_is_told_and_left_out(benchmarks, monkeypatch):
+def test_variants_out_of_memory_are_reported(benchmarks, monkeypatch):
     networks = benchmarks["networks"]
     monkeypatch.setattr(
         networks,
@@ -204,9 +202,9 @@ def test_loader_and_metrics_tables(benchmarks):
 
     tables = benchmarks["tables"]
     loader = {"images": "100 pairs", "workers": 8, "cores": 2, "size": 128}
-    told = tables.loader({**loader, "loader": figures(1000.0), "plain": figures(100.0)})
-    assert "1000 (500 to 2000) pairs of patches a second" in told
-    assert "10.0 times as fast" in told
+    text = tables.loader({**loader, "loader": figures(1000.0), "plain": figures(100.0)})
+    assert "1000 (500 to 2000) pairs of patches a second" in text
+    assert "10.0 times as fast" in text
     metrics = {"images": "100 pairs", "protocol": "matlab_y", "workers": 2}
     named = {name: figures(2.0) for name in ("files", "measure", "skimage")}
     assert "| files | 2.00 | 1.00 to 4.00 |" in tables.metrics({**metrics, **named})

@@ -10,7 +10,7 @@ from basicsr.io.images import write_png
 
 
 def _scene(seed: int) -> np.ndarray:
-    """A picture with coarse shapes of its own."""
+    """Return an image with coarse shapes that depend on the seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     return cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC)
 
@@ -36,14 +36,14 @@ def _check(run_script, root: Path, *more: object) -> tuple[int, str]:
     return code, out
 
 
-def test_a_good_set(run_script, rain13k):
+def test_a_set_without_faults(run_script, rain13k):
     code, out = _check(run_script, rain13k)
     assert code == 0
     assert out.splitlines() == [
-        "pairs           4, 4 of them readable",
+        "pairs           4, 4 readable",
         "sizes           160x120: 4",
         "shortest side   120",
-        "clean images    4, 0 show a scene seen before",
+        "gt images       4, 0 show the scene of an earlier one",
         "faults          none",
     ]
 
@@ -60,20 +60,20 @@ def test_all_faults_in_one_report(run_script, rain13k):
     code, out = _check(run_script, rain13k)
     assert code == 1
     report, faults = out.split("faults          6\n")
-    told = sorted(line.strip() for line in faults.splitlines())
-    assert told[0].startswith(f"{rainy}/1.png: cannot be decoded (")
-    assert told[1:] == [
+    printed = sorted(line.strip() for line in faults.splitlines())
+    assert printed[0].startswith(f"{rainy}/1.png: cannot be decoded (")
+    assert printed[1:] == [
         f"{rainy}/2.png is 160x120 but {clean}/2.png is 160x100; a pair must have one size",
-        f"{rainy}/3.png: has no rain, it equals its clean image",
-        f"{rainy}/5.png: no clean image for it",
-        f"{rainy}/7.png: same pixels as {rainy}/4.png",
-        f"{clean}/6.png: no rainy image for it",
+        f"{rainy}/3.png: is equal to its gt image",
+        f"{rainy}/5.png: has no gt image",
+        f"{rainy}/7.png: has the same pixels as {rainy}/4.png",
+        f"{clean}/6.png: has no lq image",
     ]
-    assert "pairs           5, 3 of them readable" in report
-    assert "clean images    3, 1 show a scene seen before" in report
+    assert "pairs           5, 3 readable" in report
+    assert "gt images       3, 1 show the scene of an earlier one" in report
 
 
-def test_scenes_of_another_set_are_found_in_spite_of_changes(run_script, rain13k, tmp_path):
+def test_scenes_of_another_set_are_found_although_changed(run_script, rain13k, tmp_path):
     other = tmp_path / "other"
     write_png(other / "new.png", _scene(9))
     write_png(other / "smaller.png", cv2.resize(_scene(2), (80, 60)))
@@ -97,10 +97,10 @@ def test_against_a_layout(run_script, rain13k, tmp_path):
     assert "target/1.png: shows the scene of" in out
 
 
-def test_what_to_check_must_be_said(run_script, rain13k):
+def test_the_data_set_is_required(run_script, rain13k):
     code, _, err = run_script("check_dataset", "--dataroot", rain13k)
     assert code == 2
-    assert err == "error: give --dataroot and --layout, or --lq and --gt\n"
+    assert err == "error: arguments: give either --dataroot and --layout, or --lq and --gt\n"
 
 
 def test_a_missing_folder(run_script, tmp_path):
@@ -119,5 +119,5 @@ def test_rain_train_l_shares_no_scene_with_rain100l(run_script, shared_data):
         *("--against", shared_data / "Rain100L", "--against-layout", "Rain100L"),
     )
     assert code == 0
-    assert "clean images    200, 0 show a scene seen before" in out
+    assert "gt images       200, 0 show the scene of an earlier one" in out
     assert "compared with   100 images" in out

@@ -40,7 +40,7 @@ def test_latency_is_the_middle_of_its_quartiles(run_script):
     assert 0 < float(lower) <= float(row[6]) <= float(upper)
 
 
-def test_lack_of_memory_is_told(run_script):
+def test_lack_of_memory_is_reported(run_script):
     code, printed, _ = run_script(
         *("cost", "--networks", "PRN_r", "--size", 2**22, 2**22, "--runs", 1)
     )

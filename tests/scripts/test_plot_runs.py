@@ -11,7 +11,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def run_of(tmp_path: Path) -> Write:
-    """Writes a run of `count` lines whose loss is 1 / line number; validations at the even ones."""
+    """Return a function that writes a run with loss 1 / line number, validated on even lines."""
 
     def write(name: str, count: int, best: float = 30.0) -> Path:
         folder = tmp_path / name
@@ -42,11 +42,11 @@ def test_table_and_picture(run_script, run_of, tmp_path, monkeypatch):
     drawn: list[tuple[str, list[float]]] = []
     plot = Axes.plot
 
-    def noted(self, x, y, **look):
-        drawn.append((look["color"], list(y)))
-        return plot(self, x, y, **look)
+    def recorded(self, x, y, **style):
+        drawn.append((style["color"], list(y)))
+        return plot(self, x, y, **style)
 
-    monkeypatch.setattr(Axes, "plot", noted)
+    monkeypatch.setattr(Axes, "plot", recorded)
     picture = tmp_path / "curves.png"
     code, printed, err = run_script(
         *("plot_runs", run_of("A", 5), run_of("B", 3, 31.5), "--out", picture, "--smooth", 3)
@@ -67,14 +67,14 @@ def test_table_and_picture(run_script, run_of, tmp_path, monkeypatch):
     assert len([values for _, values in drawn if len(values) == 5]) == 3  # L1Loss is the loss
 
 
-def test_runs_of_one_name_are_told_apart(run_script, run_of, tmp_path):
+def test_runs_with_the_same_name_get_unique_names(run_script, run_of, tmp_path):
     first, second = run_of("monday/try", 2), run_of("friday/try", 2)
     _, printed, _ = run_script("plot_runs", first, second, first, "--out", tmp_path / "x.png")
     names = [line.split("|")[1].strip() for line in printed.splitlines()[2:]]
     assert names == ["monday/try", "friday/try"]
 
 
-def test_a_line_that_is_being_written_is_left(run_script, run_of, tmp_path):
+def test_an_incomplete_last_line_is_ignored(run_script, run_of, tmp_path):
     folder = run_of("A", 2)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 300, "train/lo')
@@ -84,23 +84,23 @@ def test_a_line_that_is_being_written_is_left(run_script, run_of, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
-        ("", "nothing is logged yet; the first line comes at print_freq"),
-        ('{"iteration": 1, "a": 2}\nnonsense\n', "line 2 is no line of a training's metrics"),
-        ('{"train/loss": 2}\n', "line 1 is no line of a training's metrics"),
-        ("[1]\n", "line 1 is no line of a training's metrics"),
+        ("", "has no metrics yet; wait for print_freq iterations"),
+        ('{"iteration": 1, "a": 2}\nnonsense\n', "line 2 does not hold a run's metrics"),
+        ('{"train/loss": 2}\n', "line 1 does not hold a run's metrics"),
+        ("[1]\n", "line 1 does not hold a run's metrics"),
     ],
 )
-def test_what_is_no_log(run_script, tmp_path, text, complaint):
+def test_malformed_logs(run_script, tmp_path, text, message):
     file = tmp_path / "metrics.jsonl"
     file.write_text(text)
     code, printed, err = run_script("plot_runs", tmp_path, "--out", tmp_path / "x.png")
     assert (code, printed) == (2, "")
-    assert err == f"error: {file}: {complaint}\n"
+    assert err == f"error: {file}: {message}\n"
 
 
-def test_even_windows_have_no_middle(run_script, tmp_path):
+def test_even_windows_are_refused(run_script, tmp_path):
     code, _, err = run_script("plot_runs", tmp_path, "--out", "x.png", "--smooth", 4)
     assert code == 2
-    assert "an odd number, at least 1" in err
+    assert "an odd number of at least 1" in err

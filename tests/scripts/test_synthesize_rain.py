@@ -17,7 +17,7 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path / "clean"
 
 
-def test_one_copy_is_what_the_data_set_shows(run_script, photographs, tmp_path):
+def test_one_copy_equals_the_data_set(run_script, photographs, tmp_path):
     out = tmp_path / "out"
     code, printed, _ = run_script(
         *("synthesize_rain", "--clean", photographs, "--output", out),
@@ -25,7 +25,7 @@ def test_one_copy_is_what_the_data_set_shows(run_script, photographs, tmp_path):
     )
     assert code == 0
     assert f"3 pairs in {out} (layout Rain13K)" in printed
-    psnr = float(printed.split("rainy against clean: ")[1].split(" dB")[0])
+    psnr = float(printed.split("PSNR of the rainy images: ")[1].split(" dB")[0])
     assert 20 < psnr < 35
     written = PairedImageDataset(str(out), "Rain13K")
     shown = SyntheticRainDataset(str(photographs), rain="light", seed=7)
@@ -49,7 +49,7 @@ def test_copies_share_a_clean_image(run_script, photographs, tmp_path):
     np.testing.assert_array_equal(written.sample(0).gt, written.sample(1).gt)
 
 
-def test_what_is_there_is_not_overwritten(run_script, photographs):
+def test_existing_files_are_not_overwritten(run_script, photographs):
     code, _, err = run_script("synthesize_rain", "--clean", photographs, "--output", photographs)
     assert code == 2
     assert err == (f"error: {photographs}: is not empty; choose another folder or empty it\n")

@@ -8,7 +8,7 @@ import yaml
 
 @pytest.fixture
 def tries(workplace, monkeypatch):
-    """Two tries of the run that the tests train, of two iterations each."""
+    """Write a file with two tries of two iterations each."""
     monkeypatch.chdir(workplace)
     content = {
         "base": "train.yml",
@@ -50,10 +50,10 @@ def test_every_try_is_trained_once_and_compared(run_script, tries):
     assert log.read_text() == before
 
 
-def test_mistakes_are_told_in_a_line(run_script, tries):
+def test_mistakes_are_one_line(run_script, tries):
     code, _, err = run_script("try_options", tries, "--only", "as-it-iss")
     assert code == 2
-    assert "no try is called 'as-it-iss' (did you mean 'as-it-is'?); there are as-it-is, l1" in err
+    assert "no try is called 'as-it-iss' (did you mean 'as-it-is'?); known: as-it-is, l1" in err
     tries.write_text("base: train.yml\ncommon: []\ntries: [a]\n")
     code, _, err = run_script("try_options", tries)
     assert code == 2
