@@ -1,4 +1,4 @@
-# make demo and make test set everything up by themselves, in .venv.
+# Every target sets up .venv first if needed.
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -1,4 +1,4 @@
-"""The package and the ranges of what it needs; requirements.txt has the tested versions."""
+"""Packages and version ranges of the dependencies; requirements.txt pins the tested versions."""
 
 from setuptools import find_packages, setup
 
