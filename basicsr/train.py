@@ -9,7 +9,7 @@ import argparse
 
 from basicsr.options import TrainOptions, load_options
 from basicsr.training.check import check
-from basicsr.training.trainer import Trainer
+from basicsr.training.trainer import Process, train
 from basicsr.utils.cli import add_option_file, command
 from basicsr.utils.devices import select_device
 from basicsr.utils.distributed import distributed_world, was_restarted
@@ -37,13 +37,13 @@ def main() -> None:
     if arguments.check:
         check(options, device)
         return
-    resume = arguments.auto_resume or was_restarted()
     with (
         StopRequest() as stop,
         distributed_world(device, options.train.stall_timeout) as world,
         Watchdog(options.train.stall_timeout) as watchdog,
     ):
-        Trainer(options, device, world, stop, watchdog, resume, arguments.force).run()
+        process = Process(device, world, stop, watchdog)
+        train(options, process, arguments.auto_resume or was_restarted(), arguments.force)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def test_a_run_that_changed_is_named_and_not_resumed_unawares(trained, workplace
     assert "train.optim_g.lr is 0.01, was 0.001; datasets." in refused.stderr
     assert "datasets.train: of the 5 images some have changed" in refused.stderr
     assert forced.returncode == 0, forced.stderr
-    assert "going on all the same, as --force says: datasets.train" in forced.stdout
+    assert "resumed because of --force, although datasets.train" in forced.stdout
     assert timeless_metrics(workplace / "experiments" / "longer")[-1]["iteration"] == 14
 
 

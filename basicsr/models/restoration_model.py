@@ -1,119 +1,187 @@
-"""A network in training: the optimisation step, and everything a checkpoint must hold."""
+"""A network in training: the optimization step, and the content of a checkpoint."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from basicsr.data import TrainingBatch
 from basicsr.losses import LossTerms
-from basicsr.models.sharding import like, shard, whole
+from basicsr.models.conditional_step import copies, restore_unless, step_where
+from basicsr.models.sharding import full, shard, sharded_like
 from basicsr.models.weight_average import WeightAverage
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import MODEL_REGISTRY
 
+OptimizerFactory = Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
+Schedule = Callable[[int, float], float]
+"""(iteration from 0, base learning rate) -> learning rate"""
 
-@MODEL_REGISTRY.register
-class RestorationModel:
-    """Supervised restoration: every loss term compares one of the network's stages with the target.
 
-    Args:
-        network: with the same weights in every process; on `device` unless it is to be sharded.
-        optimizer: makes the optimizer of the parameters it is given.
-        schedule: (iteration, base rate) -> learning rate.
+@dataclass(frozen=True)
+class StepSettings:
+    """Options of the optimization step.
+
+    Attributes:
         precision: "bf16" runs the network under autocast; losses are always float32.
         clip_grad_norm: largest gradient norm, or None.
         ema_decay: decay of the averaged weights that are validated and saved; 0 turns them off.
+        sharded: divide weights, gradients and optimizer state among the processes (FSDP2) instead
+            of replicating them (DDP).
+        compiled: compile the network with torch.compile, once for each patch size.
+    """
+
+    precision: str = "fp32"
+    clip_grad_norm: float | None = None
+    ema_decay: float = 0.0
+    sharded: bool = False
+    compiled: bool = False
+
+
+class StepResult(NamedTuple):
+    """Result of an optimization step, on the device.
+
+    `losses` are the total loss, its terms and the gradient norm by name. A step with a non-finite
+    loss or gradient in any process was skipped by all of them: `finite` is false.
+    """
+
+    losses: dict[str, Tensor]
+    finite: Tensor
+
+
+@MODEL_REGISTRY.register
+class RestorationModel:
+    """Supervised restoration: each loss term compares one stage of the network with the target.
+
+    Args:
+        network: with the same weights in every process; on `device` unless it is to be sharded.
+        losses: the loss terms, on `device`.
+        optimizer: makes the optimizer of given parameters.
+        schedule: learning-rate schedule.
+        device: the device of this process.
+        settings: options of the step.
         world: the processes that train together, each on its share of every batch.
-        sharded: divide weights, gradients and optimizer state among them, instead of keeping all
-            of it in each.
-        compiled: translate the network with torch.compile, once for each patch size.
     """
 
     def __init__(
         self,
         network: nn.Module,
         losses: LossTerms,
-        optimizer: Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer],
-        schedule: Callable[[int, float], float],
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
         device: torch.device,
-        precision: str = "fp32",
-        clip_grad_norm: float | None = None,
-        ema_decay: float = 0.0,
+        settings: StepSettings | None = None,
         world: World | None = None,
-        sharded: bool = False,
-        compiled: bool = False,
     ) -> None:
         self.network = network
         self.losses = losses
         self.schedule = schedule
         self.device = device
-        self.precision = precision
-        self.clip_grad_norm = clip_grad_norm
-        self.average = WeightAverage(network, ema_decay) if ema_decay else None
+        self.settings = settings or StepSettings()
         self.world = world or World()
-        self.sharded = sharded and self.world.size > 1
-        if self.sharded:
-            shard(network, device)
-            if self.average is not None:
-                shard(self.average.network, device)
-        self.parallel = (
-            _replicated(network, device) if self.world.size > 1 and not self.sharded else network
+        self.sharded = self.settings.sharded and self.world.size > 1
+        decay = self.settings.ema_decay
+        self.average = WeightAverage(network, decay, device) if decay else None
+        self.parallel = self._distributed(network)
+        self._forward = (
+            torch.compile(self.parallel, dynamic=False) if self.settings.compiled else self.parallel
         )
-        self._forward = torch.compile(self.parallel, dynamic=False) if compiled else self.parallel
-        self._first = True  # step; DDP learns its static graph from it
+        self._static_graph_known = False  # DDP learns it in the first step
+        self._optimizer_has_state = False
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = optimizer(self.parameters)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
 
+    def _distributed(self, network: nn.Module) -> nn.Module:
+        """Return the network as it is called in training: replicated, sharded or as it is."""
+        if self.sharded:
+            shard(network, self.device)
+            if self.average is not None:
+                shard(self.average.network, self.device)
+            return network
+        return _replicated(network, self.device) if self.world.size > 1 else network
+
+    def optimize_parameters(
+        self, iteration: int, micro_batches: Sequence[TrainingBatch]
+    ) -> StepResult:
+        """Take an optimization step; skip it if a loss or gradient is not finite.
+
+        A skipped step leaves weights, buffers, averaged weights and optimizer state bit-identical.
+        The decision stays on the device: nothing here waits for a GPU.
+        """
+        buffers = list(self.network.buffers())  # running statistics change in the forward pass
+        before = copies(buffers)
+        losses = self.compute_gradients(iteration, micro_batches)
+        finite = self._finite_everywhere(losses)
+        self.update(finite)
+        restore_unless(finite, buffers, before)
+        if self.average is not None:
+            self.average.update(self.network, finite)
+        return StepResult(losses, finite)
+
     def compute_gradients(
         self, iteration: int, micro_batches: Sequence[TrainingBatch]
-    ) -> tuple[dict[str, Tensor], bool]:
-        """Losses of the micro-batches together, detached, by name, with the gradients' norm, and
-        whether they are finite. The gradients are this process's part of the step."""
+    ) -> dict[str, Tensor]:
+        """Accumulate gradients; return the mean losses of the micro-batches, and the gradient norm.
+
+        The losses are those of this process's share of the batch.
+        """
         self.network.train()
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = self.schedule(iteration, base)
         self.optimizer.zero_grad(set_to_none=True)
-        shown: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         for number, batch in enumerate(micro_batches, 1):
-            with self._synchronised_if(number == len(micro_batches) or self._first):
+            last = number == len(micro_batches)
+            with self._gradients_shared_if(last or not self._static_graph_known):
                 for name, value in self._backward(batch, 1 / len(micro_batches)).items():
-                    shown[name] = shown.get(name, 0) + value / len(micro_batches)
-        self._first = False
+                    losses[name] = losses.get(name, 0) + value / len(micro_batches)
+        self._static_graph_known = True
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         self._gradient_norm = get_total_norm(gradients)
-        shown["grad_norm"] = whole(self._gradient_norm)
-        finite = torch.isfinite(shown["loss"]) & torch.isfinite(shown["grad_norm"])
-        return shown, bool(finite)
+        losses["grad_norm"] = full(self._gradient_norm)
+        return losses
 
-    def update(self) -> None:
-        """Take the step that the computed gradients ask for."""
-        if self.clip_grad_norm is not None:
-            clip_grads_with_norm_(self.parameters, self.clip_grad_norm, self._gradient_norm)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update(self.network)
+    def update(self, accepted: Tensor) -> None:
+        """Clip the gradients and step the optimizer, if the flag `accepted` is true."""
+        limit = self.settings.clip_grad_norm
+        if limit is not None:
+            clip_grads_with_norm_(self.parameters, limit, self._gradient_norm)
+        step_where(accepted, self.optimizer, first=not self._optimizer_has_state)
+        self._optimizer_has_state = self._optimizer_has_state or bool(accepted)
+
+    def _finite_everywhere(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return, on the device, whether loss and gradients are finite in all processes."""
+        finite = torch.isfinite(losses["loss"]) & torch.isfinite(losses["grad_norm"])
+        if self.world.size == 1:
+            return finite
+        agreed = finite.to(torch.int32)
+        dist.all_reduce(agreed, dist.ReduceOp.MIN)
+        return agreed.bool()
 
     def _backward(self, batch: TrainingBatch, share: float) -> dict[str, Tensor]:
         lq, gt = self._on_device(batch.lq), self._on_device(batch.gt)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        bf16 = self.settings.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             stages = self._forward(lq, all_stages=True)
         total, terms = self.losses(stages, gt)
         (total * share).backward()
         return {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
 
-    def _synchronised_if(self, shared: bool) -> Any:
-        """Only the last micro-batch's backward pass shares gradients between the processes."""
+    def _gradients_shared_if(self, shared: bool) -> AbstractContextManager:
+        """Let the processes exchange gradients in this backward pass only if it is `shared`."""
         if isinstance(self.parallel, DistributedDataParallel):
             return nullcontext() if shared else self.parallel.no_sync()
         if isinstance(self.parallel, FSDPModule):
@@ -121,44 +189,45 @@ class RestorationModel:
         return nullcontext()
 
     def _on_device(self, images: Tensor) -> Tensor:
-        """A uint8 batch as floats in [0, 1] on the device."""
+        """Return a uint8 batch as float32 in [0, 1] on the device."""
         images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         return images.float().div_(255)
 
     @property
     def learning_rate(self) -> float:
+        """Learning rate of the last step."""
         return self.optimizer.param_groups[0]["lr"]
 
     @property
-    def restoring_network(self) -> nn.Module:
-        """The network to validate, save and use: the averaged one where there is one.
+    def inference_network(self) -> nn.Module:
+        """The network to validate, save and use: the averaged one if weights are averaged.
 
-        A sharded one holds this process's part only.
+        If it is sharded, it holds only this process's part.
         """
         return self.network if self.average is None else self.average.network
 
     def weights(self) -> dict[str, Tensor]:
-        """The whole weights of the restoring network. Collective where they are sharded."""
-        return {key: whole(value) for key, value in self.restoring_network.state_dict().items()}
+        """Return the full weights of the inference network. Collective if they are sharded."""
+        return {key: _on_cpu(value) for key, value in self.inference_network.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, apart from the options and the iteration.
+        """Return everything that the next step depends on, except options and iteration.
 
-        The same for any number of processes, sharded or not. Collective where it is sharded.
+        It is the same for any number of processes, sharded or not. Collective if it is sharded.
         """
         optimizer = self.optimizer.state_dict()
         optimizer["state"] = {
-            number: {name: whole(value) for name, value in state.items()}
+            number: {name: _on_cpu(value) for name, value in state.items()}
             for number, state in optimizer["state"].items()
         }
-        network = {key: whole(value) for key, value in self.network.state_dict().items()}
+        network = {key: _on_cpu(value) for key, value in self.network.state_dict().items()}
         average = None
         if self.average is not None:
             average = {"weights": self.weights(), "updates": self.average.updates}
         return {"network": network, "average": average, "optimizer": optimizer}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up where `state_dict` was taken. Raises CheckpointError where it does not fit."""
+        """Continue from `state_dict`. Raises CheckpointError if it does not fit."""
         if (state["average"] is None) != (self.average is None):
             raise CheckpointError(
                 "the training state was saved with another train.ema_decay (averaging on or off)"
@@ -169,6 +238,7 @@ class RestorationModel:
                 _load(self.average.network, state["average"]["weights"])
                 self.average.updates = state["average"]["updates"]
             self.optimizer.load_state_dict(self._own_part(state["optimizer"]))
+            self._optimizer_has_state = bool(self.optimizer.state)
         except (RuntimeError, ValueError, KeyError, IndexError) as error:
             raise CheckpointError(
                 "the training state is of another network or optimizer: "
@@ -176,10 +246,10 @@ class RestorationModel:
             ) from None
 
     def _own_part(self, optimizer: Mapping[str, Any]) -> dict[str, Any]:
-        """An optimizer's whole state as this process keeps it."""
+        """Return this process's part of the full state of the optimizer."""
         states = {
             number: {
-                name: like(self.parameters[number], value)
+                name: sharded_like(self.parameters[number], value)
                 if isinstance(value, Tensor) and value.shape == self.parameters[number].shape
                 else value
                 for name, value in state.items()
@@ -190,7 +260,7 @@ class RestorationModel:
 
 
 def _replicated(network: nn.Module, device: torch.device) -> DistributedDataParallel:
-    # in channels_last, depthwise weights have two stride notations; the remark is of no use
+    # In channels_last, depthwise weights have two equivalent strides, which DDP warns about.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     return DistributedDataParallel(
         network,
@@ -200,11 +270,16 @@ def _replicated(network: nn.Module, device: torch.device) -> DistributedDataPara
     )
 
 
-def _load(network: nn.Module, whole_weights: Mapping[str, Tensor]) -> None:
+def _load(network: nn.Module, full_weights: Mapping[str, Tensor]) -> None:
     own = network.state_dict()
     network.load_state_dict(
         {
-            key: like(own[key], value) if key in own else value
-            for key, value in whole_weights.items()
+            key: sharded_like(own[key], value) if key in own else value
+            for key, value in full_weights.items()
         }
     )
+
+
+def _on_cpu(value: Any) -> Any:
+    """Return the full tensor of a sharded one, on the CPU; anything else as it is."""
+    return full(value).cpu() if isinstance(value, DTensor) else value

@@ -1,4 +1,4 @@
-"""Weights divided among the processes of a run (FSDP2), and put together again."""
+"""Sharding of weights among the processes of a run (FSDP2), and gathering them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from basicsr.archs.transformer_blocks import Blocks
 
 
 def shard(network: nn.Module, device: torch.device) -> None:
-    """Let every process keep a part of each parameter on its `device`.
+    """Divide each parameter among the processes, each part on the process's `device`.
 
     Transformer blocks are gathered one by one when they are used, the rest of the network at once.
     """
-    for parameter in network.parameters():  # in channels_last they cannot be divided
+    for parameter in network.parameters():  # tensors in channels_last cannot be divided
         parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for module in network.modules():
@@ -29,15 +29,16 @@ def shard(network: nn.Module, device: torch.device) -> None:
     fully_shard(network, mesh=mesh)
 
 
-def whole(value: Any) -> Any:
-    """A sharded tensor put together on the CPU, anything else as it is. Collective."""
-    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+def full(value: Any) -> Any:
+    """Return the full tensor of a sharded one, anything else as it is. Collective."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def like(reference: Tensor, value: Tensor) -> Tensor:
-    """The whole tensor `value`, divided and laid out in memory as `reference` is.
+def sharded_like(reference: Tensor, value: Tensor) -> Tensor:
+    """Return the full tensor `value`, sharded and laid out in memory as `reference` is.
 
-    It is the same on every process. Fused optimizers need one layout of weights and moments.
+    `value` is the same in every process. Fused optimizers need one memory layout for weights and
+    moments.
     """
     if not isinstance(reference, DTensor):
         return torch.empty_like(reference, dtype=value.dtype).copy_(value)

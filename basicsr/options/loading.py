@@ -1,4 +1,4 @@
-"""Reading an option file, with one line for each of its faults, and writing one."""
+"""Loading and saving option files, with one line for each error."""
 
 from __future__ import annotations
 
@@ -24,44 +24,56 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] = ()) -> AnyOptions:
-    """The options in `file`, with the `--force_yml` assignments "a:b:c=value" applied to them.
+    """Load and check an option file.
 
-    A file of BasicSR or Restormer is translated (after the assignments), and what was mapped is
-    printed. Raises OptionsError with one line for every fault.
+    A file of BasicSR or Restormer is translated, after the assignments, and the translation is
+    printed.
+
+    Args:
+        kind: class of the options.
+        file: the YAML file.
+        force: assignments of `--force_yml`, "a:b:c=value".
+
+    Raises:
+        OptionsError: with one line for each error.
     """
     raw = read_yaml(Path(file))
     for assignment in force:
         assign(raw, assignment)
     mapped: list[str] = []
-    faults: list[str] = []
+    errors: list[str] = []
     if is_foreign(raw):
-        raw, mapped, faults = translated(raw, training=issubclass(kind, TrainOptions))
+        raw, mapped, errors = translated(raw, training=issubclass(kind, TrainOptions))
     try:
         options = kind.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        faults += [_line(kind, raw, each) for each in error.errors(include_url=False)]
-    if faults:
-        raise OptionsError("\n".join(f"{file}: {fault}" for fault in faults))
+        errors += [_line(kind, raw, each) for each in error.errors(include_url=False)]
+    if errors:
+        raise OptionsError("\n".join(f"{file}: {each}" for each in errors))
     if mapped:
         print(f"{file}: translated from the options of BasicSR or Restormer", *mapped, sep="\n  ")
     return options
 
 
 def save_options(options: Options, file: Path) -> None:
-    """Write the effective options, defaults included, as a file that can be loaded again."""
+    """Write the options, including defaults, as a file that can be loaded again."""
     plain = options.model_dump(mode="json")
     with atomic_write(file) as content:
         content.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
 
 
 def _line(kind: type[Options], raw: Any, error: ErrorDetails) -> str:
-    """One fault in words: the key path, what is wrong with it, and what was expected."""
+    """Describe one error: the key path, what is wrong, and what was expected."""
     path, given = _path_in(raw, error["loc"])
-    return f"{path}: {_fault(kind, error, given)}" if path else _fault(kind, error, given)
+    message = _message(kind, error, given)
+    return f"{path}: {message}" if path else message
 
 
 def _path_in(raw: Any, loc: Sequence[str | int]) -> tuple[str, Any]:
-    """pydantic's location as a key path of the file (which has no step for a chosen type)."""
+    """Return the key path of an error in the file, and the value there.
+
+    pydantic's locations have a step for the chosen type of a component, the file has none.
+    """
     path, here = "", raw
     for step in loc:
         if isinstance(step, int):
@@ -71,13 +83,11 @@ def _path_in(raw: Any, loc: Sequence[str | int]) -> tuple[str, Any]:
     return path, here
 
 
-def _fault(kind: type[Options], error: ErrorDetails, given: Any) -> str:
+def _message(kind: type[Options], error: ErrorDetails, given: Any) -> str:
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            key = str(error["loc"][-1])
-            known = sorted(model_at(kind, error["loc"][:-1]).model_fields)
-            return f"unknown key{suggest(key, known)}; known here: {', '.join(known)}"
+            return _unknown_key(kind, error["loc"])
         case "missing":
             return "required, but missing"
         case "union_tag_not_found":
@@ -99,9 +109,17 @@ def _fault(kind: type[Options], error: ErrorDetails, given: Any) -> str:
             return f"expected at least {context['min_length']} of them, not {given!r}"
         case "too_long":
             return f"expected at most {context['max_length']} of them, not {given!r}"
+        case "string_pattern_mismatch" if error["input"] != given:  # the key itself
+            return _unknown_key(kind, error["loc"])
         case "string_pattern_mismatch":
             return f"expected a word of letters, digits, _ + . and -, not {given!r}"
         case _:
             expected = error["msg"].removeprefix("Input ").replace("should be", "expected", 1)
             expected = re.sub("^expected (greater|less)", r"expected a number \1", expected)
             return f"{expected}, not {given!r}"
+
+
+def _unknown_key(kind: type[Options], loc: Sequence[str | int]) -> str:
+    section, key = model_at(kind, loc[:-1]), str(loc[-1])
+    known = sorted(section.model_fields)
+    return f"unknown key{suggest(key, known)}; known here: {', '.join(known)}"

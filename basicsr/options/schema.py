@@ -1,9 +1,9 @@
-"""Option files: YAML in, typed and strict options out. Nothing else in the project reads YAML.
+"""Sections of the option files as typed, strict classes.
 
 A component (network, data set, loss, scheduler, optimizer) is a mapping with a `type`; its other
-keys are the arguments of that type's constructor and are checked against the constructor's own
-signature. Whatever is unknown, missing or of the wrong kind is an error, and all errors of a file
-are reported together.
+keys are the arguments of that type's constructor, checked against the constructor's signature.
+Unknown keys, missing keys and values of a wrong type are errors; all errors of a file are reported
+together.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import inspect
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 # These packages register what option files can name.
 from basicsr import archs, data, losses, models  # noqa: F401
@@ -30,19 +30,32 @@ from basicsr.utils.registry import (
     suggest,
 )
 
+
+def _known_protocols(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in PROTOCOLS:
+            raise ValueError(
+                f"no protocol is called '{name}'{suggest(name, PROTOCOLS)}; "
+                f"known: {', '.join(PROTOCOLS)}"
+            )
+    return names
+
+
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
+Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_protocols)]
 
 
 def _optimizers() -> OneOf:
-    """Every optimizer of torch.optim that needs nothing but gradients, under its name there."""
+    """Return the optimizers of torch.optim that need only gradients, by name."""
     classes = {
         name: cls
         for name, cls in vars(torch.optim).items()
         if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
     }
-    for needs_more in ("Optimizer", "LBFGS", "SparseAdam"):  # abstract, a closure, sparse gradients
-        del classes[needs_more]
+    # An abstract class, one that needs a closure, one that needs sparse gradients.
+    for name in ("Optimizer", "LBFGS", "SparseAdam"):
+        del classes[name]
     return OneOf({name: fields_of(Entry(cls, {}), ("params",)) for name, cls in classes.items()})
 
 
@@ -52,14 +65,17 @@ Optimizer = Annotated[Component, _optimizers()]
 
 
 class Loss(Component):
-    """A loss, its weight, and the output it looks at: an index into the network's stages."""
+    """Loss with its weight and the stage that it compares: an index into the network's outputs."""
 
     weight: float = 1.0
     stage: int = -1
 
 
 class PatchStage(Strict):
-    """`iters` steps on `batch_size` crops (over all devices together) of `size` x `size` pixels."""
+    """Stage of training: `iters` steps on `batch_size` patches of `size` x `size` pixels.
+
+    The batch size is global: over all devices and accumulation steps together.
+    """
 
     size: Positive
     batch_size: Positive
@@ -67,16 +83,22 @@ class PatchStage(Strict):
 
 
 class EvaluationSet(Component):
-    """A data set that is restored and measured as whole images."""
+    """Data set whose images are restored and measured as a whole."""
 
     name: str
 
 
-class TrainingSet(Component):
-    """A data set that is trained on, and how patches are drawn from it.
+class ValidationSet(EvaluationSet):
+    """Validation set; `protocols` replaces `val.protocols` for it."""
 
-    With `on_bad_image: skip`, up to `bad_image_limit` different images that cannot be used are
-    logged and replaced by others of the set; with `raise` the first one ends the run.
+    protocols: Protocols | None = None
+
+
+class TrainingSet(Component):
+    """Training set, and how patches are drawn from it.
+
+    With `on_bad_image: skip`, up to `bad_image_limit` unusable images are logged and replaced by
+    others; with `raise` the first one ends the run.
     """
 
     name: str
@@ -91,15 +113,35 @@ class TrainingSet(Component):
 DATA_SETS = OneOf.registered(DATASET_REGISTRY)
 
 
+def _restrict_extra_keys(schema: dict[str, Any]) -> None:
+    """Restrict the extra keys of the JSON schema of TrainingSets to `val_2`, `val_3`, ..."""
+    schema["patternProperties"] = {r"^val_\d+$": schema["additionalProperties"]}
+    schema["additionalProperties"] = False
+
+
 class TrainingSets(Strict):
+    """Training set and validation sets: `val`, `val_2`, `val_3`, ...; the first decides "best"."""
+
+    # Extra keys are further validation sets; pydantic checks them against __pydantic_extra__.
+    model_config = ConfigDict(extra="allow", json_schema_extra=_restrict_extra_keys)
+    __pydantic_extra__: dict[
+        Annotated[str, Field(pattern=r"^val_\d+$")], Annotated[ValidationSet, DATA_SETS]
+    ]
+
     train: Annotated[TrainingSet, DATA_SETS]
-    val: Annotated[EvaluationSet, DATA_SETS] | None = None
+    val: Annotated[ValidationSet, DATA_SETS] | None = None
+
+    @property
+    def validation(self) -> dict[str, ValidationSet]:
+        """The validation sets by key, `val` first."""
+        first = {} if self.val is None else {"val": self.val}
+        return {**first, **self.__pydantic_extra__}
 
 
 class Evaluation(Strict):
-    """How images are restored, made 8-bit, kept and measured."""
+    """How images are restored, quantised, saved and measured."""
 
-    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("matlab_y",)
+    protocols: Protocols = ("matlab_y",)
     quantize: Literal["round", "truncate"] = "round"
     save_img: bool = True
     self_ensemble: bool = False
@@ -109,27 +151,21 @@ class Evaluation(Strict):
     tile_overlap: NotNegative = 32
 
     def restoring(self) -> dict[str, Any]:
-        """How images are restored, as arguments of RestorerSettings."""
+        """Return the arguments of RestorerSettings."""
         return self.model_dump(
             include={"self_ensemble", "memory_gib", "features", "tile", "tile_overlap"}
         )
 
-    @field_validator("protocols")
-    @classmethod
-    def _known(cls, protocols: tuple[str, ...]) -> tuple[str, ...]:
-        for name in protocols:
-            if name not in PROTOCOLS:
-                raise ValueError(
-                    f"no protocol is called '{name}'{suggest(name, PROTOCOLS)}; "
-                    f"known: {', '.join(PROTOCOLS)}"
-                )
-        return protocols
-
 
 class Validation(Evaluation):
-    """The first of the `protocols` decides which checkpoint is the best one."""
+    """Validation every `val_freq` iterations.
+
+    `best: PROTOCOL/METRIC` names the score of the first validation set that decides which weights
+    are the best; by default, the first metric of its first protocol.
+    """
 
     val_freq: Positive
+    best: str | None = None
 
 
 class TrainingPaths(Strict):
@@ -142,9 +178,10 @@ class TestPaths(Strict):
 
 
 class Training(Strict):
-    """`sharded`: the processes divide the weights among them (FSDP2); `compile`: by torch.compile.
+    """Optimization.
 
-    A run ends after `nonfinite_limit` steps in a row whose loss or gradient is not finite, and when
+    `sharded` divides the weights among the processes (FSDP2); `compile` uses torch.compile. A run
+    aborts after `nonfinite_limit` steps in a row with a non-finite loss or gradient, and when
     nothing has happened for `stall_timeout` seconds.
     """
 
@@ -164,7 +201,10 @@ class Training(Strict):
 
 
 class Logger(Strict):
-    """The last `keep_checkpoints` stay, and every one at a multiple of `keep_every` iterations."""
+    """Logging and checkpoints.
+
+    The last `keep_checkpoints` are kept, and those at multiples of `keep_every` iterations.
+    """
 
     print_freq: Positive = 100
     save_checkpoint_freq: Positive = 5000
@@ -175,7 +215,7 @@ class Logger(Strict):
 
 
 class Options(Strict):
-    """What every option file has."""
+    """Options that every option file has."""
 
     name: Annotated[str, Field(pattern=r"^[\w+][\w.+-]*$")]
     manual_seed: NotNegative = 0
@@ -184,7 +224,7 @@ class Options(Strict):
 
 
 class TrainOptions(Options):
-    """A training run: `experiments/<name>`."""
+    """Options of a training run, which writes to `experiments/<name>`."""
 
     model_type: Annotated[str, Field(json_schema_extra={"enum": MODEL_REGISTRY.names()})]
     datasets: TrainingSets
@@ -205,9 +245,11 @@ class TrainOptions(Options):
         return name
 
     @model_validator(mode="after")
-    def _agrees(self) -> TrainOptions:
+    def _consistent(self) -> TrainOptions:
         if (self.val is None) != (self.datasets.val is None):
             raise ValueError("'val' and 'datasets.val' go together: give both, or none")
+        if self.datasets.val is None and self.datasets.validation:
+            raise ValueError("datasets.val is missing; it is the first validation set")
         planned = sum(stage.iters for stage in self.datasets.train.patches)
         if planned != self.train.total_iter:
             raise ValueError(
@@ -216,9 +258,14 @@ class TrainOptions(Options):
             )
         return self
 
+    def protocols_of(self, key: str) -> tuple[str, ...]:
+        """Return the protocols of the validation set `key` of `datasets`."""
+        assert self.val is not None
+        return self.datasets.validation[key].protocols or self.val.protocols
+
 
 class TestOptions(Options):
-    """A test: `results/<name>`."""
+    """Options of a test, which writes to `results/<name>`."""
 
     datasets: Annotated[dict[str, Annotated[EvaluationSet, DATA_SETS]], Field(min_length=1)]
     path: TestPaths
@@ -230,5 +277,5 @@ class TestOptions(Options):
     def _names_differ(cls, datasets: dict[str, EvaluationSet]) -> dict[str, EvaluationSet]:
         names = [dataset.name for dataset in datasets.values()]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two data sets are called '{min(twice)}'; results go by that name")
+            raise ValueError(f"two data sets are named '{min(twice)}'; give them different names")
         return datasets

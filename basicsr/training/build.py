@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from basicsr.archs import build_network, fitting_side
-from basicsr.data import BadImages, RestorationDataset, SampleStage, build_dataset
+from basicsr.data import BadImages, SampleStage, build_dataset
 from basicsr.losses import LossTerms, build_losses
 from basicsr.models.pretrained import network_with_weights
-from basicsr.models.restoration_model import RestorationModel
+from basicsr.models.restoration_model import OptimizerFactory, RestorationModel, StepSettings
 from basicsr.models.schedules import warmed_up
 from basicsr.options import TrainOptions
+from basicsr.training.validation import Validator
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import MODEL_REGISTRY, SCHEDULER_REGISTRY
@@ -23,54 +25,58 @@ from basicsr.utils.registry import MODEL_REGISTRY, SCHEDULER_REGISTRY
 def build_model(
     options: TrainOptions, device: torch.device, world: World | None = None
 ) -> RestorationModel:
-    """The network, its losses, optimizer and schedule."""
+    """Build the network with its losses, optimizer and learning-rate schedule."""
     torch.manual_seed(options.manual_seed)
-    network = (
-        network_with_weights(options.network_g.arguments(), options.path.pretrain_network_g)
-        if options.path.pretrain_network_g
-        else build_network(options.network_g.arguments())
-    )
+    network = _network(options)
     settings = options.train
     sharded = settings.sharded and world is not None and world.size > 1
-    at_first = torch.device("cpu") if sharded else device  # what is whole may not fit
-    network = network.to(at_first).to(memory_format=torch.channels_last)
+    # A network that is to be sharded may not fit the device as a whole.
+    first_device = torch.device("cpu") if sharded else device
+    network = network.to(first_device).to(memory_format=torch.channels_last)
     losses = build_losses([loss.model_dump() for loss in settings.losses])
-    try_losses(network, losses.to(at_first), at_first)
+    try_losses(network, losses.to(first_device), first_device)
+    schedule = SCHEDULER_REGISTRY.build(settings.scheduler.arguments())
     return MODEL_REGISTRY.entry(options.model_type).cls(
         network,
         losses.to(device),
-        optimizer(settings.optim_g.arguments()),
-        warmed_up(SCHEDULER_REGISTRY.build(settings.scheduler.arguments()), settings.warmup_iter),
+        optimizer_factory(settings.optim_g.arguments()),
+        warmed_up(schedule, settings.warmup_iter),
         device,
-        precision=settings.precision,
-        clip_grad_norm=settings.clip_grad_norm,
-        ema_decay=settings.ema_decay,
-        world=world,
-        sharded=settings.sharded,
-        compiled=settings.compile,
+        StepSettings(
+            precision=settings.precision,
+            clip_grad_norm=settings.clip_grad_norm,
+            ema_decay=settings.ema_decay,
+            sharded=settings.sharded,
+            compiled=settings.compile,
+        ),
+        world,
     )
+
+
+def _network(options: TrainOptions) -> nn.Module:
+    arguments, weights = options.network_g.arguments(), options.path.pretrain_network_g
+    return network_with_weights(arguments, weights) if weights else build_network(arguments)
 
 
 @torch.no_grad()
 def try_losses(network: nn.Module, losses: LossTerms, device: torch.device) -> None:
-    """Raise what is wrong with a loss (a stage that is not there) before a run is begun."""
+    """Raise OptionsError if the outputs of the network do not suit a loss."""
     side = fitting_side(network, 32)
     black = torch.zeros(1, 3, side, side, device=device)
     stages = network.eval()(black, all_stages=True)
     try:
         losses(stages, black)
-    except ValueError as error:  # a stage that is no image for an image's loss, or the reverse
+    except ValueError as error:  # for example a stage that is not an image
         raise OptionsError(f"train.losses: {error}") from None
 
 
-def optimizer(
-    arguments: dict[str, Any],
-) -> Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]:
-    """What makes an optimizer of torch.optim for given parameters; its fused kind, unless told."""
+def optimizer_factory(arguments: dict[str, Any]) -> OptimizerFactory:
+    """Return a factory for an optimizer of torch.optim; fused unless the options say otherwise."""
+    arguments = dict(arguments)
     name = arguments.pop("type")
     cls = getattr(torch.optim, name)
-    other_kind = arguments.get("foreach") or arguments.get("differentiable")
-    if arguments.get("fused", ...) is None and not other_kind:
+    excludes_fused = arguments.get("foreach") or arguments.get("differentiable")
+    if "fused" in arguments and arguments["fused"] is None and not excludes_fused:
         arguments["fused"] = True
 
     def build(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
@@ -82,21 +88,25 @@ def optimizer(
     return build
 
 
-def validation_set(options: TrainOptions) -> RestorationDataset | None:
-    """What is validated on, if anything. All its images are read, rather now than after hours."""
-    if options.datasets.val is None:
-        return None
-    source = build_dataset(options.datasets.val.arguments())
-    if not source.has_gt:
-        raise OptionsError("datasets.val: without clean images there is nothing to validate on")
-    source.check()
-    return source
+def build_validators(options: TrainOptions, folder: Path) -> list[Validator]:
+    """Build a validator for each validation set, and decode all images of the sets once.
+
+    A broken image fails now instead of at the first validation.
+    """
+    validators = []
+    for key, section in options.datasets.validation.items():
+        dataset = build_dataset(section.arguments())
+        if not dataset.has_gt:
+            raise OptionsError(f"datasets.{key}: there is no ground truth to validate against")
+        dataset.check()
+        validators.append(Validator(key, dataset, options, folder))
+    return validators
 
 
 def sampling(
     options: TrainOptions, device: torch.device, world: World | None = None
 ) -> dict[str, Any]:
-    """How training patches are drawn, as arguments of `training_batches`."""
+    """Return the arguments of `training_batches`."""
     train_set = options.datasets.train
     world = world or World()
     return {
@@ -113,6 +123,6 @@ def sampling(
 
 
 def bad_images(options: TrainOptions) -> BadImages | None:
-    """What counts the images to skip; None where the first bad one is to end the run."""
+    """Return the counter of skipped images; None if the first bad image is to end the run."""
     train_set = options.datasets.train
     return BadImages(train_set.bad_image_limit) if train_set.on_bad_image == "skip" else None

@@ -1,6 +1,8 @@
-"""`train.py --check`: the options tried out, and what a step costs."""
+"""`train.py --check`: try the options, and estimate the cost of a step."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 
@@ -8,17 +10,18 @@ from basicsr.archs import fitting_side
 from basicsr.data import build_dataset, training_batches
 from basicsr.models.cost import network_cost, training_memory
 from basicsr.options import TrainOptions
-from basicsr.training.build import build_model, sampling, validation_set
+from basicsr.training.build import build_model, build_validators, sampling
 
 
 def check(options: TrainOptions, device: torch.device) -> None:
-    """Build everything that `options` name, read one batch, and print what a step will cost."""
-    source = build_dataset(options.datasets.train.arguments())
+    """Build everything in `options`, read one batch, and print what a step will cost."""
+    dataset = build_dataset(options.datasets.train.arguments())
+    validators = build_validators(options, Path("experiments", options.name))
     model = build_model(options, device)
-    batch = next(training_batches(source, start=0, **sampling(options, device)))
-    print(f"{options.name}: the options are valid; {len(source)} training images")
-    if val_source := validation_set(options):
-        print(f"validation: {len(val_source)} images")
+    batch = next(training_batches(dataset, start=0, **sampling(options, device)))
+    print(f"{options.name}: the options are valid; {len(dataset)} training images")
+    for validator in validators:
+        print(f"datasets.{validator.key}: {len(validator.dataset)} validation images")
     print(f"first batch: {tuple(batch.lq.shape)}, {', '.join(batch.names[:4])} ...")
     for stage in options.datasets.train.patches:
         size = fitting_side(model.network, stage.size)

@@ -1,4 +1,4 @@
-"""Going on with a run: from which state, and whether it is still the same run."""
+"""Resuming a run: the training state to continue from, and whether it belongs to this run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from basicsr.data import RestorationDataset
 from basicsr.options import TrainOptions
 from basicsr.training.run_folder import RunFolder, verified_state
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +22,11 @@ MAY_CHANGE = (
     "path.*",
     "logger.*",
     "datasets.*.name",
-    "datasets.*.dataroot*",  # what is in them is compared by its fingerprint
+    "datasets.*.dataroot*",  # the fingerprint compares the images themselves
     "datasets.*.cache*",
     "datasets.train.num_worker_per_gpu",
     "datasets.train.*bad_image*",
-    "datasets.train.patches.*",  # compared apart
+    "datasets.train.patches.*",  # compared by _continues
     "train.total_iter",
     "train.accumulation_steps",
     "train.sharded",
@@ -36,18 +36,18 @@ MAY_CHANGE = (
     "val.val_freq",
     "val.save_img",
 )
-"""Options that a resumed run may have otherwise; they do not change what is learnt from what."""
+"""Options that may differ in a resumed run, as they do not change the result of training."""
 
 
 class Resumed(NamedTuple):
-    """The training state to go on from, empty for a new run, and whether it is of this folder."""
+    """Training state to continue from (empty for a new run), and whether it is of this folder."""
 
     state: dict[str, Any]
     own: bool
 
 
 def state_to_resume(options: TrainOptions, folder: RunFolder, auto: bool) -> Resumed:
-    """The newest state of `folder` if that is wanted and there is one, else path.resume_state."""
+    """Return the newest state of `folder` if `auto` and there is one, else path.resume_state."""
     state = folder.latest_state() if auto else None
     if state is not None:
         return Resumed(state, True)
@@ -58,30 +58,34 @@ def state_to_resume(options: TrainOptions, folder: RunFolder, auto: bool) -> Res
 
 
 def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any], force: bool) -> None:
-    """Raise OptionsError where `state` is not of the run with that `identity`, unless `force`d."""
+    """Raise CheckpointError if `state` is of a run with another identity, unless `force`d.
+
+    Args:
+        state: the training state to continue from.
+        identity: `run_identity` of the present options and data.
+        force: only warn of the differences.
+    """
     done = state["iteration"]
     changes = list(_changes(state["identity"], identity, done))
     if changes and not force:
-        raise OptionsError(
+        raise CheckpointError(
             f"this is not the run that was interrupted at iteration {done}: {'; '.join(changes)}. "
-            "Undo that, or go on all the same, as far as the weights fit, with --force"
+            "Undo the changes, or resume in spite of them with --force"
         )
     for change in changes:
-        logger.warning("going on all the same, as --force says: %s", change)
+        logger.warning("resumed because of --force, although %s", change)
 
 
 def run_identity(
-    options: TrainOptions, source: RestorationDataset, val_source: RestorationDataset | None
+    options: TrainOptions, datasets: Mapping[str, RestorationDataset]
 ) -> dict[str, Any]:
-    """What makes a run this run: its options, and its data."""
-    data = {"datasets.train": source.fingerprint()}
-    if val_source is not None:
-        data["datasets.val"] = val_source.fingerprint()
+    """Return what identifies a run: its options, and fingerprints of its data sets by key."""
+    data = {f"datasets.{key}": dataset.fingerprint() for key, dataset in datasets.items()}
     return {"options": options.model_dump(mode="json"), "data": data}
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], done: int) -> Iterator[str]:
-    """Each difference that matters after `done` iterations, in words."""
+    """Describe each difference that matters after `done` iterations."""
     were, are = (each["options"]["datasets"]["train"]["patches"] for each in (before, now))
     if not _continues(were, are, done):
         yield f"datasets.train.patches are {json.dumps(are)}, were {json.dumps(were)}"
@@ -91,18 +95,19 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], done: int) -> It
             yield f"{key} is {_shown(new, key)}, was {_shown(old, key)}"
     for key in before["data"].keys() & now["data"].keys():
         was, is_ = before["data"][key], now["data"][key]
-        if was != is_:
-            yield (
-                f"{key}: the images are others than before ({is_['images']}, were {was['images']})"
-                if is_["images"] != was["images"]
-                else f"{key}: of the {is_['images']} images some have changed"
-            )
+        if is_["images"] != was["images"]:
+            yield f"{key} has {is_['images']} images, had {was['images']}"
+        elif was != is_:
+            yield f"{key}: of the {is_['images']} images some have changed"
 
 
 def _continues(old: list[dict], new: list[dict], done: int) -> bool:
-    """Whether patches are the same but for how long the last row is, and what follows it."""
+    """Return whether `new` continues the patch schedule `old` after `done` iterations.
+
+    Only the length of the last stage may differ, and further stages may follow.
+    """
     last = len(old) - 1
-    begun = done - sum(row["iters"] for row in old[:last])
+    begun = done - sum(stage["iters"] for stage in old[:last])
     return (
         old[:last] == new[:last]
         and len(new) > last
@@ -112,7 +117,7 @@ def _continues(old: list[dict], new: list[dict], done: int) -> bool:
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Key paths and values of nested mappings and lists."""
+    """Yield the key paths and values of nested mappings and lists."""
     if isinstance(value, (dict, list)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, each in items:

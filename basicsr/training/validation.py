@@ -1,10 +1,12 @@
-"""Restoring and measuring the validation set while training."""
+"""Restoring and measuring the validation sets while training."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -14,26 +16,65 @@ from basicsr.data import ImagePair, RestorationDataset
 from basicsr.evaluation.evaluate import Keep, evaluate, mean_scores, pictures_in
 from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.io.images import to_levels
-from basicsr.metrics import Scores
 from basicsr.models.restoration_model import RestorationModel
 from basicsr.options import TrainOptions
 from basicsr.training.run_log import RunLog
 
 logger = logging.getLogger("basicsr")
 
+MeanScores = Mapping[str, Mapping[str, float]]
+"""Means over a data set: protocol -> metric -> value"""
+
+
+class Criterion(NamedTuple):
+    """The score of the first validation set that decides which weights are the best."""
+
+    protocol: str
+    metric: str
+    higher_is_better: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.protocol}/{self.metric}"
+
+    def improves(self, scores: MeanScores, best: Mapping[str, Any]) -> bool:
+        """Return whether `scores` are better than the scores in `best`, the `facts` so far."""
+        score = scores[self.protocol][self.metric]
+        if best.get("criterion") != self.name:  # nothing so far, or by another criterion
+            return not math.isnan(score)
+        return score > best[self.metric] if self.higher_is_better else score < best[self.metric]
+
+    def facts(self, scores: MeanScores, iteration: int) -> dict[str, Any]:
+        """Return what is saved with the best weights."""
+        return {"iteration": iteration, "criterion": self.name, **scores[self.protocol]}
+
 
 class Validator:
-    """Measures the network in training on `source`; the run's processes share the images.
+    """Measures the network in training on one validation set.
 
-    Pictures go to `folder` where `val.save_img` asks for them, as long as the disk takes them.
+    The processes of the run share its images.
+
+    Args:
+        key: name of the set in the option file: "val", "val_2", ...
+        dataset: the validation set.
+        options: the training options.
+        folder: the run's folder. Restored images are written to `visualization` in it, if
+            `val.save_img` asks for them and as long as the disk has room.
     """
 
-    def __init__(self, options: TrainOptions, source: RestorationDataset, folder: Path) -> None:
+    def __init__(
+        self, key: str, dataset: RestorationDataset, options: TrainOptions, folder: Path
+    ) -> None:
         assert options.val is not None
-        self.network = options.network_g.arguments()
+        self.key = key
+        self.dataset = dataset
         self.settings = options.val
-        self.source = source
-        self.keep = _unless_disk_is_full(pictures_in(folder, source))
+        self.network_options = options.network_g.arguments()
+        self.protocols = options.protocols_of(key)
+        pictures = folder / "visualization"
+        self.keep = _unless_disk_is_full(
+            pictures_in(pictures if key == "val" else pictures / key, dataset)
+        )
 
     def __call__(
         self,
@@ -41,49 +82,81 @@ class Validator:
         iteration: int,
         log: RunLog | None,
         before_each: Callable[[], None],
-    ) -> Scores:
-        """Log all scores, and return the mean ones of the first protocol.
+    ) -> MeanScores:
+        """Restore and measure the validation set, and log the mean scores. Collective.
 
-        `before_each` image may raise Stopped. Collective.
+        Args:
+            model: the model in training.
+            iteration: number of steps done.
+            log: the run's log; None in all processes but the main one.
+            before_each: called before each image; may raise Stopped.
         """
         settings = self.settings
-        restoring = RestorerSettings(precision=model.precision, **settings.restoring())
-        restorer = Restorer(self._network(model), model.device, restoring)
+        restorer_settings = RestorerSettings(model.settings.precision, **settings.restoring())
+        restorer = Restorer(self._network(model), model.device, restorer_settings)
         images = evaluate(
             restorer,
-            self.source,
-            settings.protocols,
+            self.dataset,
+            self.protocols,
             settings.quantize,
             self.keep if settings.save_img else None,
             model.world,
             before_each,
         )
         means = {
-            protocol: mean_scores([image.restored[protocol] for image in images])
-            for protocol in settings.protocols
+            protocol: mean_scores([image.restored[protocol] for image in images])._asdict()
+            for protocol in self.protocols
         }
         if log is not None:
-            for protocol, (psnr, ssim) in means.items():
-                log.scalars(iteration, {f"val/{protocol}_psnr": psnr, f"val/{protocol}_ssim": ssim})
-                logger.info(
-                    "validation at %d: %.4f dB, SSIM %.4f (%s, %d images)",
-                    *(iteration, psnr, ssim, protocol, len(images)),
-                )
-            log.picture(iteration, "rainy, restored, clean", self._sample(restorer))
-        return means[settings.protocols[0]]
+            self._log(log, iteration, means, len(images))
+            pair = self.dataset.sample(0)
+            picture = sample_picture(pair, restorer(pair.lq))
+            suffix = "" if self.key == "val" else f"_{self.key}"
+            log.picture(iteration, f"{self.key}/lq, restored, gt", picture, suffix)
+        return means
+
+    def _log(self, log: RunLog, iteration: int, means: MeanScores, images: int) -> None:
+        for protocol, scores in means.items():
+            values = {f"{self.key}/{protocol}_{metric}": value for metric, value in scores.items()}
+            log.scalars(iteration, values)
+            logger.info(
+                "validation at %d: %s (%s: %s, %d images)",
+                iteration,
+                ", ".join(f"{metric} {value:.4f}" for metric, value in scores.items()),
+                *(self.key, protocol, images),
+            )
 
     def _network(self, model: RestorationModel) -> nn.Module:
-        """The network to validate, whole in every process."""
+        """Return the network to validate, complete in every process."""
         if not model.sharded:
-            return model.restoring_network
-        network = build_network(self.network)
+            return model.inference_network
+        network = build_network(self.network_options)
         network.load_state_dict(model.weights())
         return network
 
-    def _sample(self, restorer: Restorer) -> np.ndarray:
-        lq, gt = self.source.sample(0)
-        assert gt is not None
-        return np.concatenate([lq, to_levels(restorer(lq), np.uint8), gt], axis=1)
+
+def criterion(options: TrainOptions) -> Criterion:
+    """Return the score that decides which weights are the best: `val.best`, or the default."""
+    assert options.val is not None
+    protocols = options.protocols_of("val")
+    name = options.val.best or f"{protocols[0]}/psnr"
+    protocol, _, metric = name.partition("/")
+    return Criterion(protocol, metric, higher_is_better=True)
+
+
+def sample_picture(pair: ImagePair, restored: np.ndarray) -> np.ndarray:
+    """Return degraded image, restored image and ground truth side by side, as 8-bit RGB."""
+    images = [pair.lq, restored] if pair.gt is None else [pair.lq, restored, pair.gt]
+    return np.concatenate([_eight_bit_rgb(image) for image in images], axis=1)
+
+
+def _eight_bit_rgb(image: np.ndarray) -> np.ndarray:
+    """Show an H x W x C image as 8-bit RGB: gray repeated, or the first three channels."""
+    channels = image.shape[2]
+    image = image[:, :, :3] if channels >= 3 else image[:, :, :1].repeat(3, axis=2)
+    if image.dtype == np.uint16:
+        image = image.astype(np.float32) / 65535
+    return image if image.dtype == np.uint8 else to_levels(image.clip(0, 1), np.uint8)
 
 
 def _unless_disk_is_full(keep: Keep) -> Keep:
@@ -91,6 +164,6 @@ def _unless_disk_is_full(keep: Keep) -> Keep:
         try:
             keep(name, image, pair)
         except OSError as error:
-            logger.warning("the picture of %s is not saved: %s", name, error.strerror)
+            logger.warning("the restored image of %s is not saved: %s", name, error.strerror)
 
     return attempt

@@ -96,9 +96,16 @@ def model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel
     for step in loc:
         if (model, step) in OneOf.models:
             model = OneOf.models[model, str(step)]
-        elif step in model.model_fields:
-            model = _section(model.model_fields[str(step)].annotation) or model
+        else:
+            model = _section(_annotation(model, step)) or model
     return model
+
+
+def _annotation(model: type[BaseModel], step: str | int) -> Any:
+    """Return the annotation of a field or, if there is none of that name, of extra fields."""
+    if step in model.model_fields:
+        return model.model_fields[str(step)].annotation
+    return inspect.get_annotations(model, eval_str=True).get("__pydantic_extra__")
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

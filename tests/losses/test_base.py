@@ -53,7 +53,7 @@ def test_arguments_reach_the_loss() -> None:
 def test_missing_stage(stage) -> None:
     losses = build_losses([{"type": "L1Loss", "stage": stage}])
     image = torch.rand(1, 3, 4, 4)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="no stage") as error:
         losses([image, image], image)
     assert str(error.value) == (
         f"loss L1Loss_stage{stage}: there is no stage {stage}; the network has 2: "

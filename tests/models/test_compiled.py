@@ -6,7 +6,7 @@ import torch
 from basicsr.archs import build_network
 from basicsr.data import TrainingBatch
 from basicsr.losses import build_losses
-from basicsr.models.restoration_model import RestorationModel
+from basicsr.models.restoration_model import RestorationModel, StepSettings
 
 
 @pytest.mark.slow
@@ -28,15 +28,16 @@ def test_a_compiled_step_of_dtpnet_is_the_same(device, checkpointing):
             lambda parameters: torch.optim.SGD(parameters, lr=0.1),
             lambda iteration, rate: rate,
             device,
-            compiled=compiled,
+            StepSettings(compiled=compiled),
         )
         images = torch.randint(0, 256, (2, 2, 3, 32, 32), dtype=torch.uint8)
         shown = []
         for iteration in range(2):
-            told, finite = model.compute_gradients(iteration, [TrainingBatch(*images, ["a", "b"])])
+            losses_of_step, finite = model.optimize_parameters(
+                iteration, [TrainingBatch(*images, ["a", "b"])]
+            )
             assert finite
-            model.update()
-            shown.append(told["loss"])
+            shown.append(losses_of_step["loss"])
         return shown, network
 
     (eager_losses, eager), (losses, compiled) = trained(False), trained(True)

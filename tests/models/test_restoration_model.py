@@ -7,7 +7,7 @@ from torch import nn
 
 from basicsr.data import TrainingBatch
 from basicsr.losses import build_losses
-from basicsr.models.restoration_model import RestorationModel
+from basicsr.models.restoration_model import RestorationModel, StepSettings
 from basicsr.utils.errors import CheckpointError
 
 
@@ -28,16 +28,18 @@ class TwoStages(nn.Module):
 LOSSES = [{"type": "L1Loss"}, {"type": "MSELoss", "weight": 0.5, "stage": 0}]
 
 
-def build(device, losses=LOSSES, lr=1e-2, optimizer=torch.optim.Adam, **settings):
+def build(
+    device, losses=LOSSES, lr=1e-2, optimizer=torch.optim.Adam, network=TwoStages, **settings
+):
     torch.manual_seed(0)
-    network = TwoStages().to(device)
+    network = network().to(device)
     return RestorationModel(
         network,
         build_losses(losses).to(device),
         lambda parameters: optimizer(parameters, lr=lr),
         lambda i, base: base / (i + 1),
         device,
-        **settings,
+        StepSettings(**settings),
     )
 
 
@@ -53,9 +55,8 @@ def batch(seed, size=2):
 
 
 def step(model, iteration, batches):
-    losses, finite = model.compute_gradients(iteration, batches)
+    losses, finite = model.optimize_parameters(iteration, batches)
     assert finite
-    model.update()
     return losses
 
 
@@ -102,24 +103,120 @@ def test_gradients_are_clipped(device):
     assert norm.norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_the_averaged_weights_are_the_ones_to_restore_with(device):
+def test_the_averaged_weights_are_those_of_the_inference_network(device):
     model = build(device, ema_decay=0.5)
-    assert model.restoring_network is not model.network
+    assert model.inference_network is not model.network
     before = weights(model)
     step(model, 0, [batch(5)])
-    averaged = torch.cat([p.flatten().cpu() for p in model.restoring_network.parameters()])
+    averaged = torch.cat([p.flatten().cpu() for p in model.inference_network.parameters()])
     assert torch.allclose(averaged, 0.1 * before + 0.9 * weights(model), atol=1e-6)
     unaveraged = build(device)
-    assert unaveraged.restoring_network is unaveraged.network
+    assert unaveraged.inference_network is unaveraged.network
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_gradients_that_are_no_numbers_are_told(device, bad):
+def test_non_finite_gradients_are_found(device, bad):
     model = build(device)
     with torch.no_grad():
         model.network.first.bias[0] = bad
-    _, finite = model.compute_gradients(0, [batch(8)])
+    _, finite = model.optimize_parameters(0, [batch(8)])
     assert not finite
+
+
+class Normalized(TwoStages):
+    """A network whose forward pass changes buffers."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x, all_stages=False):
+        return super().forward(self.norm(x), all_stages)
+
+
+class Spiked(TwoStages):
+    """A network whose output is infinite for a batch that is all black."""
+
+    def forward(self, x, all_stages=False):
+        stages = super().forward(x, all_stages=True)
+        stages[-1] = stages[-1] + torch.where(x.sum() == 0, torch.inf, 0.0)
+        return stages if all_stages else stages[-1]
+
+
+class SpikedNormalized(Spiked, Normalized):
+    """Both."""
+
+
+OPTIMIZERS = {
+    "fused AdamW": functools.partial(torch.optim.AdamW, fused=True),
+    "fused SGD": functools.partial(torch.optim.SGD, momentum=0.9, fused=True),
+    "SGD": torch.optim.SGD,
+    "AdamW": functools.partial(torch.optim.AdamW, fused=False),
+    "NAdam": torch.optim.NAdam,
+    "Rprop": torch.optim.Rprop,
+    "Adagrad": torch.optim.Adagrad,
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("skipped", [{0}, {2, 3}, {0, 1, 4}])
+def test_a_skipped_step_changes_nothing(device, optimizer, skipped):
+    """Weights, buffers, average and optimizer state are those of a run without the step."""
+
+    def spiked():
+        return build(
+            device, optimizer=optimizer, network=SpikedNormalized, ema_decay=0.9, clip_grad_norm=1.0
+        )
+
+    straight, skipping = spiked(), spiked()
+    black = TrainingBatch(*torch.zeros(2, 2, 3, 12, 12, dtype=torch.uint8), ["x"] * 2)
+    for iteration in range(6):
+        before = copy.deepcopy(skipping.state_dict())
+        _, finite = skipping.optimize_parameters(
+            iteration, [black if iteration in skipped else batch(iteration)]
+        )
+        assert finite == (iteration not in skipped)
+        if iteration in skipped:
+            require_equal(skipping.state_dict(), before)
+        else:
+            step(straight, iteration, [batch(iteration)])
+    require_equal(skipping.state_dict(), straight.state_dict())
+
+
+def require_equal(ours, theirs):
+    """Bit for bit; the learning rate of a skipped step does not matter."""
+    flat = [
+        torch.utils._pytree.tree_flatten_with_path(
+            {**state, "optimizer": state["optimizer"]["state"]}
+        )[0]
+        for state in (ours, theirs)
+    ]
+    assert [path for path, _ in flat[0]] == [path for path, _ in flat[1]]
+    for (path, own), (_, other) in zip(*flat, strict=True):
+        equal = torch.equal(own, other) if isinstance(own, torch.Tensor) else own == other
+        assert equal, path
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_does_not_wait_for_the_gpu():
+    model = build(
+        torch.device("cuda", 0),
+        optimizer=functools.partial(torch.optim.AdamW, fused=True),
+        ema_decay=0.9,
+        clip_grad_norm=1.0,
+    )
+    step(model, 0, [batch(0)])  # creates the optimizer's state
+    pinned = [
+        TrainingBatch(data.lq.pin_memory(), data.gt.pin_memory(), data.names)
+        for data in map(batch, range(1, 4))
+    ]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results = [model.optimize_parameters(i, [data]) for i, data in enumerate(pinned, 1)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(result.finite for result in results)
 
 
 @pytest.mark.slow
@@ -151,8 +248,8 @@ def test_a_restored_model_goes_on_bit_for_bit():
         step(resumed, iteration, [batch(iteration)])
     assert torch.equal(weights(resumed), weights(straight))
     for ours, theirs in zip(
-        resumed.restoring_network.parameters(),
-        straight.restoring_network.parameters(),
+        resumed.inference_network.parameters(),
+        straight.inference_network.parameters(),
         strict=True,
     ):
         assert torch.equal(ours, theirs)

@@ -15,7 +15,7 @@ from basicsr.metrics import measure
 from basicsr.options import TrainOptions, load_options, save_options
 from basicsr.options.foreign import is_foreign
 from basicsr.test import test as run_test
-from basicsr.train import Trainer
+from basicsr.training.trainer import Process, train
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.interruptions import StopRequest, Watchdog
@@ -435,7 +435,7 @@ def test_a_basicsr_file_trains_and_is_tested_unchanged(tmp_path, monkeypatch, wr
     assert options.device == "cpu"
     assert options.train.ema_decay == 0.5
     with StopRequest() as stop, Watchdog(100) as watchdog:
-        Trainer(options, CPU, World(), stop, watchdog).run()
+        train(options, Process(CPU, World(), stop, watchdog))
     saved = yaml.safe_load((tmp_path / "experiments/try_B4G1/options.yml").read_text())
     assert saved["datasets"]["train"]["patches"] == [{"size": 16, "batch_size": 2, "iters": 3}]
 

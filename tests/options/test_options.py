@@ -238,7 +238,7 @@ def test_test_files_name_each_data_set_once(file):
     }
     file.write_text(yaml.safe_dump(content))
     assert faults(file, kind=schema.TestOptions) == [
-        "datasets: two data sets are called 'x'; results go by that name"
+        "datasets: two data sets are named 'x'; give them different names"
     ]
     assert faults(file, "datasets={}", kind=schema.TestOptions) == [
         "datasets: expected at least 1 of them, not {}"

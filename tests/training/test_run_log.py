@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr.training.run_log import RunLog, TrainingReport
+from basicsr.training.run_log import RunLog
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.logs import start_logging
-
-CPU = torch.device("cpu")
 
 
 def lines(folder):
@@ -33,55 +31,14 @@ def test_a_resumed_log_drops_what_is_done_again(tmp_path):
     ]
 
 
-def test_a_validation_that_was_cut_short_is_logged_once(tmp_path):
+def test_scores_of_an_interrupted_validation_are_dropped(tmp_path):
     log = RunLog(tmp_path, 0, tensorboard=False)
     log.scalars(6, {"train/loss": 1.0})
     log.scalars(6, {"val/matlab_y_psnr": 30.0})
+    log.scalars(6, {"val_2/rgb_psnr": 31.0})
     log.file.write_bytes(log.file.read_bytes() + b"\0\0{torn\n")
     RunLog(tmp_path, 6, tensorboard=False, validated=False)
     assert lines(tmp_path) == [{"iteration": 6, "train/loss": 1.0}]
-
-
-def test_a_report_tells_means_since_the_last_one(tmp_path, caplog):
-    log = RunLog(tmp_path, 0, tensorboard=False)
-    report = TrainingReport(log, CPU, total=4, sums={})
-    logging.getLogger("basicsr").propagate = True
-    with caplog.at_level(logging.INFO, "basicsr"):
-        for value in (1.0, 2.0, 3.0, 6.0):
-            report.data_arrived()
-            report.step_done({"loss": torch.tensor(value)}, images=2)
-            if value in (2.0, 6.0):
-                report.tell(2 if value == 2.0 else 4, learning_rate=0.1)
-    assert [line["train/loss"] for line in lines(tmp_path)] == [1.5, 4.5]
-    assert lines(tmp_path)[0]["train/learning_rate"] == 0.1
-    assert "iteration 2/4  loss 1.50000  lr 0.1" in caplog.text
-    assert "ETA 0:00:00" in caplog.text
-
-
-def test_a_report_is_taken_up_where_it_was_left(tmp_path):
-    log = RunLog(tmp_path, 0, tensorboard=False)
-    first = TrainingReport(log, CPU, 10, {})
-    first.step_done({"loss": torch.tensor(4.0)}, 1)
-    second = TrainingReport(log, CPU, 10, first.sums())
-    second.step_done({"loss": torch.tensor(8.0)}, 1)
-    second.tell(2, 0.1)
-    assert lines(tmp_path)[0]["train/loss"] == 6.0
-
-
-def test_a_skipped_step_counts_in_no_mean(tmp_path):
-    report = TrainingReport(RunLog(tmp_path, 0, tensorboard=False), CPU, 10, {})
-    report.step_done({"loss": torch.tensor(4.0)}, 1)
-    report.step_done({}, 1)
-    report.tell(2, 0.1, skipped_steps=1)
-    (line,) = lines(tmp_path)
-    assert (line["train/loss"], line["train/skipped_steps"]) == (4.0, 1)
-
-
-def test_only_skipped_steps_have_no_mean(tmp_path):
-    report = TrainingReport(RunLog(tmp_path, 0, tensorboard=False), CPU, 10, {})
-    report.step_done({}, 1)
-    report.tell(1, 0.1)
-    assert "train/loss" not in lines(tmp_path)[0]
 
 
 def test_a_full_disk_makes_metrics_wait(tmp_path, caplog):
@@ -129,23 +86,23 @@ def test_tensorboard_goes_on_in_a_new_file_after_a_full_disk(tmp_path, monkeypat
 
 
 class FakeWandb(types.ModuleType):
-    """Keeps what it is told."""
+    """Stand-in for the package, which keeps what is logged."""
 
     Error = RuntimeError
 
     def __init__(self):
         super().__init__("wandb")
-        self.told = []
+        self.logged = []
 
     def init(self, **settings):
         self.settings = settings
         return self
 
     def log(self, values, step):
-        self.told.append((step, values))
+        self.logged.append((step, values))
 
     def finish(self):
-        self.told.append("finished")
+        self.logged.append("finished")
 
     def Image(self, image):
         return image.shape
@@ -159,7 +116,7 @@ def test_weights_and_biases_gets_what_tensorboard_gets(tmp_path, monkeypatch):
     log.picture(5, "rainy", np.zeros((4, 6, 3), np.uint8))
     log.close()
     assert wandb.settings["project"] == "rain"
-    assert wandb.told == [(5, {"train/loss": 0.25}), (5, {"rainy": (4, 6, 3)}), "finished"]
+    assert wandb.logged == [(5, {"train/loss": 0.25}), (5, {"rainy": (4, 6, 3)}), "finished"]
 
 
 def test_weights_and_biases_that_refuse(tmp_path, monkeypatch):
