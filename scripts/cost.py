@@ -76,12 +76,12 @@ def cost_of(
         precision: "fp32" or "bf16".
         runs: timed forward passes; 0 skips the latency.
     """
-    network: Any = build_network({"type": name})
-    height, width = (-(-side // network.size_multiple) * network.size_multiple for side in size)
+    network = build_network({"type": name})
+    height, width = (network.fitting_side(side) for side in size)
     shape = (1, 3, height, width)
     return {
         "network": name,
-        "reconstruction": getattr(network, "reconstruction", False),
+        "reconstruction": network.reconstruction,
         "size": [height, width],
         "padded": [height, width] != list(size),
         **network_cost(network, shape, precision)._asdict(),

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import basicsr.restore
-from basicsr.archs import build_network, rows
+from basicsr.archs import build_network, strips
 from basicsr.inference.restorer import Restorer
 from basicsr.io.checkpoints import save_weights
 from basicsr.io.images import read_image, to_levels, write_png
@@ -178,7 +178,7 @@ def test_memory_is_a_positive_number_in_python_too(shipped, memory):
 
 
 def test_photographs_that_fit_in_memory_use_no_temporary_files(shipped, monkeypatch):
-    monkeypatch.setattr(rows, "_mapped_file", None)
+    monkeypatch.setattr(strips, "_temporary_file", None)
     restore(np.zeros((512, 512, 3), np.uint8), device="cpu")
 
 

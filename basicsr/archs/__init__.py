@@ -1,8 +1,6 @@
-"""Networks. Every `*_arch.py` of this folder registers its classes; option files name them.
+"""Networks. Every `*_arch.py` of this folder registers its classes for use in option files.
 
-A network maps a batch (N x C x H x W, values in [0, 1], H and W multiples of its `size_multiple`)
-to the restored batch, or, with `all_stages=True`, to the list of its supervised outputs, the
-restored one last.
+All derive from `RestorationNetwork`, which documents what they have in common.
 """
 
 from __future__ import annotations
@@ -10,38 +8,53 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from basicsr.archs.base import RestorationNetwork
 from basicsr.archs.released import misfits, strict_load
-from basicsr.archs.sizes import fitting_side
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import ARCH_REGISTRY
 
-__all__ = ["build_network", "fitting_side", "from_released", "released_hints", "strict_load"]
+__all__ = [
+    "RestorationNetwork",
+    "build_network",
+    "from_released",
+    "released_hints",
+    "strict_load",
+]
 
 for _module in pkgutil.iter_modules(__path__):
     if _module.name.endswith("_arch"):
         importlib.import_module(f"{__name__}.{_module.name}")
 
 
-def build_network(options: Mapping[str, Any]) -> nn.Module:
-    """The network that `options["type"]` names; the other keys are its constructor's arguments."""
-    net: nn.Module = ARCH_REGISTRY.build(options)
+def build_network(options: Mapping[str, Any]) -> RestorationNetwork:
+    """Build the network named by `options["type"]`; the other keys are constructor arguments.
+
+    Raises:
+        OptionsError: The name is unknown, or an argument is out of its range.
+    """
+    net: RestorationNetwork = ARCH_REGISTRY.build(options)
     return net
 
 
-def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> nn.Module:
-    """The network `type` with weights in the layout that its authors published.
+def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> RestorationNetwork:
+    """Build a network from weights in the layout that its authors published.
 
-    Sizes are read off the shapes; `hints` are the constructor's arguments that shapes cannot tell
-    (`recurrent_iter`). A `module.` in front of every key, DataParallel's mark, is dropped.
+    A `module.` in front of every key (DataParallel) is dropped.
 
-    Raises CheckpointError where a key is missing or left over, where a shape does not fit, or where
-    the weights belong to another network or to another size or variant than `type`.
+    Args:
+        type: registered name of the network.
+        state_dict: the published weights; the network's sizes are read off their shapes.
+        hints: constructor arguments that the weights do not reveal (`recurrent_iter`).
+
+    Raises:
+        CheckpointError: A key is missing or left over, a shape does not fit, or the weights belong
+            to another network or to another size or variant than `type`.
     """
     cls, preset = ARCH_REGISTRY.entry(type)
     accepted = released_hints(type)
@@ -53,26 +66,23 @@ def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> 
     if all(key.startswith("module.") for key in state_dict):
         state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
     known = {name: value for name, value in preset.items() if name in accepted}
-    net = _reader(type)(state_dict, **{**known, **hints})
+    net: RestorationNetwork = cls.from_released(state_dict, **{**known, **hints})  # type: ignore
     if preset:
         with torch.device("meta"):
             named = cls(**{**preset, **hints})
         if misfit := misfits(named, net.state_dict()):
-            raise CheckpointError(f"these weights are a {cls.__name__}, but no {type}: {misfit}")
+            raise CheckpointError(f"these weights are a {cls.__name__}, but not a {type}: {misfit}")
     return net
 
 
 def released_hints(type: str) -> set[str]:
-    """The hints that `from_released` takes for the network `type`.
+    """Return the names of the hints that `from_released` accepts for the network `type`.
 
-    Raises CheckpointError where its authors published no weights.
+    Raises:
+        CheckpointError: Its authors published no weights.
     """
-    return set(inspect.signature(_reader(type)).parameters) - {"state_dict"}
-
-
-def _reader(type: str) -> Callable[..., nn.Module]:
-    read: Callable[..., nn.Module] | None
-    read = getattr(ARCH_REGISTRY.entry(type).cls, "from_released", None)
-    if read is None:
+    cls: Any = ARCH_REGISTRY.entry(type).cls
+    base: Any = RestorationNetwork
+    if cls.from_released.__func__ is base.from_released.__func__:
         raise CheckpointError(f"{type}: there are no published weights to read")
-    return read
+    return set(inspect.signature(cls.from_released).parameters) - {"state_dict"}

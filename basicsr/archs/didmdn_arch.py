@@ -16,18 +16,20 @@ Their test script stretches every result to its own minimum and maximum, which i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from basicsr.archs.base import RestorationNetwork
 from basicsr.archs.released import Released, strict_load
-from basicsr.archs.sizes import require_multiple
-from basicsr.utils.errors import CheckpointError, OptionsError
+from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import ARCH_REGISTRY
 
 Statistics = Literal["image", "running"]
+DensityLabel = Annotated[int, Field(ge=0, le=4)]
 Net = TypeVar("Net", bound=nn.Module)
 CLASSIFIER_SIZE = 512
 
@@ -152,7 +154,7 @@ class DerainerStream(Stream):
         return torch.cat([last, *[side] * 5, x], 1)
 
 
-class RainEstimator(nn.Module):
+class RainEstimator(RestorationNetwork):
     """The rain in an image: three streams, planes of the density label, a pyramid of averages.
 
     Subclasses set `dense0` to `dense2`, the streams.
@@ -163,10 +165,10 @@ class RainEstimator(nn.Module):
     dense1: Stream
     dense2: Stream
 
-    def __init__(self, label_planes: int, in_channels: int, width: int, pyramid: int) -> None:
+    def __init__(self, label_planes: int, seen_channels: int, width: int, pyramid: int) -> None:
         super().__init__()
         self.label_planes = label_planes
-        self.conv_refin = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.conv_refin = nn.Conv2d(seen_channels, width, 3, padding=1)
         self.conv1010 = nn.Conv2d(width, pyramid, 1)
         self.conv1020 = nn.Conv2d(width, pyramid, 1)
         self.conv1030 = nn.Conv2d(width, pyramid, 1)
@@ -175,7 +177,7 @@ class RainEstimator(nn.Module):
 
     def rain(self, x: Tensor, label: Tensor | float) -> Tensor:
         """The rain in [-1, 1] of images in [-1, 1]; `label` is one density, or one per image."""
-        require_multiple(x, self.size_multiple)
+        self.check_input(x)
         count, _, height, width = x.shape
         labels = torch.as_tensor(label, dtype=x.dtype, device=x.device).reshape(-1)
         if len(labels) not in (1, count):
@@ -200,10 +202,8 @@ class DIDMDNDerainer(RainEstimator):
         batch_norm: statistics in eval mode: "image", as the authors test, or "running".
     """
 
-    def __init__(self, label: int = 0, batch_norm: Statistics = "image") -> None:
-        super().__init__(label_planes=8, in_channels=47, width=47, pyramid=2)
-        if not 0 <= label <= 4:
-            raise OptionsError(f"DIDMDNDerainer: label is {label}; a density label is 0 to 4")
+    def __init__(self, label: DensityLabel = 0, batch_norm: Statistics = "image") -> None:
+        super().__init__(label_planes=8, seen_channels=47, width=47, pyramid=2)
         self.label = label
         sizes = (5, 8, 4, 4, 8, 8), (4, 12, 12, 12, 4, 4)
         self.dense0 = DerainerStream(3, *sizes, (0.5, 1, 1, 1, 1, 2), batch_norm)
@@ -220,7 +220,7 @@ class DIDMDNDerainer(RainEstimator):
         return rain, torch.tanh(self.refineclean2(refined))
 
     def forward(
-        self, x: Tensor, label: Tensor | float | None = None, all_stages: bool = False
+        self, x: Tensor, all_stages: bool = False, label: Tensor | float | None = None
     ) -> Tensor | list[Tensor]:
         restored = self.derain(2 * x - 1, self.label if label is None else label)[1]
         restored = (restored + 1) / 2
@@ -242,7 +242,7 @@ class DIDMDNResidual(RainEstimator):
     """
 
     def __init__(self, batch_norm: Statistics = "image") -> None:
-        super().__init__(label_planes=4, in_channels=13, width=20, pyramid=1)
+        super().__init__(label_planes=4, seen_channels=13, width=20, pyramid=1)
         sizes = (5, 8, 4, 4, 8, 8), (4, 12, 12, 12, 4, 2)
         self.dense0 = Stream(3, *sizes, (1,) * 6, False, batch_norm)
         sizes = (13, 16, 16, 16, 8, 8), (8, 16, 16, 16, 8, 2)
@@ -250,7 +250,7 @@ class DIDMDNResidual(RainEstimator):
         self.dense2 = Stream(3, *sizes, (0.5, 0.5, 1, 1, 2, 2), False, batch_norm)
 
     def forward(
-        self, x: Tensor, label: Tensor | float = 0, all_stages: bool = False
+        self, x: Tensor, all_stages: bool = False, label: Tensor | float = 0
     ) -> Tensor | list[Tensor]:
         restored = x - self.rain(2 * x - 1, label) / 2
         return [restored] if all_stages else restored
@@ -285,7 +285,7 @@ class DensityClassifier(nn.Module):
 
 
 @ARCH_REGISTRY.register
-class DIDMDN(nn.Module):
+class DIDMDN(RestorationNetwork):
     """The whole of DID-MDN, choosing each image's density label itself; sides: multiples of 32.
 
     Only the de-rainer learns: no gradient passes the choice of a label, and the authors train the
@@ -313,13 +313,13 @@ class DIDMDN(nn.Module):
         return self.classifier(2 * self.residual_net(x) - 1)
 
     def forward(
-        self, x: Tensor, label: Tensor | float | None = None, all_stages: bool = False
+        self, x: Tensor, all_stages: bool = False, label: Tensor | float | None = None
     ) -> Tensor | list[Tensor]:
         """The restored images, for the density `label`, one or one per image, if it is given."""
         if label is None:
             with torch.no_grad():
                 label = self.density_logits(x).argmax(1) + 1
-        return self.derainer(x, label, all_stages)
+        return self.derainer(x, all_stages, label)
 
     @classmethod
     def from_released(

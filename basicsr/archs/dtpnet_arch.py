@@ -1,23 +1,30 @@
 """DTPNet: *Progressive network based on detail scaling and texture extraction: a more general
 framework for image deraining*, Neurocomputing 568 (2024) 127066.
 
-Detail dilation feeds a U-shaped network of transformer blocks (MFE down, MHS up), which draws a
-coarse clean image; the progressive stage, a PReNet, starts from it and restores the rainy image.
+Detail dilation feeds a U-shaped network of transformer blocks (encoder MFE, decoder MHS), which
+restores a coarse image. The progressive stage, a PReNet, starts from the coarse image and refines
+it with the degraded image as its second input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.archs.base import (
+    Channels,
+    CountOrNone,
+    ExpansionFactor,
+    FourCounts,
+    RestorationNetwork,
+)
 from basicsr.archs.prenet_arch import PReNet
 from basicsr.archs.released import Released, strict_load
-from basicsr.archs.rows import row_local, spent
-from basicsr.archs.sizes import require_multiple
+from basicsr.archs.strips import row_local
 from basicsr.archs.transformer_blocks import (
     Blocks,
     Checkpointing,
@@ -25,7 +32,7 @@ from basicsr.archs.transformer_blocks import (
     FeedForwardType,
     TransformerBlock,
     Upsample,
-    joined,
+    merge,
 )
 from basicsr.archs.vgg_features import WIDTHS, VGG16Features
 from basicsr.utils.errors import OptionsError
@@ -39,25 +46,25 @@ def _resize(x: Tensor, factor: float) -> Tensor:
 
 
 class DetailDilation(nn.Module):
-    """Takes a band of enlarged image detail out of the image, then embeds it in `dim` channels.
+    """Subtraction of a band of enlarged image detail, and embedding in `dim` channels.
 
-    The authors embed image and band by the same convolution and subtract; it has no bias, so
-    subtracting first is the same thing in half the work.
+    The authors embed image and band by the same convolution and subtract. As it has no bias,
+    subtracting first gives the same result at half the cost.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, in_channels: int = 3) -> None:
         super().__init__()
-        self.detail = nn.Conv2d(3, 3, 3, padding=1, bias=False)
-        self.embed = nn.Conv2d(3, dim, 3, padding=1, bias=False)
+        self.detail = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False)
+        self.embed = nn.Conv2d(in_channels, dim, 3, padding=1, bias=False)
 
-    def forward(self, rainy: Tensor) -> Tensor:
-        half = _resize(F.relu(self.detail(rainy)), 0.5)
+    def forward(self, image: Tensor) -> Tensor:
+        half = _resize(F.relu(self.detail(image)), 0.5)
         band = half - _resize(_resize(half, 0.5), 2)
-        return self.embed(rainy - _resize(band, 2))
+        return self.embed(image - _resize(band, 2))
 
 
 class ConvBlock(nn.Module):
-    """x + conv(relu(conv(x))): what a transformer block is compared with."""
+    """x + conv(relu(conv(x))): the alternative that the paper compares transformer blocks with."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -73,30 +80,30 @@ class ConvBlock(nn.Module):
 
 
 class MultiScaleFeatureExtraction(nn.Module):
-    """MFE, the encoder: blocks at four scales, each with twice the channels of the one above."""
+    """MFE, the encoder: blocks at four levels, each with twice the channels of the one above."""
 
-    def __init__(self, levels: Sequence[nn.Module], dim: int) -> None:
+    def __init__(self, levels: list[nn.Module], dim: int) -> None:
         super().__init__()
         self.levels = nn.ModuleList(levels)
         self.downs = nn.ModuleList(Downsample(dim * 2**i) for i in range(LEVELS - 1))
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What enters the blocks of the scales below the finest, and what leaves those of all."""
-        entering, leaving = [], [self.levels[0](spent(x))]
+        """Return the inputs of levels 2 to 4 and the outputs of all four levels."""
+        inputs, outputs = [], [self.levels[0](x)]
         for down, blocks in zip(self.downs, self.levels[1:], strict=True):
-            entering.append(down(leaving[-1]))
-            leaving.append(blocks(entering[-1]))
-        return entering, leaving
+            inputs.append(down(outputs[-1]))
+            outputs.append(blocks(inputs[-1]))
+        return inputs, outputs
 
 
 class MultiScaleHybrid(nn.Module):
-    """MHS, the decoder. Each scale joins what comes from below with the encoder's features.
+    """MHS, the decoder, which merges upsampled features with the encoder's at every level.
 
-    With `scale_keep` it also gets, after its blocks, the upsampled features that entered the
-    encoder's blocks one scale below.
+    With `scale_keep`, the upsampled input of the encoder's next lower level is added to the result
+    of each level.
     """
 
-    def __init__(self, levels: Sequence[nn.Module], dim: int, scale_keep: bool) -> None:
+    def __init__(self, levels: list[nn.Module], dim: int, scale_keep: bool) -> None:
         super().__init__()
         self.scale_keep = scale_keep
         widths = [dim * 2**i for i in range(LEVELS - 1)]
@@ -104,26 +111,25 @@ class MultiScaleHybrid(nn.Module):
         self.ups = nn.ModuleList(Upsample(2 * width) for width in widths)
         self.reduce = nn.ModuleList(nn.Conv2d(2 * width, width, 1, bias=False) for width in widths)
 
-    def forward(self, entering: list[Tensor], leaving: list[Tensor]) -> Tensor:
-        """Empties both lists: what is not needed any more leaves room for large images."""
-        x = leaving.pop()
+    def forward(self, inputs: list[Tensor], outputs: list[Tensor]) -> Tensor:
+        """Return features at full resolution. Both lists of the encoder are emptied."""
+        x = outputs.pop()
         for i in reversed(range(LEVELS - 1)):
-            x = joined(self.ups[i], x, spent(leaving.pop()), self.reduce[i])
-            x = self.levels[i](spent(x))
+            x = self.levels[i](merge(self.ups[i], x, outputs.pop(), self.reduce[i]))
+            lower = inputs.pop()
             if self.scale_keep:
-                x = self._keeping(i, entering[i], spent(x))
-            del entering[i]
+                x = self._keep_scale(i, lower, x)
         return x
 
     @row_local(halo=1)
-    def _keeping(self, i: int, coarser: Tensor, x: Tensor) -> Tensor:
-        return x + self.ups[i](coarser)
+    def _keep_scale(self, i: int, lower: Tensor, x: Tensor) -> Tensor:
+        return x + self.ups[i](lower)
 
 
 class CoarsestFeatureExtraction(nn.Module):
-    """What MFE is after a stem of VGG16, whose features stand for its three finer scales.
+    """Encoder after a stem of VGG16, whose features replace those of the three finer levels.
 
-    There no blocks lie between what enters and what leaves a scale, so the features are both.
+    These levels have no blocks, so that their inputs and outputs are the same.
     """
 
     def __init__(self, level: nn.Module) -> None:
@@ -132,38 +138,55 @@ class CoarsestFeatureExtraction(nn.Module):
         self.level = level
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        below = self.down(features[-1])
-        return [*features[1:], below], [*features, self.level(below)]
+        lower = self.down(features[-1])
+        return [*features[1:], lower], [*features, self.level(lower)]
 
 
 @ARCH_REGISTRY.register
-class DTPNet(nn.Module):
-    """The released network by default; the other options are what the paper compares.
+class DTPNet(RestorationNetwork):
+    """DTPNet; the defaults are the released network, and other options what the paper compares.
 
-    `num_blocks` counts the encoder's blocks at each of the four scales; its second number is also
-    the count at every scale of the decoder, as in the released code. `recurrent_iter` passes of
-    the progressive stage follow (0: the coarse image is the result), with `recurrent_channels`
-    channels and, if `recurrent`, an LSTM. `stem: vgg16` needs `dim: 64`; its weights are
-    torchvision's, downloaded or read from the file `vgg16_weights`.
-    With `image_residual`, which is ours, the coarse image is the rainy one and what is drawn onto
-    it, and every pass draws onto the one before: so small networks learn faster.
-    `activation_checkpointing` saves memory in training: everything inside a block, or a selection
-    that is cheap, is computed again for the gradient.
+    With twice as many input as output channels (a left and a right view), the mean of the two views
+    is the image that outputs are added to.
 
-    Raises OptionsError where the numbers do not go together.
+    Args:
+        in_channels: channels of the input images.
+        out_channels: channels of the restored images.
+        dim: channels at full resolution, doubled at each lower level.
+        num_blocks: blocks of the encoder's four levels, from full to 1/8 resolution. As in the
+            released code, the second number is also the count at every level of the decoder.
+        num_refinement_blocks: blocks after the decoder, at full resolution.
+        heads: attention heads of the four levels.
+        ffn_expansion_factor: hidden channels of the feed-forward parts, in multiples of `dim`.
+        recurrent_iter: passes of the progressive stage; with 0 the coarse image is the result.
+        recurrent_channels: channels of the progressive stage.
+        recurrent: whether the progressive stage has an LSTM.
+        stem: embedding of the image; "vgg16" needs `dim: 64` and 3-channel images.
+        vgg16_weights: file of torchvision's VGG16 weights, which are downloaded without it.
+        blocks: "conv" replaces the transformer blocks.
+        feed_forward: "attention_gated" has the attentions of the paper's figure (C).
+        scale_keep: add the encoder's inputs to the decoder's outputs (multiscale coupling).
+        image_residual: our addition: the coarse image is a correction of the input, and every pass
+            corrects the result before. Small networks learn faster so.
+        activation_checkpointing: saves memory in training; see `transformer_blocks.Blocks`.
+
+    Raises:
+        OptionsError: The numbers are inconsistent.
     """
 
     size_multiple = 2 ** (LEVELS - 1)
 
     def __init__(
         self,
-        dim: int = 64,
-        num_blocks: tuple[int, ...] = (4, 6, 6, 8),
-        num_refinement_blocks: int = 4,
-        heads: tuple[int, ...] = (1, 2, 4, 8),
-        ffn_expansion_factor: float = 2.66,
-        recurrent_iter: int = 3,
-        recurrent_channels: int = 32,
+        in_channels: Channels = 3,
+        out_channels: Channels = 3,
+        dim: Channels = 64,
+        num_blocks: FourCounts = (4, 6, 6, 8),
+        num_refinement_blocks: CountOrNone = 4,
+        heads: FourCounts = (1, 2, 4, 8),
+        ffn_expansion_factor: ExpansionFactor = 2.66,
+        recurrent_iter: CountOrNone = 3,
+        recurrent_channels: Channels = 32,
         recurrent: bool = True,
         stem: Literal["detail_dilation", "conv", "vgg16"] = "detail_dilation",
         vgg16_weights: str | None = None,
@@ -173,17 +196,17 @@ class DTPNet(nn.Module):
         image_residual: bool = False,
         activation_checkpointing: Checkpointing = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, out_channels)
         self.image_residual = image_residual
-        for name, counts in (("num_blocks", num_blocks), ("heads", heads)):
-            if len(counts) != LEVELS:
-                raise OptionsError(f"{name}: {LEVELS} numbers are needed, not {len(counts)}")
-            if min(counts) < 1:
-                raise OptionsError(f"{name}: {min(counts)} at a scale; at least 1 is needed")
-        # Both look at the whole image in a way that strips do not know.
-        self.takes_rows = stem != "vgg16" and feed_forward != "attention_gated"
-        if stem == "vgg16" and dim != WIDTHS[0]:
-            raise OptionsError(f"stem: vgg16 needs dim: {WIDTHS[0]}, not {dim}")
+        if image_residual or recurrent_iter:
+            self.require_base_image()
+        if stem == "vgg16" and (dim, in_channels) != (WIDTHS[0], 3):
+            raise OptionsError(
+                f"stem: vgg16 needs dim: {WIDTHS[0]}, not {dim}, and in_channels: 3, "
+                f"not {in_channels}"
+            )
+        # Strips do not cover VGG16's list of features, nor attention over whole channels.
+        self.supports_strips = stem != "vgg16" and feed_forward != "attention_gated"
 
         def block(width: int, heads: int) -> nn.Module:
             if blocks == "conv":
@@ -191,17 +214,17 @@ class DTPNet(nn.Module):
             return TransformerBlock(width, heads, ffn_expansion_factor, feed_forward=feed_forward)
 
         def level(i: int, count: int) -> Blocks:
-            row = [block(dim * 2**i, heads[i]) for _ in range(count)]
-            return Blocks(*row, checkpointing=activation_checkpointing)
+            modules = [block(dim * 2**i, heads[i]) for _ in range(count)]
+            return Blocks(*modules, checkpointing=activation_checkpointing)
 
         if stem == "vgg16":
             self.stem: nn.Module = VGG16Features(vgg16_weights)
             self.encoder: nn.Module = CoarsestFeatureExtraction(level(LEVELS - 1, num_blocks[-1]))
         else:
             self.stem = (
-                DetailDilation(dim)
+                DetailDilation(dim, in_channels)
                 if stem == "detail_dilation"
-                else nn.Conv2d(3, dim, 3, padding=1, bias=False)
+                else nn.Conv2d(in_channels, dim, 3, padding=1, bias=False)
             )
             self.encoder = MultiScaleFeatureExtraction(
                 [level(i, num_blocks[i]) for i in range(LEVELS)], dim
@@ -210,39 +233,41 @@ class DTPNet(nn.Module):
             [level(i, num_blocks[1]) for i in range(LEVELS - 1)], dim, scale_keep
         )
         self.refinement = level(0, num_refinement_blocks)
-        self.to_image = nn.Conv2d(dim, 3, 3, padding=1, bias=False)
-        self.progressive = (
-            PReNet(
+        self.to_image = nn.Conv2d(dim, out_channels, 3, padding=1, bias=False)
+        self.progressive: PReNet | None = None
+        if recurrent_iter:
+            self.progressive = PReNet(
                 recurrent_iter,
                 recurrent_channels,
                 "lstm" if recurrent else "none",
                 image_residual="last" if image_residual else "rainy",
+                in_channels=in_channels,
+                out_channels=out_channels,
             )
-            if recurrent_iter
-            else None
-        )
 
-    def forward(self, rainy: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
-        """The restored image, or [coarse, restored]; [coarse] without a progressive stage."""
-        require_multiple(rainy, self.size_multiple)
-        features = self.decoder(*self.encoder(self._embedded(rainy)))
-        stages = [self._drawn(self.refinement(spent(features)), rainy)]
-        del features  # which leaves room for large images
+    def forward(self, x: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
+        """Return the restored image, or [coarse, restored]; [coarse] without progressive stage."""
+        self.check_input(x)
+        stages = [self._coarse_image(x)]
         if self.progressive is not None:
-            stages.append(self.progressive(rainy, start=stages[0]))
+            stages.append(self.progressive(x, start=stages[0]))
         return stages if all_stages else stages[-1]
 
+    def _coarse_image(self, x: Tensor) -> Tensor:
+        features = self.decoder(*self.encoder(self._embed(x)))
+        return self._to_image(self.refinement(features), x)
+
     @row_local(halo=2 * size_multiple)
-    def _embedded(self, rainy: Tensor) -> Tensor:
-        return self.stem(rainy.contiguous(memory_format=torch.channels_last))
+    def _embed(self, x: Tensor) -> Tensor:
+        return self.stem(x.contiguous(memory_format=torch.channels_last))
 
     @row_local(halo=1)
-    def _drawn(self, features: Tensor, rainy: Tensor) -> Tensor:
-        coarse = self.to_image(features).to(rainy.dtype)
-        return coarse + rainy if self.image_residual else coarse
+    def _to_image(self, features: Tensor, x: Tensor) -> Tensor:
+        coarse = self.to_image(features).to(x.dtype)
+        return coarse + self.base_image(x) if self.image_residual else coarse
 
     def published_keys(self, key: str) -> list[str]:
-        """What the authors' state dict calls the parameter `key`."""
+        """Return the name of the parameter `key` in the authors' state dict."""
         if key.startswith("progressive.") and self.progressive is not None:
             return self.progressive.published_keys(key.removeprefix("progressive."))
         for ours, theirs in _PUBLISHED_PREFIXES.items():
@@ -252,18 +277,18 @@ class DTPNet(nn.Module):
 
     @classmethod
     def from_released(cls, state_dict: Mapping[str, Tensor], recurrent_iter: int = 3) -> DTPNet:
-        """The authors' weights. The number of passes does not show in them."""
+        """Build the network from the authors' weights, which do not reveal the number of passes."""
         released = Released("DTPNet", state_dict)
         dim = released.shape("patch_embed.transform2.weight")[0]
-        scales = [_PUBLISHED_PREFIXES[f"encoder.levels.{i}."][:-1] for i in range(LEVELS)]
+        levels = [_PUBLISHED_PREFIXES[f"encoder.levels.{i}."][:-1] for i in range(LEVELS)]
 
         def network(passes: int) -> DTPNet:
             return cls(
                 dim=dim,
-                num_blocks=tuple(released.length(name) for name in scales),
+                num_blocks=cast(FourCounts, tuple(released.length(name) for name in levels)),
                 num_refinement_blocks=released.length("outc"),
-                heads=tuple(released.shape(f"{name}.0.attn.temperature")[0] for name in scales),
-                ffn_expansion_factor=released.expansion_factor(dim, scales),
+                heads=cast(FourCounts, tuple(released.heads(name) for name in levels)),
+                ffn_expansion_factor=released.expansion_factor(dim, levels),
                 recurrent_iter=passes,
                 recurrent_channels=released.shape("conv0.0.weight")[0],
             )

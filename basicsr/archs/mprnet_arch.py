@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from basicsr.archs.base import Channels, Count, RestorationNetwork
 from basicsr.archs.released import Released, strict_load
-from basicsr.archs.sizes import require_multiple
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -212,32 +214,43 @@ class ORSNet(nn.Module):
 
 
 @ARCH_REGISTRY.register
-class MPRNet(nn.Module):
-    """Images N x in_c x H x W in [0, 1]; H and W are multiples of 8: a half, halved twice.
+class MPRNet(RestorationNetwork):
+    """MPRNet; the defaults are the published deraining network.
 
-    The widths are `n_feat`, plus `scale_unetfeats` at each U-net level, plus `scale_orsnetfeats`
-    in stage 3; `num_cab` blocks make one original resolution block. The defaults are the
-    published deraining network; the authors' deblurring has 96/48/32, denoising 80/48/32.
+    Height and width are multiples of 8: stage 1 splits the image in two, and halves it twice. The
+    authors' deblurring network has `n_feat` 96, `scale_unetfeats` 48 and `scale_orsnetfeats` 32;
+    denoising 80, 48 and 32.
 
-    Raises OptionsError if the input and output widths differ (every stage adds its input), or
-    for an even kernel.
+    Args:
+        in_c: channels of the input images.
+        out_c: channels of the restored images; equal to `in_c`, as every stage adds its input.
+        n_feat: channels at full resolution.
+        scale_unetfeats: channels added at each lower level of stages 1 and 2.
+        scale_orsnetfeats: channels added in stage 3.
+        num_cab: channel attention blocks of each original resolution block.
+        kernel_size: odd side of the convolutions' kernels.
+        reduction: factor by which channel attention squeezes the channels.
+        bias: whether convolutions have biases.
+
+    Raises:
+        OptionsError: The numbers are inconsistent.
     """
 
     size_multiple = 8
 
     def __init__(
         self,
-        in_c: int = 3,
-        out_c: int = 3,
-        n_feat: int = 40,
-        scale_unetfeats: int = 20,
-        scale_orsnetfeats: int = 16,
-        num_cab: int = 8,
-        kernel_size: int = 3,
-        reduction: int = 4,
+        in_c: Channels = 3,
+        out_c: Channels = 3,
+        n_feat: Channels = 40,
+        scale_unetfeats: Annotated[int, Field(ge=0, le=4096)] = 20,
+        scale_orsnetfeats: Annotated[int, Field(ge=0, le=4096)] = 16,
+        num_cab: Count = 8,
+        kernel_size: Annotated[int, Field(ge=1, le=31)] = 3,
+        reduction: Count = 4,
         bias: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(in_c, out_c)
         if in_c != out_c:
             raise OptionsError(
                 f"MPRNet: in_c is {in_c} and out_c {out_c}; make them equal, every stage adds "
@@ -245,6 +258,10 @@ class MPRNet(nn.Module):
             )
         if kernel_size % 2 == 0:
             raise OptionsError(f"MPRNet: kernel_size is {kernel_size}; make it odd")
+        if reduction > n_feat:
+            raise OptionsError(
+                f"MPRNet: reduction is {reduction}; make it at most n_feat, which is {n_feat}"
+            )
         style = BlockStyle(kernel_size, reduction, bias)
         widths = [n_feat + level * scale_unetfeats for level in range(3)]
         channels = n_feat + scale_orsnetfeats
@@ -288,7 +305,7 @@ class MPRNet(nn.Module):
 
     def forward(self, x: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
         """The restored image; with `all_stages`, those of stages 1, 2 and 3."""
-        require_multiple(x, self.size_multiple)
+        self.check_input(x)
         halves = to_halves(x, 2)
         features, attended, image1 = self.stage1(halves)
         features, attended, image2 = self.stage2(x, halves, features, attended)

@@ -1,6 +1,6 @@
 """PReNet: *Progressive Image Deraining Networks: A Better and Simpler Baseline*, CVPR 2019.
 
-The same small network is applied again and again, to the rainy image and to its own last result.
+The same small network is applied repeatedly, to the degraded image and to its own last result.
 Layout of the published weights: github.com/csdwren/PReNet, `networks.py`.
 """
 
@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.archs.base import Channels, Count, RestorationNetwork
 from basicsr.archs.conv_lstm import ConvGRUCell, ConvLSTMCell
 from basicsr.archs.released import Released, strict_load
-from basicsr.archs.rows import row_local, spent
-from basicsr.utils.errors import OptionsError
+from basicsr.archs.strips import row_local
 from basicsr.utils.registry import ARCH_REGISTRY
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 ImageResidual = Literal["rainy", "last", "none"]
 
 RES_BLOCKS = 5
-RECEPTIVE_FIELD = 2 * RES_BLOCKS + 4  # pixels around one that a pass looks at; a GRU has two 3x3
+RECEPTIVE_FIELD = 2 * RES_BLOCKS + 4  # radius of a pass in pixels; a GRU has two 3x3 convolutions
 
 
 def _residual_branch(channels: int) -> nn.Sequential:
@@ -38,68 +38,91 @@ def _residual_branch(channels: int) -> nn.Sequential:
 
 
 @ARCH_REGISTRY.register
-class PReNet(nn.Module):
-    """`recurrent_iter` passes of conv -> recurrent unit -> five residual blocks -> conv.
+class PReNet(RestorationNetwork):
+    """Passes of convolution, recurrent unit, five residual blocks and convolution.
 
-    With `shared_block` the five residual blocks are one; without `image_input` a pass sees its
-    last result alone; `image_residual` is the image that is added to what a pass puts out.
+    With twice as many input as output channels (a left and a right view), the mean of the two views
+    is the first estimate, and the image that is added.
+
+    Args:
+        recurrent_iter: number of passes.
+        channels: channels of the features.
+        recurrent_unit: unit that carries features from pass to pass.
+        shared_block: use one residual block five times.
+        image_input: show the degraded image to every pass, beside the last result.
+        image_residual: image that is added to the output of a pass: the degraded ("rainy") image,
+            the last result, or none.
+        in_channels: channels of the input images.
+        out_channels: channels of the restored images.
     """
 
-    size_multiple = 1
-    takes_rows = True
+    supports_strips = True
 
     def __init__(
         self,
-        recurrent_iter: int = 6,
-        channels: int = 32,
+        recurrent_iter: Count = 6,
+        channels: Channels = 32,
         recurrent_unit: Literal["lstm", "gru", "none"] = "lstm",
         shared_block: bool = False,
         image_input: bool = True,
         image_residual: ImageResidual = "rainy",
+        in_channels: Channels = 3,
+        out_channels: Channels = 3,
     ) -> None:
-        super().__init__()
-        if recurrent_iter < 1:
-            raise OptionsError(f"recurrent_iter: {recurrent_iter} passes; at least 1 is needed")
+        super().__init__(in_channels, out_channels)
+        self.require_base_image()
         self.recurrent_iter = recurrent_iter
         self.image_input = image_input
         self.image_residual = image_residual
-        self.conv_in = nn.Conv2d(6 if image_input else 3, channels, 3, padding=1)
+        seen = in_channels + out_channels if image_input else out_channels
+        self.conv_in = nn.Conv2d(seen, channels, 3, padding=1)
         self.recurrent: ConvLSTMCell | ConvGRUCell | None = None
         if recurrent_unit != "none":
             self.recurrent = (ConvLSTMCell if recurrent_unit == "lstm" else ConvGRUCell)(channels)
         self.blocks = nn.ModuleList(
             _residual_branch(channels) for _ in range(1 if shared_block else RES_BLOCKS)
         )
-        self.conv_out = nn.Conv2d(channels, 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
 
     def forward(
-        self, rainy: Tensor, all_stages: bool = False, start: Tensor | None = None
+        self, x: Tensor, all_stages: bool = False, start: Tensor | None = None
     ) -> Tensor | list[Tensor]:
-        """The result of the last pass, or of every pass. `start` is the first estimate: `rainy`."""
-        x = rainy if start is None else start
+        """Return the result of the last pass, or the list of those of all passes.
+
+        Args:
+            x: degraded images.
+            all_stages: return all passes.
+            start: first estimate; the degraded images by default.
+        """
+        self.check_input(x)
+        estimate = self.base_image(x) if start is None else start
         state: tuple[Tensor, ...] = ()
         stages = []
         for _ in range(self.recurrent_iter):
-            x, *following = self._one_pass(rainy, x, *state)
-            state = tuple(spent(each) for each in following)
+            estimate, *following = self._one_pass(x, estimate, *state)
+            state = tuple(following)
             if all_stages:
-                stages.append(x)
-        return stages if all_stages else x
+                stages.append(estimate)
+        return stages if all_stages else estimate
 
     @row_local(halo=RECEPTIVE_FIELD)
-    def _one_pass(self, rainy: Tensor, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """The next result and, with a recurrent unit, its next state."""
-        base = {"rainy": rainy, "last": x, "none": None}[self.image_residual]
-        x = F.relu(self.conv_in(torch.cat([rainy, x], dim=1) if self.image_input else x))
+    def _one_pass(self, image: Tensor, estimate: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Return the next estimate and, with a recurrent unit, its next state."""
+        x = torch.cat([image, estimate], dim=1) if self.image_input else estimate
+        x = F.relu(self.conv_in(x))
         if self.recurrent is not None:
             x, state = self.recurrent(x, state or None)
         for i in range(RES_BLOCKS):
             x = (self.blocks[i % len(self.blocks)](x) + x).relu_()
-        x = self.conv_out(x).to(rainy.dtype)
-        return (x if base is None else x + base), *state
+        x = self.conv_out(x).to(image.dtype)
+        if self.image_residual == "rainy":
+            x = x + self.base_image(image)
+        elif self.image_residual == "last":
+            x = x + estimate
+        return x, *state
 
     def published_keys(self, key: str) -> list[str]:
-        """What the authors' state dict calls the parameter `key`: one tensor for every gate."""
+        """Return the authors' names of the parameter `key`, which keep every gate apart."""
         part, _, rest = key.partition(".")
         if part == "blocks":
             index, _, rest = rest.partition(".")
@@ -120,10 +143,10 @@ class PReNet(nn.Module):
         image_input: bool = True,
         image_residual: ImageResidual = "rainy",
     ) -> PReNet:
-        """Weights of one of the authors' variants.
+        """Build one of the authors' variants from its weights.
 
-        The weights of PReNet and PReNet_LSTM have the same keys and shapes: nothing in them tells
-        whether the rainy image is to be added, so `image_residual` (the registered name) decides.
+        The weights of PReNet and PReNet_LSTM have the same keys and shapes. They do not reveal
+        whether the degraded image is added, so `image_residual` (the registered name) decides.
         """
         released = Released("PReNet", state_dict)
         net = cls(

@@ -82,6 +82,10 @@ class Released:
             raise self.error(f"'{prefix}.0' is missing")
         return count
 
+    def heads(self, prefix: str) -> int:
+        """Return the number of attention heads of the blocks `prefix.0`, `prefix.1`, ..."""
+        return self.shape(f"{prefix}.0.attn.temperature")[0]
+
     def expansion_factor(self, dim: int, scales: Sequence[str]) -> float:
         """The roundest factor that gives the hidden channels of the feed-forward parts.
 

@@ -1,19 +1,26 @@
 """Restormer: Efficient Transformer for High-Resolution Image Restoration (Zamir et al., CVPR 2022).
 
-A U-shaped network of transformer blocks at four scales. Arguments and weights have the names of
+A U-shaped network of transformer blocks at four levels. Arguments and weights have the names of
 the authors' code, github.com/swz30/Restormer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.base import (
+    Channels,
+    CountOrNone,
+    ExpansionFactor,
+    FourCounts,
+    RestorationNetwork,
+)
 from basicsr.archs.released import Released, strict_load
-from basicsr.archs.rows import row_local, spent
-from basicsr.archs.sizes import require_multiple
+from basicsr.archs.strips import row_local
 from basicsr.archs.transformer_blocks import (
     Blocks,
     Checkpointing,
@@ -21,13 +28,15 @@ from basicsr.archs.transformer_blocks import (
     NormType,
     TransformerBlock,
     Upsample,
-    joined,
+    merge,
 )
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
 
 class OverlapPatchEmbed(nn.Module):
+    """Embedding of the image by a 3x3 convolution."""
+
     def __init__(self, inp_channels: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(inp_channels, dim, 3, padding=1, bias=False)
@@ -38,51 +47,58 @@ class OverlapPatchEmbed(nn.Module):
 
 
 @ARCH_REGISTRY.register
-class Restormer(nn.Module):
-    """The deraining network by default.
+class Restormer(RestorationNetwork):
+    """Restormer; the defaults are the published deraining network.
 
-    `LayerNorm_type: BiasFree` is the authors' choice for denoising. With `dual_pixel_task` the
-    input is a left and a right view (6 channels), and the output is no correction of it.
-    `activation_checkpointing` saves memory in training: everything inside a block, or a selection
-    that is cheap, is computed again for the gradient.
+    Args:
+        inp_channels: channels of the input images.
+        out_channels: channels of the restored images; equal to `inp_channels` unless
+            `dual_pixel_task`, as the output is added to the input.
+        dim: channels at full resolution, doubled at each lower level.
+        num_blocks: transformer blocks of the four levels, from full to 1/8 resolution.
+        num_refinement_blocks: blocks after the decoder, at full resolution.
+        heads: attention heads of the four levels.
+        ffn_expansion_factor: hidden channels of the feed-forward parts, in multiples of `dim`.
+        bias: whether convolutions have biases.
+        LayerNorm_type: "BiasFree" is the authors' choice for denoising.
+        dual_pixel_task: the input is a left and a right view (6 channels), and the embedded image
+            is added to the features instead of the image to the output.
+        activation_checkpointing: saves memory in training; see `transformer_blocks.Blocks`.
 
-    Raises OptionsError where the numbers do not go together.
+    Raises:
+        OptionsError: The numbers are inconsistent.
     """
 
     size_multiple = 8
-    takes_rows = True
+    supports_strips = True
 
     def __init__(
         self,
-        inp_channels: int = 3,
-        out_channels: int = 3,
-        dim: int = 48,
-        num_blocks: tuple[int, ...] = (4, 6, 6, 8),
-        num_refinement_blocks: int = 4,
-        heads: tuple[int, ...] = (1, 2, 4, 8),
-        ffn_expansion_factor: float = 2.66,
+        inp_channels: Channels = 3,
+        out_channels: Channels = 3,
+        dim: Channels = 48,
+        num_blocks: FourCounts = (4, 6, 6, 8),
+        num_refinement_blocks: CountOrNone = 4,
+        heads: FourCounts = (1, 2, 4, 8),
+        ffn_expansion_factor: ExpansionFactor = 2.66,
         bias: bool = False,
         LayerNorm_type: NormType = "WithBias",
         dual_pixel_task: bool = False,
         activation_checkpointing: Checkpointing = "none",
     ) -> None:
-        super().__init__()
-        for name, counts in (("num_blocks", num_blocks), ("heads", heads)):
-            if len(counts) != 4:
-                raise OptionsError(f"{name}: 4 numbers are needed, not {len(counts)}")
-            if min(counts) < 1:
-                raise OptionsError(f"{name}: {min(counts)} at a scale; at least 1 is needed")
+        super().__init__(inp_channels, out_channels)
         if inp_channels != out_channels and not dual_pixel_task:
             raise OptionsError(
-                f"out_channels: {out_channels} cannot be added to {inp_channels} inp_channels"
+                f"out_channels: {out_channels} cannot be added to {inp_channels} inp_channels; "
+                "make them equal"
             )
 
         def blocks(width: int, heads: int, count: int) -> Blocks:
-            row = (
+            modules = (
                 TransformerBlock(width, heads, ffn_expansion_factor, bias, LayerNorm_type)
                 for _ in range(count)
             )
-            return Blocks(*row, checkpointing=activation_checkpointing)
+            return Blocks(*modules, checkpointing=activation_checkpointing)
 
         self.patch_embed = OverlapPatchEmbed(inp_channels, dim)
         self.encoder_level1 = blocks(dim, heads[0], num_blocks[0])
@@ -106,47 +122,47 @@ class Restormer(nn.Module):
         self.skip_conv = nn.Conv2d(dim, dim * 2, 1, bias=bias) if dual_pixel_task else None
         self.output = nn.Conv2d(dim * 2, out_channels, 3, padding=1, bias=bias)
 
-    def forward(self, image: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
-        """The restored image, or a list of just it."""
-        require_multiple(image, self.size_multiple)
-        embedded = self.patch_embed(image)
-        fine = self.encoder_level1(spent(embedded) if self.skip_conv is None else embedded)
-        if self.skip_conv is None:
-            embedded = None  # what is not needed any more leaves room for large images
-        middle = self.encoder_level2(spent(self.down1_2(fine)))
-        coarse = self.encoder_level3(spent(self.down2_3(middle)))
-        x = self.latent(spent(self.down3_4(coarse)))
+    def forward(self, x: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
+        """Return the restored image, or a list of just it."""
+        self.check_input(x)
+        level1 = self.patch_embed(x)
+        shortcut = x if self.skip_conv is None else level1
 
-        x = joined(self.up4_3, x, spent(coarse), self.reduce_chan_level3)
-        x = self.decoder_level3(spent(x))
-        x = joined(self.up3_2, x, spent(middle), self.reduce_chan_level2)
-        x = self.decoder_level2(spent(x))
-        x = joined(self.up2_1, x, fine)
-        del fine
-        x = self.refinement(spent(self.decoder_level1(spent(x))))
-        restored = self._restored(image, x, embedded)
+        level1 = self.encoder_level1(level1)
+        level2 = self.encoder_level2(self.down1_2(level1))
+        level3 = self.encoder_level3(self.down2_3(level2))
+        latent = self.latent(self.down3_4(level3))
+
+        level3 = merge(self.up4_3, latent, level3, self.reduce_chan_level3)
+        level3 = self.decoder_level3(level3)
+        level2 = merge(self.up3_2, level3, level2, self.reduce_chan_level2)
+        level2 = self.decoder_level2(level2)
+        level1 = merge(self.up2_1, level2, level1)
+        level1 = self.decoder_level1(level1)
+
+        restored = self._restored(x, self.refinement(level1), shortcut)
         return [restored] if all_stages else restored
 
     @row_local(halo=1)
-    def _restored(self, image: Tensor, x: Tensor, embedded: Tensor | None) -> Tensor:
+    def _restored(self, x: Tensor, features: Tensor, shortcut: Tensor) -> Tensor:
         if self.skip_conv is None:
-            return self.output(x).to(image.dtype) + image
-        return self.output(x + self.skip_conv(embedded)).to(image.dtype)
+            return self.output(features).to(x.dtype) + shortcut
+        return self.output(features + self.skip_conv(shortcut)).to(x.dtype)
 
     @classmethod
     def from_released(cls, state_dict: Mapping[str, Tensor]) -> Restormer:
-        """The authors' weights, of any of their tasks."""
+        """Build the network from the authors' weights for any of their tasks."""
         released = Released("Restormer", state_dict)
         dim, inp_channels, *_ = released.shape("patch_embed.proj.weight")
-        scales = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+        levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
         net = cls(
             inp_channels=inp_channels,
             out_channels=released.shape("output.weight")[0],
             dim=dim,
-            num_blocks=tuple(released.length(name) for name in scales),
+            num_blocks=cast(FourCounts, tuple(released.length(name) for name in levels)),
             num_refinement_blocks=released.length("refinement"),
-            heads=tuple(released.shape(f"{name}.0.attn.temperature")[0] for name in scales),
-            ffn_expansion_factor=released.expansion_factor(dim, scales),
+            heads=cast(FourCounts, tuple(released.heads(name) for name in levels)),
+            ffn_expansion_factor=released.expansion_factor(dim, levels),
             bias="output.bias" in state_dict,
             LayerNorm_type=(
                 "WithBias" if "encoder_level1.0.norm1.body.bias" in state_dict else "BiasFree"

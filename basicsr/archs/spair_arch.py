@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.sizes import require_multiple
+from basicsr.archs.base import Channels, Count, RestorationNetwork
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -153,9 +153,9 @@ def convs(in_channels: int, channels: int) -> nn.Sequential:
 class LocalizationNet(nn.Module):
     """A plain three-level U-net: the mask, and features at full, half and quarter resolution."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, in_channels: int) -> None:
         super().__init__()
-        self.encoder1 = convs(3, dim)
+        self.encoder1 = convs(in_channels, dim)
         self.down1 = down(dim)
         self.encoder2 = convs(2 * dim, 2 * dim)
         self.down2 = down(2 * dim)
@@ -179,7 +179,14 @@ class RestorationNet(nn.Module):
     """A three-level U-net of adaptive blocks, with sparse attention at its lowest resolution."""
 
     def __init__(
-        self, dim: int, localization_dim: int, num_blocks: tuple[int, ...], heads: int, grid: int
+        self,
+        dim: int,
+        localization_dim: int,
+        num_blocks: tuple[int, ...],
+        heads: int,
+        grid: int,
+        in_channels: int,
+        out_channels: int,
     ) -> None:
         super().__init__()
 
@@ -187,7 +194,7 @@ class RestorationNet(nn.Module):
             own, located = dim * 2**level, localization_dim * 2**level
             return nn.Conv2d(own + located + 1, own, 1)
 
-        self.embed = nn.Conv2d(3, dim, 3, padding=1)
+        self.embed = nn.Conv2d(in_channels, dim, 3, padding=1)
         self.fusions = nn.ModuleList(fusion(level) for level in range(3))
         self.encoder1 = AdaptiveLevel(dim, num_blocks[0])
         self.down1 = down(dim)
@@ -201,7 +208,7 @@ class RestorationNet(nn.Module):
         self.up1 = up(dim)
         self.merge1 = nn.Conv2d(2 * dim, dim, 1)
         self.decoder1 = AdaptiveLevel(dim, num_blocks[0])
-        self.to_image = nn.Conv2d(dim, 3, 3, padding=1)
+        self.to_image = nn.Conv2d(dim, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, mask: Tensor, located: list[Tensor]) -> Tensor:
         masks = [mask, F.avg_pool2d(mask, 2), F.avg_pool2d(mask, 4)]
@@ -216,19 +223,24 @@ class RestorationNet(nn.Module):
         level2 = self.merge2(torch.cat([self.up2(level3), level2], 1))
         level2 = self.decoder2(level2, masks[1])
         level1 = self.merge1(torch.cat([self.up1(level2), level1], 1))
-        return x + self.to_image(self.decoder1(level1, masks[0]))
+        return self.to_image(self.decoder1(level1, masks[0]))
 
 
 @ARCH_REGISTRY.register
-class SPAIR(nn.Module):
-    """A reconstruction of SPAIR (see the module's text). Sides are multiples of 4.
+class SPAIR(RestorationNetwork):
+    """SPAIR, a reconstruction; see the module's docstring.
+
+    With twice as many input as output channels (a left and a right view), the output is added to
+    the mean of the two views.
 
     Args:
-        dim: width of the restoration network at full resolution, doubled at each lower level.
-        localization_dim: the same of the localization network.
+        dim: channels of the restoration network at full resolution, doubled at each lower level.
+        localization_dim: the same for the localization network.
         num_blocks: adaptive blocks at full, half and quarter resolution.
         heads: attention heads; they divide 4 * dim.
         grid: the attention's references are at most grid x grid.
+        in_channels: channels of the input images.
+        out_channels: channels of the restored images.
     """
 
     size_multiple = 4
@@ -236,30 +248,37 @@ class SPAIR(nn.Module):
 
     def __init__(
         self,
-        dim: int = 48,
-        localization_dim: int = 24,
-        num_blocks: tuple[int, ...] = (2, 3, 4),
-        heads: int = 4,
-        grid: int = 16,
+        dim: Channels = 48,
+        localization_dim: Channels = 24,
+        num_blocks: tuple[Count, Count, Count] = (2, 3, 4),
+        heads: Count = 4,
+        grid: Count = 16,
+        in_channels: Channels = 3,
+        out_channels: Channels = 3,
     ) -> None:
-        super().__init__()
-        if len(num_blocks) != 3:
-            raise OptionsError(f"SPAIR: num_blocks has {len(num_blocks)} entries; give three")
+        super().__init__(in_channels, out_channels)
+        self.require_base_image()
         if (4 * dim) % heads:
             raise OptionsError(
                 f"SPAIR: heads is {heads}, which does not divide 4 * dim = {4 * dim}"
             )
-        self.localization = LocalizationNet(localization_dim)
-        self.restoration = RestorationNet(dim, localization_dim, num_blocks, heads, grid)
+        self.localization = LocalizationNet(localization_dim, in_channels)
+        self.restoration = RestorationNet(
+            dim, localization_dim, num_blocks, heads, grid, in_channels, out_channels
+        )
 
     def localize(self, x: Tensor) -> Tensor:
-        """The mask, N x 1 x H x W in [0, 1]: 1 is degraded."""
+        """Return the mask, N x 1 x H x W in [0, 1]: 1 is degraded."""
         return self.localization(x)[0]
 
     def forward(self, x: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
-        """The restored images; with `all_stages`, before them N x 4 x H x W: the degraded images
-        with the mask as their alpha channel, from which with the clean ones its loss is made."""
-        require_multiple(x, self.size_multiple)
+        """Return the restored images; with `all_stages`, [masked, restored].
+
+        `masked` is N x (out_channels + 1) x H x W: the degraded images with the mask as their alpha
+        channel, from which MaskLoss is computed.
+        """
+        self.check_input(x)
         mask, located = self.localization(x)
-        restored = self.restoration(x, mask, located)
-        return [torch.cat([x, mask], 1), restored] if all_stages else restored
+        base = self.base_image(x)
+        restored = base + self.restoration(x, mask, located)
+        return [torch.cat([base, mask], 1), restored] if all_stages else restored

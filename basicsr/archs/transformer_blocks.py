@@ -1,7 +1,9 @@
-"""The blocks of Restormer (Zamir et al., CVPR 2022), which DTPNet is built of too.
+"""Blocks of Restormer (Zamir et al., CVPR 2022), which DTPNet uses too.
 
-All map N x C x H x W to the same shape, except for `Downsample` and `Upsample`. They are quickest
-in `torch.channels_last`. Submodules have the names of the published weights.
+All map N x C x H x W to the same shape, except for `Downsample`, `Upsample` and `merge`. They are
+fastest in `torch.channels_last`. Submodules have the names of the published weights.
+
+Pixels are put last by `permute`, a view of channels-last memory.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch.utils.checkpoint import (
 )
 
 from basicsr.archs import ops
-from basicsr.archs.rows import Rows, row_local, spent, strips
+from basicsr.archs.strips import StripMap, row_local, strips
 from basicsr.utils.errors import OptionsError
 
 NormType = Literal["WithBias", "BiasFree"]
@@ -28,7 +30,7 @@ FeedForwardType = Literal["gated_dconv", "attention_gated"]
 
 
 class BiasFreeNorm(nn.Module):
-    """The weights of x / sqrt(var(x) + eps) * weight; x itself is not centred."""
+    """Weights of x / sqrt(var(x) + eps) * weight; x itself is not centred."""
 
     bias = None
 
@@ -51,7 +53,8 @@ class ChannelNorm(nn.Module):
 class MDTA(nn.Module):
     """Multi-Dconv head transposed attention: channels attend to channels, not pixels to pixels.
 
-    The attention is the same for all pixels, so that it is multiplied into the output projection.
+    The attention is the same for all pixels. It is therefore multiplied into the output projection
+    once, instead of being applied to the values of every pixel first.
     """
 
     def __init__(self, dim: int, heads: int, bias: bool = False) -> None:
@@ -73,18 +76,18 @@ class MDTA(nn.Module):
         return q, k
 
     def projection(self, gram: ops.Gram) -> Tensor:
-        """What takes the values to the output: N x C x C, in float32."""
+        """Return the matrix from values to outputs, N x C x C, in float32."""
         with ops.autocast_off(gram.products.device.type):
             out = self.project_out.weight.to(gram.products.dtype)
             out = out.view(-1, self.heads, gram.products.shape[-1])
             return (out.transpose(0, 1) @ self.attention(gram)).transpose(1, 2).flatten(2)
 
     def attention(self, gram: ops.Gram) -> Tensor:
-        """softmax(cosine similarity * temperature), N x heads x C/heads x C/heads, in float32."""
+        """Return softmax(cosine similarity * temperature), N x heads x C/heads x C/heads."""
         return (ops.cosines(gram) * self.temperature).softmax(dim=-1)
 
     def project(self, x: Tensor, projection: Tensor) -> Tensor:
-        """The output, by a `projection` of these or of more pixels."""
+        """Return the output for `x`, given a `projection` from these or more pixels."""
         (values,) = ops.projections(x, self.qkv, self.qkv_dwconv, 2, 3, 3)
         pixels = values.permute(0, 2, 3, 1).flatten(1, 2)
         out = (pixels @ projection.to(pixels.dtype).mT).unflatten(1, x.shape[2:])
@@ -99,6 +102,11 @@ class GDFN(nn.Module):
     def __init__(self, dim: int, ffn_expansion_factor: float, bias: bool = False) -> None:
         super().__init__()
         hidden = int(dim * ffn_expansion_factor)
+        if hidden < 1:
+            raise OptionsError(
+                f"ffn_expansion_factor: {ffn_expansion_factor} times {dim} channels leaves no "
+                "hidden channel; raise it"
+            )
         self.project_in = nn.Conv2d(dim, 2 * hidden, 1, bias=bias)
         self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
@@ -111,8 +119,8 @@ class GDFN(nn.Module):
 class AttentionGatedFeedForward(GDFN):
     """GDFN with channel and then spatial attention in front of the gate: DTPNet's figure (C).
 
-    The paper draws the two without their insides; these are CBAM's (Woo et al., ECCV 2018), with
-    an average-pooled squeeze to a quarter and a 7x7 convolution of the channels' mean and maximum.
+    The paper shows the two without details. These are CBAM's (Woo et al., ECCV 2018), with an
+    average-pooled squeeze to a quarter and a 7x7 convolution of the channels' mean and maximum.
     """
 
     def __init__(self, dim: int, ffn_expansion_factor: float, bias: bool = False) -> None:
@@ -142,7 +150,7 @@ FEED_FORWARDS: Mapping[FeedForwardType, type[GDFN]] = {
 
 
 class TransformerBlock(nn.Module):
-    """x + MDTA(norm(x)), then x + feed-forward(norm(x)). `Rows` are gone through twice."""
+    """x + MDTA(norm(x)), then x + feed-forward(norm(x)). A `StripMap` is read twice."""
 
     def __init__(
         self,
@@ -160,12 +168,14 @@ class TransformerBlock(nn.Module):
         self.ffn = FEED_FORWARDS[feed_forward](dim, ffn_expansion_factor, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(x, Rows):
-            return self._given(self._projection(x), x)
+        if isinstance(x, StripMap):
+            return self._with_projection(self._projection_of_strips(x), x)
         x = x + self.attn(self.norm1(x))
         return x + self.ffn(self.norm2(x))
 
-    def _projection(self, x: Rows) -> Tensor:
+    def _projection_of_strips(self, x: StripMap) -> Tensor:
+        """Return the attention's projection, from the Gram matrices of all strips of `x`."""
+
         def queries_and_keys(x: Tensor) -> tuple[Tensor, Tensor]:
             return self.attn.queries_and_keys(self.norm1(x))
 
@@ -176,7 +186,7 @@ class TransformerBlock(nn.Module):
         return self.attn.projection(ops.total(grams))
 
     @row_local(halo=2)
-    def _given(self, projection: Tensor, x: Tensor) -> Tensor:
+    def _with_projection(self, projection: Tensor, x: Tensor) -> Tensor:
         x = x + self.attn.project(self.norm1(x), projection)
         return x + self.ffn(self.norm2(x))
 
@@ -187,7 +197,7 @@ _PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.
 
 
 def _keep_products(_: Any, operation: Any, *args: Any, **__: Any) -> CheckpointPolicy:
-    """A convolution of 1x1 is one too."""
+    """Save the results of matrix products, 1x1 convolutions included."""
     pointwise = operation is torch.ops.aten.convolution.default and args[1].shape[2:] == (1, 1)
     if pointwise or operation in _PRODUCTS:
         return CheckpointPolicy.MUST_SAVE
@@ -198,15 +208,18 @@ _KEEPING_PRODUCTS: dict[str, Any] = {
     "context_fn": lambda: create_selective_checkpoint_contexts(_keep_products)
 }
 if "respect_saved_tensors_hooks" in inspect.signature(checkpoint).parameters:
-    _KEEPING_PRODUCTS["respect_saved_tensors_hooks"] = True  # so that costs count what is kept
+    _KEEPING_PRODUCTS["respect_saved_tensors_hooks"] = True  # cost.py counts saved tensors by hooks
 
 
 class Blocks(nn.Sequential):
-    """Blocks in a row, with a choice of what training keeps of each and what it computes again.
+    """Consecutive blocks, with a choice of the activations that training saves.
 
-    "none" keeps everything that gradients need, "blocks" only what enters a block; "selective"
-    keeps the matrix products too, so that only what is cheap is computed again: the norms, the
-    depthwise convolutions and the gates, half of all activations.
+    Args:
+        blocks: modules that keep the shape of their input.
+        checkpointing: "none" saves all activations that gradients need. "blocks" saves only the
+            input of each block and recomputes the rest. "selective" also saves the results of
+            matrix products, so that only norms, depthwise convolutions and gates are recomputed:
+            half of all activations, at little cost.
     """
 
     def __init__(self, *blocks: nn.Module, checkpointing: Checkpointing = "none") -> None:
@@ -214,9 +227,9 @@ class Blocks(nn.Sequential):
         self.checkpointing = checkpointing
 
     def forward(self, x: Tensor) -> Tensor:
-        for i, block in enumerate(self):
+        for block in self:
             if self.checkpointing == "none" or not self.training:
-                x = block(spent(x) if i else x)
+                x = block(x)
             elif self.checkpointing == "blocks":
                 x = checkpoint(block, x, use_reentrant=False)
             else:
@@ -249,12 +262,16 @@ class Upsample(nn.Module):
             nn.Conv2d(dim, dim * 2, 3, padding=1, bias=False), nn.PixelShuffle(2)
         )
 
+    @row_local(halo=1)
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
 
 
 @row_local(halo=1)
-def joined(up: nn.Module, below: Tensor, beside: Tensor, reduce: nn.Module | None = None) -> Tensor:
-    """The enlarged features of the scale `below` and those `beside` them, all or `reduce`d."""
-    x = torch.cat([up(below), beside], dim=1)
+def merge(up: nn.Module, x: Tensor, skip: Tensor, reduce: nn.Module | None = None) -> Tensor:
+    """Concatenate upsampled features with those of the skip connection, and `reduce` the channels.
+
+    It is one operation, so that in strips the concatenated features are never stored as a whole.
+    """
+    x = torch.cat([up(x), skip], dim=1)
     return x if reduce is None else reduce(x)

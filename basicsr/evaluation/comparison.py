@@ -300,7 +300,8 @@ def _origin(facts: Provenance) -> str:
 
 def is_reconstruction(network: str) -> bool:
     """Whether the registered network is built from a description, for want of published code."""
-    return getattr(ARCH_REGISTRY.entry(network).cls, "reconstruction", False)
+    cls: Any = ARCH_REGISTRY.entry(network).cls
+    return bool(cls.reconstruction)
 
 
 def blocks(table: str, entries: Sequence[Entry]) -> list[Block]:

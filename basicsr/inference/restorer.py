@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from basicsr.archs import fitting_side, ops
-from basicsr.archs.rows import Keep, Plan, Rows
+from basicsr.archs import RestorationNetwork, ops
+from basicsr.archs.strips import FeatureStorage, forward_in_strips
 from basicsr.inference.captured import CapturedNetwork
 from basicsr.inference.tiling import restore_tiles
 from basicsr.utils.devices import PRECISIONS, available_memory, is_out_of_memory, memory_in_use
@@ -50,7 +50,7 @@ class RestorerSettings:
     tile_overlap: int = 32
     self_ensemble: bool = False
     memory_gib: float | None = None
-    features: Keep = "memory"
+    features: FeatureStorage = "memory"
 
 
 class Restorer:
@@ -62,7 +62,7 @@ class Restorer:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: RestorationNetwork,
         device: torch.device,
         settings: RestorerSettings | None = None,
     ) -> None:
@@ -71,7 +71,7 @@ class Restorer:
             raise OptionsError(
                 f"precision: '{settings.precision}' is none of {', '.join(PRECISIONS)}"
             )
-        self.supports_strips = bool(getattr(network, "takes_rows", False))
+        self.supports_strips = network.supports_strips
         if settings.memory_gib is not None and not self.supports_strips:
             raise OptionsError(
                 f"memory_gib: {type(network).__name__} cannot be computed in strips; remove it, "
@@ -123,7 +123,7 @@ class Restorer:
     def _whole(self, x: Tensor) -> Tensor:
         """Restore a batch without tiles: padded to sides that the network takes, then cropped."""
         height, width = x.shape[2:]
-        x = pad_to(x, fitting_side(self.network, height), fitting_side(self.network, width))
+        x = pad_to(x, self.network.fitting_side(height), self.network.fitting_side(width))
         x = x.contiguous(memory_format=torch.channels_last)
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
@@ -158,7 +158,7 @@ class Restorer:
         else:
             memory = self.settings.memory_gib * 2**30 - memory_in_use(x.device)
         memory -= 2 * IMAGE_COPIES * x.nbytes + LIBRARY_BYTES
-        return self.network(Rows.of(x, Plan(memory, self.settings.features))).whole()
+        return forward_in_strips(self.network, x, memory, self.settings.features)
 
 
 def pad_to(x: Tensor, height: int, width: int) -> Tensor:

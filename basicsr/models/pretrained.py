@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from basicsr.archs import build_network, from_released, released_hints, strict_load
+from basicsr.archs import (
+    RestorationNetwork,
+    build_network,
+    from_released,
+    released_hints,
+    strict_load,
+)
 from basicsr.io.checkpoints import Weights, load_weights
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import options_of, suggest
@@ -21,7 +25,7 @@ _FOLDERS = tuple(Path(__file__).parents[level] / "pretrained_models" for level i
 logger = logging.getLogger(__name__)
 
 
-def network_with_weights(options: Mapping[str, Any], file: str | Path) -> nn.Module:
+def network_with_weights(options: Mapping[str, Any], file: str | Path) -> RestorationNetwork:
     """Build the network of `network_g` options and load the weights in `file`.
 
     A `.safetensors` file with this project's metadata has this project's layout; any other file is
@@ -45,7 +49,7 @@ def network_with_weights(options: Mapping[str, Any], file: str | Path) -> nn.Mod
     return network
 
 
-def saved_network(file: str | Path) -> tuple[nn.Module, Weights]:
+def saved_network(file: str | Path) -> tuple[RestorationNetwork, Weights]:
     """Load the network that a `.safetensors` file of this project holds, and the file's content.
 
     Raises CheckpointError if the file has no network options, or if they do not fit its weights.
@@ -82,7 +86,7 @@ def weights_file(name: str) -> Path:
     )
 
 
-def _load(network: nn.Module, options: Mapping[str, Any], weights: Weights) -> None:
+def _load(network: RestorationNetwork, options: Mapping[str, Any], weights: Weights) -> None:
     name, state_dict = str(options["type"]), weights.state_dict
     if weights.network is None:
         hints = {key: options[key] for key in released_hints(name) & options.keys()}
@@ -92,7 +96,7 @@ def _load(network: nn.Module, options: Mapping[str, Any], weights: Weights) -> N
     strict_load(network, state_dict)
 
 
-def _differences(network: nn.Module, saved: Mapping[str, Any]) -> list[str]:
+def _differences(network: RestorationNetwork, saved: Mapping[str, Any]) -> list[str]:
     """Return "NAME is X, was Y" for each option of `network` that differs from the saved ones."""
     own = json.loads(json.dumps(options_of(network)))  # tuples become lists, as in the file
     return [

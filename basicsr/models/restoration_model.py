@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from basicsr.archs import RestorationNetwork
 from basicsr.data import TrainingBatch
 from basicsr.losses import LossTerms
 from basicsr.models.conditional_step import copies, restore_unless, step_where
@@ -77,7 +78,7 @@ class RestorationModel:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: RestorationNetwork,
         losses: LossTerms,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -199,7 +200,7 @@ class RestorationModel:
         return self.optimizer.param_groups[0]["lr"]
 
     @property
-    def inference_network(self) -> nn.Module:
+    def inference_network(self) -> RestorationNetwork:
         """The network to validate, save and use: the averaged one if weights are averaged.
 
         If it is sharded, it holds only this process's part.

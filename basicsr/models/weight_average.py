@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs import RestorationNetwork
 from basicsr.models.conditional_step import local
 
 
@@ -18,7 +19,7 @@ class WeightAverage:
     """
 
     def __init__(
-        self, network: nn.Module, decay: float, device: torch.device | None = None
+        self, network: RestorationNetwork, decay: float, device: torch.device | None = None
     ) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.decay = decay

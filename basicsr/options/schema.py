@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 
 # These packages register what option files can name.
 from basicsr import archs, data, losses, models  # noqa: F401
-from basicsr.archs.rows import Keep
+from basicsr.archs.strips import FeatureStorage
 from basicsr.metrics import PROTOCOLS
 from basicsr.options.foreign import MODEL_TYPES
 from basicsr.utils.components import Component, OneOf, Strict, fields_of
@@ -146,7 +146,7 @@ class Evaluation(Strict):
     save_img: bool = True
     self_ensemble: bool = False
     memory_gib: Annotated[float, Field(gt=0)] | None = None
-    features: Keep = "memory"
+    features: FeatureStorage = "memory"
     tile: Positive | None = None
     tile_overlap: NotNegative = 32
 

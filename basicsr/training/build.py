@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from basicsr.archs import build_network, fitting_side
+from basicsr.archs import RestorationNetwork, build_network
 from basicsr.data import BadImages, SampleStage, build_dataset
 from basicsr.losses import LossTerms, build_losses
 from basicsr.models.pretrained import network_with_weights
@@ -53,15 +53,15 @@ def build_model(
     )
 
 
-def _network(options: TrainOptions) -> nn.Module:
+def _network(options: TrainOptions) -> RestorationNetwork:
     arguments, weights = options.network_g.arguments(), options.path.pretrain_network_g
     return network_with_weights(arguments, weights) if weights else build_network(arguments)
 
 
 @torch.no_grad()
-def try_losses(network: nn.Module, losses: LossTerms, device: torch.device) -> None:
+def try_losses(network: RestorationNetwork, losses: LossTerms, device: torch.device) -> None:
     """Raise OptionsError if the outputs of the network do not suit a loss."""
-    side = fitting_side(network, 32)
+    side = network.fitting_side(32)
     black = torch.zeros(1, 3, side, side, device=device)
     stages = network.eval()(black, all_stages=True)
     try:

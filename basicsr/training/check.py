@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from basicsr.archs import fitting_side
 from basicsr.data import build_dataset, training_batches
 from basicsr.models.cost import network_cost, training_memory
 from basicsr.options import TrainOptions
@@ -24,7 +23,7 @@ def check(options: TrainOptions, device: torch.device) -> None:
         print(f"datasets.{validator.key}: {len(validator.dataset)} validation images")
     print(f"first batch: {tuple(batch.lq.shape)}, {', '.join(batch.names[:4])} ...")
     for stage in options.datasets.train.patches:
-        size = fitting_side(model.network, stage.size)
+        size = model.network.fitting_side(stage.size)
         per_step = stage.batch_size // options.train.accumulation_steps
         cost = network_cost(model.network, (per_step, 3, size, size), options.train.precision)
         memory = training_memory(model.network, cost.activations, options.train.ema_decay > 0)

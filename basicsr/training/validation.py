@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.data import ImagePair, RestorationDataset
@@ -126,7 +125,7 @@ class Validator:
                 *(self.key, protocol, images),
             )
 
-    def _network(self, model: RestorationModel) -> nn.Module:
+    def _network(self, model: RestorationModel) -> RestorationNetwork:
         """Return the network to validate, complete in every process."""
         if not model.sharded:
             return model.inference_network

@@ -5,8 +5,12 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from basicsr.utils.errors import OptionsError
 
@@ -88,15 +92,22 @@ class Registry:
 
 
 class NetworkRegistry(Registry):
-    """Registry of networks. Instances record their constructor arguments for `options_of`."""
+    """Registry of networks.
+
+    Constructors check their arguments against their annotations and record them for `options_of`.
+    """
+
+    base: type = object  # RestorationNetwork; set where that is defined, above this package
 
     def register(self, cls: Registered) -> Registered:
+        if not issubclass(cls, self.base):
+            raise TypeError(f"{cls.__name__}: a network must derive from {self.base.__name__}")
         _record_arguments(cls)
         return super().register(cls)
 
 
 def _record_arguments(cls: type) -> None:
-    """Wrap the constructor of `cls` so that it stores its arguments, with defaults, in `self`."""
+    """Wrap the constructor of `cls`: check its arguments, and store them all in `self`."""
     init = inspect.getattr_static(cls, "__init__")
     signature = inspect.signature(cls)
 
@@ -104,11 +115,51 @@ def _record_arguments(cls: type) -> None:
     def recording(self: object, *args: Any, **kwargs: Any) -> None:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        _check_arguments(cls, bound.arguments)
         # the first to arrive is the outermost class's, when constructors call each other
         vars(self).setdefault("_options", dict(bound.arguments))
         init(self, *args, **kwargs)
 
     type.__setattr__(cls, "__init__", recording)
+
+
+def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
+    """Raise OptionsError for the first argument that its annotation does not allow."""
+    for name, adapter in _adapters(cls).items():
+        try:
+            adapter.validate_python(arguments[name])
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            path = "".join(f"[{step}]" for step in fault["loc"] if isinstance(step, int))
+            raise OptionsError(f"{name}{path}: {_expected(fault)}") from None
+
+
+def _expected(fault: ErrorDetails) -> str:
+    limits = fault.get("ctx", {})
+    match fault["type"]:
+        case "greater_than_equal":
+            return f"at least {limits['ge']} is needed, not {fault['input']}"
+        case "less_than_equal":
+            return f"at most {limits['le']} is allowed, not {fault['input']}"
+        case "missing":
+            return "required, but missing"
+        case "too_long":
+            return f"{limits['max_length']} numbers are needed, not {limits['actual_length']}"
+        case _:
+            expected = fault["msg"].removeprefix("Input ").replace("should be", "expected", 1)
+            return f"{expected}, not {fault['input']!r}"
+
+
+@functools.cache
+def _adapters(cls: Any) -> dict[str, TypeAdapter[Any]]:
+    """Return validators of a constructor's annotated arguments."""
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)
+    anything = ConfigDict(arbitrary_types_allowed=True)
+    return {
+        name: TypeAdapter(hints[name], config=anything)
+        for name in inspect.signature(cls).parameters
+        if name in hints
+    }
 
 
 def options_of(network: object) -> dict[str, Any]:

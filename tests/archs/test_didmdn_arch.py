@@ -193,7 +193,7 @@ def test_labels_must_fit_the_batch():
     net = DIDMDNDerainer()
     with pytest.raises(ValueError, match="3 density labels were given for 2 images"):
         net(torch.rand(2, 3, 32, 32), label=torch.tensor([1, 2, 0]))
-    with pytest.raises(OptionsError, match="a density label is 0 to 4"):
+    with pytest.raises(OptionsError, match="label: at most 4 is allowed, not 5"):
         DIDMDNDerainer(label=5)
 
 

@@ -76,7 +76,7 @@ def test_recurrent_state_is_carried_from_pass_to_pass():
 
 
 def test_no_pass_at_all_is_refused():
-    with pytest.raises(OptionsError, match="recurrent_iter: 0 passes; at least 1"):
+    with pytest.raises(OptionsError, match="recurrent_iter: at least 1 is needed, not 0"):
         build_network({"type": "PReNet", "recurrent_iter": 0})
 
 

@@ -53,8 +53,8 @@ def test_checkpointing_gives_the_same_gradients(checkpointing):
     ("options", "message"),
     [
         ({"heads": (1, 2, 5, 8)}, "heads: 32 channels cannot be divided among 5 heads"),
-        ({"num_blocks": (1, 1, 1)}, "num_blocks: 4 numbers are needed, not 3"),
-        ({"num_blocks": (1, 1, 1, 0)}, "num_blocks: 0 at a scale; at least 1 is needed"),
+        ({"num_blocks": (1, 1, 1)}, r"num_blocks\[3\]: required, but missing"),
+        ({"num_blocks": (1, 1, 1, 0)}, r"num_blocks\[3\]: at least 1 is needed, not 0"),
         ({"inp_channels": 6}, "out_channels: 3 cannot be added to 6 inp_channels"),
     ],
 )

@@ -155,7 +155,7 @@ def test_it_learns_to_find_and_to_remove_rain(small):
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({"num_blocks": (1, 1)}, "num_blocks has 2 entries"),
+        ({"num_blocks": (1, 1)}, r"num_blocks\[2\]: required, but missing"),
         ({"heads": 3}, r"does not divide 4 \* dim = 32"),
     ],
 )

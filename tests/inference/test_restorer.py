@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from basicsr.archs import build_network
-from basicsr.archs.rows import Plan
+from basicsr.archs import RestorationNetwork, build_network
+from basicsr.archs.strips import MemoryBudget
 from basicsr.inference.restorer import Restorer, RestorerSettings, pad_to
 from basicsr.io.images import to_levels
 from basicsr.utils.devices import memory_in_use
@@ -20,7 +20,7 @@ from basicsr.utils.errors import OptionsError
 CPU = torch.device("cpu")
 
 
-class Recorder(nn.Module):
+class Recorder(RestorationNetwork):
     """Identity that records the sizes of its inputs."""
 
     size_multiple = 8
@@ -83,7 +83,7 @@ def test_tiles_warn_that_they_change_the_result(caplog):
 
 
 def test_self_ensemble_averages_over_the_eight_views():
-    class Ramp(nn.Module):
+    class Ramp(RestorationNetwork):
         """Network that adds a horizontal ramp, so that the eight views differ."""
 
         size_multiple = 1
@@ -105,7 +105,7 @@ def test_self_ensemble_of_rectangular_images():
 
 
 def test_the_result_is_clamped():
-    class Bright(nn.Module):
+    class Bright(RestorationNetwork):
         size_multiple = 1
 
         def forward(self, x):
@@ -122,10 +122,18 @@ def test_quantize_rounds_or_truncates():
     assert to_levels(values, np.uint8, "truncate").tolist() == [0, 0, 0, 1, 255]
 
 
+class Convolution(RestorationNetwork):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
 def test_bf16_stays_close(device):
     torch.manual_seed(0)
-    net = nn.Conv2d(3, 3, 3, padding=1)
-    net.size_multiple = 1
+    net = Convolution()
     image = picture(16, 16)
     exact = Restorer(net, device)(image)
     rough = Restorer(net, device, RestorerSettings(precision="bf16"))(image)
@@ -146,7 +154,7 @@ def test_a_memory_limit_does_not_change_the_result(device, height, width, featur
     whole = Restorer(net, device)(image)
     limit = memory_in_use(device) / 2**30 + 0.25
     if features == "disk":
-        monkeypatch.setattr(Plan, "has_room", lambda self, size: False)
+        monkeypatch.setattr(MemoryBudget, "has_room", lambda self, size: False)
     settings = RestorerSettings(memory_gib=limit, features=features)
     limited = Restorer(net, device, settings)(image)
     assert np.abs(limited - whole).max() < 1e-5
@@ -187,18 +195,15 @@ def test_out_of_memory_falls_back_to_strips_with_a_warning(caplog, monkeypatch, 
     monkeypatch.setattr(net.stem, "forward", full_at_first)
     with caplog.at_level(logging.WARNING, "basicsr"):
         restored = Restorer(net, CPU)(image)
-    assert heights == [
-        24,
-        24,
-        24,
-    ]  # the whole image; its first 8 rows and the other rows, with halos
+    # the whole image; a small one to record the uses of maps; 8 rows and the others, with halos
+    assert heights == [24, 8, 24, 24]
     assert np.abs(restored - expected).max() < 1e-5
     assert "40 x 24 pixels do not fit into memory at once; they are computed in str" in caplog.text
 
 
 def test_other_errors_do_not_fall_back_to_strips():
     class Broken(Recorder):
-        takes_rows = True
+        supports_strips = True
 
         def forward(self, x):
             raise RuntimeError("shapes do not match")

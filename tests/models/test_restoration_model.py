@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+from basicsr.archs import RestorationNetwork
 from basicsr.data import TrainingBatch
 from basicsr.losses import build_losses
 from basicsr.models.restoration_model import RestorationModel, StepSettings
 from basicsr.utils.errors import CheckpointError
 
 
-class TwoStages(nn.Module):
+class TwoStages(RestorationNetwork):
     size_multiple = 1
 
     def __init__(self):

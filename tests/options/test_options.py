@@ -92,7 +92,7 @@ def test_effective_options_can_be_saved_and_loaded_again(file, tmp_path):
         ("network_g:dim=a", "network_g.dim: expected a valid integer, not 'a'"),
         ("network_g:dim=~", "network_g.dim: expected a valid integer, not None"),
         ("network_g:num_blocks=4", "network_g.num_blocks: expected a list, not 4"),
-        ("network_g:num_blocks=[4, a]", "network_g.num_blocks[1]: expected a valid integer"),
+        ("network_g:num_blocks=[4, a, 6, 8]", "network_g.num_blocks[1]: expected a valid integer"),
         ("train:optim_g:betas=[0.9]", "train.optim_g.betas[1]: required, but missing"),
         ("train:optim_g:betas=[0.9, 0.9, 0.9]", "train.optim_g.betas: expected at most 2 of them"),
         ("train:optim_g:lr=.nan", "train.optim_g.lr: expected a finite number, not nan"),
