@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from basicsr.archs import build_network
+from basicsr.archs import RestorationNetwork, build_network
 from basicsr.data import ImagePair, RestorationDataset
 from basicsr.evaluation.evaluate import Keep, evaluate, mean_scores, pictures_in
 from basicsr.inference.restorer import Restorer, RestorerSettings
