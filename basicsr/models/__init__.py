@@ -1,4 +1,4 @@
-"""What surrounds a network: optimisation, validation, checkpoints, restoring whole images."""
+"""Networks in training: the optimization step, schedules, averaging, sharding, weights, cost."""
 
 from basicsr.models import restoration_model, schedules
 

@@ -1,7 +1,7 @@
-"""What a network costs: parameters, multiply-accumulates, memory of a training step, latency.
+"""Cost of a network: parameters, multiply-accumulates, memory of a training step, latency.
 
-All but the latency is read off a run on fake tensors, which have shapes but no data: no size is too
-large.
+All but the latency comes from a forward pass of fake tensors, which have shapes but no data, so any
+image size is possible.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ from basicsr.utils.devices import is_out_of_memory
 Shape = tuple[int, int, int, int]
 
 WARM_UP = 3
-_CONVOLUTIONS = ("aten.convolution", "aten.mm", "aten.addmm")  # the latter two over pixels
+_CONVOLUTIONS = ("aten.convolution", "aten.mm", "aten.addmm")  # the products are 1x1 convolutions
 
 
 class Cost(NamedTuple):
-    """Of one forward pass.
+    """Cost of one forward pass.
 
-    `macs` are the multiply-accumulates of convolutions and matrix products, `convolution_macs`
-    those of convolutions alone, as many papers count, 1x1 ones that are computed as matrix products
-    among them; `activations` are the bytes kept for the backward pass.
+    Attributes:
+        parameters: number of weights.
+        macs: multiply-accumulates of convolutions and matrix products.
+        convolution_macs: those of convolutions only, as many papers count; including 1x1
+            convolutions that are computed as matrix products.
+        activations: bytes kept for the backward pass.
     """
 
     parameters: int
@@ -42,7 +45,7 @@ class Cost(NamedTuple):
 
 
 class Latency(NamedTuple):
-    """Seconds of one forward pass: the median and the quartiles over the timed runs."""
+    """Seconds of one forward pass: median and quartiles of the timed runs."""
 
     median: float
     lower: float
@@ -50,14 +53,21 @@ class Latency(NamedTuple):
 
 
 def network_cost(network: nn.Module, shape: Shape, precision: str = "fp32") -> Cost:
-    """The cost of `network` on a batch of `shape`, whose sides its `size_multiple` divides."""
-    from torch._subclasses.fake_tensor import FakeTensorMode  # late: they take memory
+    """Return the cost of a forward pass.
+
+    Args:
+        network: any network of basicsr.archs.
+        shape: N x in_channels x H x W of the input; `size_multiple` divides H and W.
+        precision: "fp32" or "bf16".
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode  # imported late: it takes memory
     from torch.utils.flop_counter import FlopCounterMode
 
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor  # the reference keeps the key unique
+        # Keep a reference, so that no later tensor gets the same address.
+        kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     twin = copy.deepcopy(network).cpu().train()
@@ -81,10 +91,14 @@ def network_cost(network: nn.Module, shape: Shape, precision: str = "fp32") -> C
 
 
 def training_memory(network: nn.Module, activations: int, averaged: bool) -> int:
-    """Estimated bytes of a training step with an Adam-like optimizer, workspaces left out.
+    """Estimate the bytes of a training step with Adam, without temporary buffers.
 
-    Weights, gradients and two moments in float32, averaged weights where there are any, and the
-    activations.
+    The sum of weights, gradients and two moments in float32, averaged weights and activations.
+
+    Args:
+        network: the network in training.
+        activations: `Cost.activations` of a batch.
+        averaged: whether the weights are averaged.
     """
     weights = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return 4 * weights * (5 if averaged else 4) + activations
@@ -94,9 +108,17 @@ def training_memory(network: nn.Module, activations: int, averaged: bool) -> int
 def latency(
     network: nn.Module, shape: Shape, device: torch.device, precision: str = "fp32", runs: int = 20
 ) -> Latency:
-    """Time `runs` forward passes on `device`, after a few untimed ones, as test.py restores images.
+    """Time forward passes on `device` as test.py runs them, after a few untimed ones.
 
-    Raises MemoryError where the device has too little memory.
+    Args:
+        network: any network of basicsr.archs.
+        shape: N x in_channels x H x W of the input.
+        device: where to run.
+        precision: "fp32" or "bf16".
+        runs: number of timed forward passes.
+
+    Raises:
+        MemoryError: if the device has too little memory.
     """
     try:
         with _bounded_memory(device), _autocast(device, precision):
@@ -113,9 +135,9 @@ def latency(
 
 @contextmanager
 def _bounded_memory(device: torch.device) -> Iterator[None]:
-    """Make the CPU's allocations fail where memory ends.
+    """Make allocations on a CPU fail when the memory is used up.
 
-    Linux would grant more than there is, and then end some process that uses it.
+    Linux would grant more than there is, and kill a process when the memory is used.
     """
     meminfo = Path("/proc/meminfo")
     if device.type != "cpu" or not meminfo.exists():
@@ -140,14 +162,13 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def _seconds(network: nn.Module, x: Tensor) -> float:
-    """A GPU works on its own, so it is waited for before either look at the clock."""
-    _wait(x.device)
+    _synchronize(x.device)
     start = time.perf_counter()
     network(x)
-    _wait(x.device)
+    _synchronize(x.device)
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -20,6 +20,7 @@ from basicsr.archs import RestorationNetwork
 from basicsr.data import TrainingBatch
 from basicsr.losses import LossTerms
 from basicsr.models.conditional_step import copies, restore_unless, step_where
+from basicsr.models.schedules import LearningRateSchedule
 from basicsr.models.sharding import full, shard, sharded_like
 from basicsr.models.weight_average import WeightAverage
 from basicsr.utils.distributed import World
@@ -27,8 +28,6 @@ from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import MODEL_REGISTRY
 
 OptimizerFactory = Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
-Schedule = Callable[[int, float], float]
-"""(iteration from 0, base learning rate) -> learning rate"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class RestorationModel:
         network: with the same weights in every process; on `device` unless it is to be sharded.
         losses: the loss terms, on `device`.
         optimizer: makes the optimizer of given parameters.
-        schedule: learning-rate schedule.
+        schedule: the learning-rate schedule.
         device: the device of this process.
         settings: options of the step.
         world: the processes that train together, each on its share of every batch.
@@ -81,7 +80,7 @@ class RestorationModel:
         network: RestorationNetwork,
         losses: LossTerms,
         optimizer: OptimizerFactory,
-        schedule: Schedule,
+        schedule: LearningRateSchedule,
         device: torch.device,
         settings: StepSettings | None = None,
         world: World | None = None,

@@ -1,6 +1,6 @@
-"""Learning-rate schedules as functions of the iteration, so that a resumed run needs no state.
+"""Learning-rate schedules as functions of the iteration, which need no state to resume.
 
-Each is called with the iteration (from 0) and the optimizer's base rate, and returns the rate.
+A schedule maps the iteration (from 0) and the optimizer's base learning rate to a learning rate.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Callable
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import SCHEDULER_REGISTRY
 
-Schedule = Callable[[int, float], float]
+LearningRateSchedule = Callable[[int, float], float]
 
 
 @SCHEDULER_REGISTRY.register
 class MultiStepLR:
-    """The base rate, multiplied by `gamma` from each of the `milestones` (iterations) on."""
+    """Base rate, multiplied by `gamma` at each of the `milestones`, which are iterations."""
 
     def __init__(self, milestones: tuple[int, ...], gamma: float = 0.1) -> None:
         self.milestones = sorted(milestones)
@@ -30,11 +30,16 @@ class MultiStepLR:
 
 @SCHEDULER_REGISTRY.register
 class CosineAnnealingRestartCyclicLR:
-    """One cosine per period, each down to its own minimum (Restormer's `eta_mins`).
+    """Cosine annealing with restarts, each period with its own minimum (Restormer).
 
-    Restormer's own schedule is periods [92000, 208000], weights [1, 1], minima [3e-4, 1e-6]: the
-    first "cosine" ends where it starts and is constant. A single minimum serves every period, which
-    is BasicSR's CosineAnnealingRestartLR. After the last period the rate stays at its minimum.
+    Restormer is trained with periods [92000, 208000], weights [1, 1] and minima [3e-4, 1e-6]: its
+    base rate is 3e-4, so the rate is constant in the first period. After the last period the rate
+    stays at its minimum.
+
+    Args:
+        periods: iterations of each period.
+        restart_weights: factor of the base rate at the start of each period, or one for all.
+        eta_mins: minimum of each period, or one for all.
     """
 
     def __init__(
@@ -44,7 +49,7 @@ class CosineAnnealingRestartCyclicLR:
         eta_mins: tuple[float, ...] = (0.0,),
     ) -> None:
         if not periods:
-            raise OptionsError("train.scheduler.periods: none is given; at least one is needed")
+            raise OptionsError("train.scheduler.periods: give at least one period")
         self.ends = list(itertools.accumulate(periods))
         self.periods = periods
         self.weights = _one_each("restart_weights", restart_weights, len(periods))
@@ -62,7 +67,7 @@ class CosineAnnealingRestartCyclicLR:
 
 @SCHEDULER_REGISTRY.register
 class CosineAnnealingRestartLR(CosineAnnealingRestartCyclicLR):
-    """Cosine annealing with restarts, down to one common minimum `eta_min` (as in BasicSR)."""
+    """Cosine annealing with restarts and one minimum `eta_min` for all periods (BasicSR)."""
 
     def __init__(
         self,
@@ -73,8 +78,8 @@ class CosineAnnealingRestartLR(CosineAnnealingRestartCyclicLR):
         super().__init__(periods, restart_weights, (eta_min,))
 
 
-def warmed_up(schedule: Schedule, iterations: int) -> Schedule:
-    """`schedule`, reached from zero along a straight line over the first `iterations`."""
+def warmed_up(schedule: LearningRateSchedule, iterations: int) -> LearningRateSchedule:
+    """Return `schedule` with a linear warm-up from zero over the first `iterations`."""
     if iterations == 0:
         return schedule
     return lambda iteration, base_lr: (

@@ -1,8 +1,8 @@
-"""Option files of BasicSR and of Restormer in the words of this project.
+"""Translation of option files of BasicSR, NAFNet and Restormer.
 
-Only what is said differently there is translated; keys that mean the same stay, and unknown ones
-stay too, to be reported with all other faults. Where BasicSR, NAFNet and Restormer differ, the
-`model_type` tells whose file it is: SRModel, ImageRestorationModel, ImageCleanModel.
+Keys of equal meaning are left as they are; so are unknown keys, which are then reported with all
+other errors. Where the three projects differ, the `model_type` identifies the author: SRModel is
+BasicSR's, ImageRestorationModel NAFNet's, ImageCleanModel Restormer's.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 
 MODEL_TYPES = ("ImageCleanModel", "ImageRestorationModel", "SRModel")
 
-_CLIPS_UNASKED = {"ImageRestorationModel"}
-_GRADIENT_NORM = 0.01  # what use_grad_clip means in Restormer and NAFNet
+_CLIPS_BY_DEFAULT = {"ImageRestorationModel"}
+_GRADIENT_NORM = 0.01  # the norm that use_grad_clip stands for in Restormer and NAFNet
 _DATA_SETS = {
     "Dataset_PairedImage": "PairedImageDataset",
     "SingleImageDataset": "ImageFolderDataset",
@@ -27,32 +27,35 @@ _PSNR_SSIM = ("calculate_psnr", "calculate_ssim")
 
 
 class Translation(NamedTuple):
-    """The translated options; a line for whatever was mapped; a line for whatever is refused."""
+    """Translated options, a line for each mapped key, and a line for each unsupported value."""
 
     options: dict[str, Any]
     mapped: list[str]
-    refused: list[str]
+    unsupported: list[str]
 
 
 def is_foreign(raw: Mapping[str, Any]) -> bool:
-    """Whether an option file is one of BasicSR's or Restormer's for paired restoration."""
+    """Return whether an option file is written for BasicSR, NAFNet or Restormer."""
     return raw.get("model_type") in MODEL_TYPES
 
 
 def translated(raw: Mapping[str, Any], training: bool) -> Translation:
-    """A foreign option file as one of ours, for train.py or for test.py."""
+    """Translate a foreign option file, for train.py if `training`, else for test.py."""
     return _Translator(raw).training() if training else _Translator(raw).testing()
 
 
 class _Translator:
+    """Translation in progress: methods change `options` in place and note what they did."""
+
     def __init__(self, raw: Mapping[str, Any]) -> None:
         self.options = copy.deepcopy(dict(raw))
         self.mapped: list[str] = []
-        self.refused: list[str] = []
-        self.idle: list[str] = []
+        self.unsupported: list[str] = []
+        self.unneeded: list[str] = []
         self.author = self.options.pop("model_type")
 
     def training(self) -> Translation:
+        """Translate a file for train.py."""
         self.options["model_type"] = "RestorationModel"
         self.mapped.append(f"model_type: {self.author} -> RestorationModel")
         gpus = self.root()
@@ -67,6 +70,7 @@ class _Translator:
         return self.done()
 
     def testing(self) -> Translation:
+        """Translate a file for test.py."""
         self.root()
         sets = self.section(self.options, "datasets")
         for phase in sets:
@@ -80,12 +84,13 @@ class _Translator:
         return self.done()
 
     def done(self) -> Translation:
-        if self.idle:
-            self.mapped.append(f"not needed here: {', '.join(self.idle)}")
-        return Translation(self.options, self.mapped, self.refused)
+        """Return the result."""
+        if self.unneeded:
+            self.mapped.append(f"not needed here: {', '.join(self.unneeded)}")
+        return Translation(self.options, self.mapped, self.unsupported)
 
     def root(self) -> int:
-        """What concerns the whole file; returns the number of GPUs that batches are counted by."""
+        """Translate the top level; return the number of GPUs that multiplies the batch size."""
         options = self.options
         self.ignore(options, "", "networks here keep the size of their input", scale=1)
         self.drop(options, "", "dist_params", "find_unused_parameters")
@@ -97,7 +102,7 @@ class _Translator:
             gpus = max(torch.cuda.device_count(), 1)
             self.mapped.append(f"num_gpu: auto -> {gpus}, the number in this machine")
         if not _is_count(gpus):
-            self.refused.append(f"num_gpu: expected a number of GPUs or auto, not {gpus!r}")
+            self.unsupported.append(f"num_gpu: expected a number of GPUs or auto, not {gpus!r}")
             return 1
         if gpus == 0:
             options.setdefault("device", "cpu")
@@ -105,12 +110,13 @@ class _Translator:
         return max(gpus, 1)
 
     def data_set(self, options: dict[str, Any], path: str) -> None:
+        """Translate one data set."""
         if (kind := options.get("type")) in _DATA_SETS:
             options["type"] = _DATA_SETS[kind]
             self.mapped.append(f"{path}.type: {kind} -> {_DATA_SETS[kind]}")
         backend = options.pop("io_backend", None)
         if backend is not None and backend != {"type": "disk"}:
-            self.refused.append(
+            self.unsupported.append(
                 f"{path}.io_backend: {backend}: only {{type: disk}}; unpack the images into folders"
             )
         self.ignore(options, path, "files of a pair have equal names here", filename_tmpl="{}")
@@ -119,6 +125,7 @@ class _Translator:
         self.ignore(options, path, "images are RGB in [0, 1]", color="n")
 
     def sampling(self, options: dict[str, Any], train: dict[str, Any], gpus: int) -> None:
+        """Translate how patches are drawn."""
         path = "datasets.train"
         self.ignore(options, path, "samples are always shuffled", use_shuffle=True)
         self.drop(options, path, "dataset_enlarge_ratio", "prefetch_mode", "num_prefetch_queue")
@@ -135,26 +142,26 @@ class _Translator:
             options["patches"] = self.patches(options, train.get("total_iter"), gpus)
 
     def patches(self, options: dict[str, Any], total: Any, gpus: int) -> list[dict[str, int]]:
-        """The rows of the patch schedule, for exactly `total` iterations.
+        """Return the stages of the patch schedule, for exactly `total` iterations.
 
-        A file that refuses to be translated gets a schedule that raises no further objection.
+        If they cannot be translated, return a valid schedule, so that only one error is reported.
         """
         path = "datasets.train"
         columns = {key: options.pop(key, None) for key in ("gt_sizes", "mini_batch_sizes", "iters")}
         size, batch = options.pop("gt_size", None), options.pop("batch_size_per_gpu", None)
         if any(column is not None for column in columns.values()):
             rows = _rows(list(columns.values()))
-            told = "gt_sizes, mini_batch_sizes, iters"
+            keys = "gt_sizes, mini_batch_sizes, iters"
         else:
-            rows, told = [(size, batch, total)], "gt_size, batch_size_per_gpu"
+            rows, keys = [(size, batch, total)], "gt_size, batch_size_per_gpu"
         if not rows or not all(_is_count(n) and n > 0 for n in (*rows[0], size, batch, total)):
-            self.refused.append(
+            self.unsupported.append(
                 f"{path}: gt_size, batch_size_per_gpu and train.total_iter must be whole numbers, "
                 "and gt_sizes, mini_batch_sizes and iters equally long lists of them, or absent"
             )
             return [{"size": 1, "batch_size": 1, "iters": total if _is_count(total) else 1}]
         ends = [min(end, total) for end in itertools.accumulate(row[2] for row in rows)]
-        ends[-1] = total  # as there, the last row lasts as long as the training does
+        ends[-1] = total  # as in Restormer, the last stage lasts to the end of training
         schedule = [
             {
                 "size": min(row[0], size),
@@ -165,22 +172,23 @@ class _Translator:
             if end > start
         ]
         listed = ", ".join("{size} x {batch_size} for {iters}".format(**row) for row in schedule)
-        self.mapped.append(f"{path}.{told}, num_gpu: {gpus} -> patches of {listed} (global batch)")
+        self.mapped.append(f"{path}.{keys}, num_gpu: {gpus} -> patches of {listed} (global batch)")
         return schedule
 
     def settings(self, train: dict[str, Any]) -> None:
+        """Translate the section `train`."""
         if train.get("warmup_iter") == -1:
             self.drop(train, "train", "warmup_iter")
         _make_whole(train, "warmup_iter")
         if train.get("ema_decay", 0) is None:
             self.drop(train, "train", "ema_decay")
-        clip = train.pop("use_grad_clip", self.author in _CLIPS_UNASKED)
+        clip = train.pop("use_grad_clip", self.author in _CLIPS_BY_DEFAULT)
         if clip and "clip_grad_norm" not in train:
             train["clip_grad_norm"] = _GRADIENT_NORM
             self.mapped.append(f"train.use_grad_clip: {clip} -> clip_grad_norm {_GRADIENT_NORM}")
         mixing = self.section(train, "mixing_augs")
         if mixing.get("mixup") or train.get("mixup"):
-            self.refused.append("train: mixup is not done here; deraining recipes do without it")
+            self.unsupported.append("train: mixup is not supported; remove it")
         if mixing:
             self.drop(train, "train", "mixing_augs")
         self.drop(train, "train", "mixup")
@@ -191,18 +199,20 @@ class _Translator:
         self.schedule(self.section(train, "scheduler"), train.get("total_iter"))
 
     def pixel_loss(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the entry of `train.losses`."""
         path = "train.pixel_opt"
         self.ignore(options, path, "losses are means", reduction="mean")
         name, weight = options.get("type"), options.pop("loss_weight", 1.0)
         if name == "CharbonnierLoss":
             if self.author == "ImageCleanModel":
-                weight = 1.0  # Restormer's ignores its weight
-            else:  # BasicSR adds eps itself to the square, Restormer and MPRNet its square
+                weight = 1.0  # Restormer's implementation ignores loss_weight
+            else:  # BasicSR adds eps to the square of the difference, Restormer adds eps^2
                 options["eps"] = math.sqrt(options.get("eps", 1e-12))
         self.mapped.append(f"{path}: {name} -> losses: {name}, weight {weight}")
         return {**options, "weight": weight}
 
     def schedule(self, options: dict[str, Any], total: Any) -> None:
+        """Translate the learning-rate schedule."""
         path, name = "train.scheduler", options.get("type")
         for key in ("periods", "milestones"):
             if isinstance(options.get(key), list):
@@ -211,7 +221,7 @@ class _Translator:
             half_wave = _whole(options.pop("T_max", None))
             options["type"], options["periods"] = "CosineAnnealingRestartLR", [half_wave]
             if _is_count(half_wave) and _is_count(total) and half_wave < total:
-                self.refused.append(
+                self.unsupported.append(
                     f"{path}.T_max: {half_wave}: the rate would rise again after it"
                 )
             self.mapped.append(f"{path}: {name} -> CosineAnnealingRestartLR with one period")
@@ -221,17 +231,31 @@ class _Translator:
             self.ignore(options, path, "MultiStepLR does not restart", restart_weights=[1])
 
     def validation(self, sets: dict[str, Any]) -> None:
-        val, val_set = self.section(self.options, "val"), self.section(sets, "val")
-        if val_set and val:
-            self.data_set(val_set, "datasets.val")
+        """Translate the validation sets and the section `val`."""
+        val, keys = self.section(self.options, "val"), self.validation_sets(sets)
+        if val and keys:
+            for key in keys:
+                self.data_set(sets[key], f"datasets.{key}")
             self.evaluation(val)
             _make_whole(val, "val_freq")
-        elif val_set:
-            self.drop(sets, "datasets", "val")
+        elif keys:
+            self.drop(sets, "datasets", *keys)
         elif val:
             self.drop(self.options, "", "val")
 
+    def validation_sets(self, sets: dict[str, Any]) -> list[str]:
+        """Rename the validation sets to val, val_2, ...; return their keys."""
+        given = [k for k in sets if k.partition("_")[0] == "val" and self.section(sets, k)]
+        keys = ["val", *(f"val_{number}" for number in range(2, len(given) + 1))][: len(given)]
+        sections = [sets.pop(key) for key in given]
+        sets.update(zip(keys, sections, strict=True))
+        for old, new in zip(given, keys, strict=True):
+            if old != new:
+                self.mapped.append(f"datasets.{old} -> datasets.{new}")
+        return keys
+
     def evaluation(self, val: dict[str, Any]) -> None:
+        """Translate how images are restored and measured."""
         self.drop(val, "val", "window_size", "max_minibatch", "rgb2bgr", "pbar")
         self.ignore(val, "val", "give val.tile, in pixels, instead", grids=False)
         self.ignore(val, "val", "restored images keep their names", suffix=None)
@@ -244,21 +268,21 @@ class _Translator:
                 val.setdefault("protocols", list(dict.fromkeys(filter(None, chosen))))
 
     def protocol(self, path: str, metric: Any) -> str | None:
-        """The protocol that measures the same, where there is one.
+        """Return the protocol that measures the same, if there is one.
 
-        Both calculate their PSNR on Y without rounding it, which is `matlab_y_double`.
+        BasicSR and Restormer compute PSNR on Y without rounding it, as `matlab_y_double` does.
         """
         metric = dict(metric) if isinstance(metric, dict) else {"type": metric}
         kind, border = metric.pop("type", None), metric.pop("crop_border", 0)
         on_y = metric.pop("test_y_channel", False)
         metric.pop("better", None)
         if kind not in _PSNR_SSIM or border != 0 or metric.pop("input_order", "HWC") != "HWC":
-            self.refused.append(
+            self.unsupported.append(
                 f"{path}: only calculate_psnr and calculate_ssim with crop_border: 0 are measured"
             )
             return None
         if metric:
-            self.refused.append(f"{path}.{min(metric)}: unknown to {kind}")
+            self.unsupported.append(f"{path}.{min(metric)}: unknown to {kind}")
             return None
         protocol = "matlab_y_double" if on_y else "rgb"
         note = ", whose SSIM shrinks large images" if on_y and kind == "calculate_ssim" else ""
@@ -266,6 +290,7 @@ class _Translator:
         return protocol
 
     def paths(self, path: dict[str, Any]) -> None:
+        """Translate the section `path`."""
         if "pretrain_model_g" in path:
             path["pretrain_network_g"] = path.pop("pretrain_model_g")
             self.mapped.append("path.pretrain_model_g -> pretrain_network_g")
@@ -278,9 +303,10 @@ class _Translator:
             if chosen in ("params", "params_ema"):
                 self.mapped.append(f"path.{key}: {chosen} -> averaged weights where there are any")
             elif chosen is not None:
-                self.refused.append(f"path.{key}: {chosen!r}: expected params or params_ema")
+                self.unsupported.append(f"path.{key}: {chosen!r}: expected params or params_ema")
 
     def logger(self, logger: dict[str, Any]) -> None:
+        """Translate the section `logger`."""
         _make_whole(logger, "print_freq")
         _make_whole(logger, "save_checkpoint_freq")
         if wandb := self.section(logger, "wandb"):
@@ -291,31 +317,31 @@ class _Translator:
             self.drop(logger, "logger", "wandb")
 
     def section(self, parent: dict[str, Any], key: str) -> dict[str, Any]:
-        """A section to be changed in place; an absent, empty or wrong one reads as empty."""
+        """Return a section, to be changed in place; an empty one if it is missing or invalid."""
         found = parent.get(key)
         if found is None:
             parent.pop(key, None)
         return found if isinstance(found, dict) else {}
 
     def drop(self, options: dict[str, Any], path: str, *keys: str) -> None:
-        """Remove keys that make no difference here."""
+        """Remove keys that have no effect here."""
         for key in keys:
             if key in options:
                 del options[key]
-                self.idle.append(f"{path}.{key}" if path else key)
+                self.unneeded.append(f"{path}.{key}" if path else key)
 
     def ignore(self, options: dict[str, Any], path: str, why: str = "", **wanted: Any) -> None:
-        """Remove keys that are right as they are; refuse them with any other value."""
-        for key, right in wanted.items():
-            if options.get(key, right) == right or options[key] is None:
+        """Remove keys that have the `wanted` value; report any other value as unsupported."""
+        for key, value in wanted.items():
+            if options.get(key, value) == value or options[key] is None:
                 self.drop(options, path, key)
             else:
                 where = f"{path}.{key}" if path else key
-                self.refused.append(f"{where}: {options.pop(key)!r} cannot be honoured: {why}")
+                self.unsupported.append(f"{where}: {options.pop(key)!r} is not supported: {why}")
 
 
 def _rows(columns: list[Any]) -> list[tuple[int, ...]]:
-    """The rows of three equally long columns of positive whole numbers, or nothing."""
+    """Return the rows of equally long columns of positive integers; nothing if they are not."""
     if not all(isinstance(column, list) for column in columns):
         return []
     numbers = [[_whole(value) for value in column] for column in columns]
@@ -331,7 +357,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _whole(value: Any) -> Any:
-    """4e3, which those files write `!!float 4e3`, as 4000."""
+    """Return 4e3, which those files write as `!!float 4e3`, as the integer 4000."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -1,4 +1,4 @@
-"""YAML as option files use it: safe, strict, single values replaced from the command line."""
+"""Reading YAML safely and strictly, and replacing single values from the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from basicsr.utils.errors import OptionsError
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number, a date is text, and a repeated key is an error."""
+    """Safe loader that reads 1e-4 as a number and a date as text, and rejects repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -41,6 +41,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
+    """Read the mapping in a YAML file. Raises OptionsError, with the line, if there is none."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -65,7 +66,10 @@ def _parse(text: str, where: str) -> Any:
 
 
 def assign(raw: dict[str, Any], assignment: str) -> None:
-    """Set one value of `raw` in place; sections on the way are made where they are missing."""
+    """Set one value of `raw` in place, as `assignment` "a:b:c=value" says.
+
+    Missing sections are created.
+    """
     path, equals, value = assignment.partition("=")
     if not equals or not path:
         raise OptionsError(f"--force_yml {assignment}: expected a:b:c=value")

@@ -1,4 +1,4 @@
-"""Writing files while training goes on."""
+"""Writing files in the background of training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from basicsr.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 Job = Callable[[], object]
-_PAUSE = 5.0  # seconds between attempts when nothing is left to do but to write
+_PAUSE = 5.0  # seconds between attempts at the end of a run
 
 
 class _Task(NamedTuple):
@@ -22,10 +22,10 @@ class _Task(NamedTuple):
 
 
 class BackgroundWriter:
-    """Does writing jobs one after the other in a thread.
+    """Thread that runs writing jobs one after another.
 
-    A job that fails for the disk's sake (OSError) is kept and tried again, until a newer one of the
-    same name takes its place. The process does not end before the running job has.
+    A job that fails because of the disk (OSError) is kept and retried, until a newer job of the
+    same name replaces it. The process ends only after the running job.
     """
 
     def __init__(self) -> None:
@@ -33,13 +33,13 @@ class BackgroundWriter:
         self._tasks: dict[str, _Task] = {}
 
     def submit(self, name: str, job: Job) -> None:
-        """Do `job` soon. Waits as long as an earlier one of that `name` is being done."""
+        """Queue a job; wait for an earlier one of that name, if there is one."""
         if earlier := self._tasks.pop(name, None):
             _require_disk_fault(name, earlier.outcome.exception())
         self._tasks[name] = _Task(job, self._executor.submit(job))
 
     def retry(self) -> None:
-        """Warn of what has failed, and try it again. Raises what no other disk would mend."""
+        """Warn of failed jobs, and queue them again. Raises errors that are not the disk's."""
         for name, (job, outcome) in list(self._tasks.items()):
             if not outcome.done():
                 continue
@@ -48,9 +48,14 @@ class BackgroundWriter:
                 self._tasks[name] = _Task(job, self._executor.submit(job))
 
     def finish(self, patience: float, hurried: Callable[[], object]) -> None:
-        """Wait for all jobs; try again those that fail, for `patience` seconds or until `hurried`.
+        """Wait for all jobs, retrying those that fail.
 
-        Raises UserError where something cannot be written.
+        Args:
+            patience: seconds to retry for.
+            hurried: stop retrying once this returns true.
+
+        Raises:
+            UserError: if something could not be written.
         """
         until = time.monotonic() + patience
         while failures := [e for task in self._tasks.values() if (e := task.outcome.exception())]:
@@ -64,7 +69,7 @@ class BackgroundWriter:
 
 
 def _require_disk_fault(name: str, error: BaseException | None) -> bool:
-    """Whether a job failed. Warns if it was the disk's fault, and raises if it was not."""
+    """Return whether a job failed; warn if it was a disk error, raise any other error."""
     if error is None:
         return False
     if not isinstance(error, OSError):

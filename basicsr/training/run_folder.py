@@ -22,13 +22,16 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """Holds `models/net_g_{ITERATION,latest,best}.safetensors`, `training_states/ITERATION.state`.
+    """Folder with `models/net_g_{ITERATION,latest,best}.safetensors` and training states.
 
-    A training state is complete by itself; the weights beside it are for testing and using. The
-    manifest `training_states/ITERATION.json` is written last, with the SHA-256 of both files: a
-    checkpoint without one does not count.
+    A training state `training_states/ITERATION.state` is complete by itself; the weights of that
+    iteration are saved for testing and inference. The manifest `training_states/ITERATION.json` is
+    written last, with the SHA-256 of both files; a checkpoint without a manifest is ignored.
 
-    The last `keep` checkpoints stay, and those whose iteration is a multiple of `keep_every`.
+    Args:
+        path: the folder.
+        keep: number of latest checkpoints to keep.
+        keep_every: also keep checkpoints whose iteration is a multiple of this.
     """
 
     def __init__(self, path: Path, keep: int, keep_every: int | None = None) -> None:
@@ -38,7 +41,7 @@ class RunFolder:
         self.writer = BackgroundWriter()
 
     def lock(self) -> None:
-        """Keep other processes from training into this folder, until this one ends."""
+        """Prevent other processes from training in this folder until this one ends."""
         self.path.parent.mkdir(exist_ok=True)
         self._lock = (self.path.parent / f".{self.path.name}.lock").open("w")
         try:
@@ -54,8 +57,11 @@ class RunFolder:
             )
 
     def start_afresh(self) -> Path | None:
-        """Make the folder. An older run of the same name that has checkpoints or weights is
-        renamed, never overwritten."""
+        """Create the folder; rename an earlier run of this name that has checkpoints or weights.
+
+        Returns:
+            The new path of the earlier run, if there is one.
+        """
         archived = None
         if self._manifests() or list(self.path.glob("models/*.safetensors")):
             stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S_%f")
@@ -64,9 +70,9 @@ class RunFolder:
         return archived
 
     def latest_state(self) -> dict[str, Any] | None:
-        """The newest training state that is undamaged; None where there is no checkpoint.
+        """Return the newest intact training state, or None if there is no checkpoint.
 
-        Damaged ones are reported. Raises CheckpointError where all are.
+        Warns of damaged checkpoints. Raises CheckpointError if all are damaged.
         """
         manifests = self._manifests()
         for manifest in reversed(manifests):
@@ -82,14 +88,16 @@ class RunFolder:
         return None
 
     def drop_after(self, iteration: int) -> None:
-        """Let later checkpoints count no more: the run goes on after `iteration`."""
+        """Drop checkpoints after `iteration`, as their iterations are done again."""
         for manifest in reversed(self._manifests()):
             if int(manifest.stem) > iteration:
-                logger.warning("%s is dropped: its iterations are done again", manifest.stem)
+                logger.warning(
+                    "checkpoint %s is dropped: its iterations are done again", manifest.stem
+                )
                 manifest.unlink()
 
     def has_best_of(self, iteration: int) -> bool:
-        """Whether the best weights are those of `iteration`, or of one that will come again."""
+        """Return whether the best weights are of `iteration`, or of a later one, done again."""
         try:
             facts = load_weights(self.path / "models" / "net_g_best.safetensors").facts
         except CheckpointError:
@@ -99,9 +107,12 @@ class RunFolder:
     def save(
         self, state: Mapping[str, Any], weights: Mapping[str, Tensor], network: Mapping[str, Any]
     ) -> None:
-        """Save, in the background, a training state (with its `iteration`) and the weights in use.
+        """Save a checkpoint in the background, from copies of its tensors.
 
-        Both are copied first. Where the disk refuses them, `writer` tries again.
+        Args:
+            state: the training state, with its `iteration`.
+            weights: the weights to validate and use.
+            network: options of the network, saved with the weights.
         """
         write = functools.partial(self._write, copied(state), copied(weights), network)
         self.writer.submit("checkpoint", write)
@@ -109,7 +120,13 @@ class RunFolder:
     def save_best(
         self, weights: Mapping[str, Tensor], network: Mapping[str, Any], **facts: Any
     ) -> None:
-        """Keep the present weights as the best ones, with `facts` that say how good they are."""
+        """Save weights as the best ones in the background.
+
+        Args:
+            weights: the weights, which are copied first.
+            network: options of the network.
+            facts: further facts to save with them, such as their scores.
+        """
         write = functools.partial(
             save_weights, self._weights("best"), copied(weights), network, **facts
         )
@@ -125,7 +142,7 @@ class RunFolder:
             save_weights(files[0], weights, network, iteration=iteration)
             save_state(files[1], state)
         except OSError:
-            self._prune()  # what is incomplete may take the room that another file needs
+            self._prune()  # make room: incomplete files are useless
             raise
         manifest = {
             "iteration": iteration,
@@ -138,14 +155,14 @@ class RunFolder:
         self._prune()
 
     def _prune(self) -> None:
-        """Remove what belongs to no checkpoint that is to be kept."""
+        """Remove the files of checkpoints that are not to be kept."""
         iterations = [int(manifest.stem) for manifest in self._manifests()]
         kept = set(iterations[-self.keep :])
         if self.keep_every:
             kept |= {each for each in iterations if each % self.keep_every == 0}
         for file in (*self._states.iterdir(), *self._weights("latest").parent.iterdir()):
             number = file.stem.removeprefix("net_g_")
-            unfinished = file.suffix == ".part"  # of a process that was killed
+            unfinished = file.suffix == ".part"  # left by a killed process
             if unfinished or (number.isdecimal() and int(number) not in kept):
                 file.unlink()
 
@@ -166,7 +183,7 @@ class RunFolder:
 
 
 def verified_state(file: Path) -> dict[str, Any]:
-    """Read a training state; raises CheckpointError where it is not the one of its manifest."""
+    """Load a training state. Raises CheckpointError if it differs from its manifest."""
     manifest = file.with_suffix(".json")
     if manifest.exists() and file.exists():
         try:

@@ -278,7 +278,7 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
 @pytest.mark.parametrize(
     ("assignment", "fault"),
     [
-        ("scale=2", "scale: 2 cannot be honoured: networks here keep the size of their input"),
+        ("scale=2", "scale: 2 is not supported: networks here keep the size of their input"),
         ("num_gpu=many", "num_gpu: expected a number of GPUs or auto, not 'many'"),
         (
             "datasets:train:io_backend:type=lmdb",
@@ -287,32 +287,32 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
         ),
         (
             "datasets:train:filename_tmpl=x{}",
-            "datasets.train.filename_tmpl: 'x{}' cannot be honoured: files of a pair have equal "
+            "datasets.train.filename_tmpl: 'x{}' is not supported: files of a pair have equal "
             "names here",
         ),
         (
             "datasets:train:meta_info_file=list.txt",
-            "datasets.train.meta_info_file: 'list.txt' cannot be honoured: all images of the "
+            "datasets.train.meta_info_file: 'list.txt' is not supported: all images of the "
             "folders are used",
         ),
         (
             "datasets:train:use_shuffle=false",
-            "datasets.train.use_shuffle: False cannot be honoured: samples are always shuffled",
+            "datasets.train.use_shuffle: False is not supported: samples are always shuffled",
         ),
-        ("datasets:train:mean=[0.5]", "datasets.train.mean: [0.5] cannot be honoured: images are"),
-        ("datasets:val:color=y", "datasets.val.color: 'y' cannot be honoured: images are RGB in"),
+        ("datasets:train:mean=[0.5]", "datasets.train.mean: [0.5] is not supported: images are"),
+        ("datasets:val:color=y", "datasets.val.color: 'y' is not supported: images are RGB in"),
         ("datasets:train:gt_sizes=[1]", "datasets.train: gt_size, batch_size_per_gpu and train.t"),
         ("datasets:train:gt_size=big", "datasets.train: gt_size, batch_size_per_gpu and train.to"),
         (
             "train:mixing_augs:mixup=true",
-            "train: mixup is not done here; deraining recipes do without it",
+            "train: mixup is not supported; remove it",
         ),
         (
             "train:pixel_opt:reduction=sum",
-            "train.pixel_opt.reduction: 'sum' cannot be honoured: losses are means",
+            "train.pixel_opt.reduction: 'sum' is not supported: losses are means",
         ),
         ("train:pixel_opt:type=PSNRLoss", "train.losses[0]: no such type 'PSNRLoss'"),
-        ("train:perceptual_opt={}", "train.perceptual_opt: {} cannot be honoured: list such term"),
+        ("train:perceptual_opt={}", "train.perceptual_opt: {} is not supported: list such term"),
         ("train:scheduler:type=VibrateLR", "train.scheduler: no such type 'VibrateLR'"),
         ("network_g:type=NAFNet", "network_g: no such type 'NAFNet'"),
         (
@@ -322,8 +322,8 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
         ),
         ("val:metrics:psnr:crop_border=4", "val.metrics.psnr: only calculate_psnr and calculate"),
         ("val:metrics:psnr:what=4", "val.metrics.psnr.what: unknown to calculate_psnr"),
-        ("val:grids=true", "val.grids: True cannot be honoured: give val.tile, in pixels, instead"),
-        ("val:suffix=x", "val.suffix: 'x' cannot be honoured: restored images keep their names"),
+        ("val:grids=true", "val.grids: True is not supported: give val.tile, in pixels, instead"),
+        ("val:suffix=x", "val.suffix: 'x' is not supported: restored images keep their names"),
         ("path:param_key=ema", "path.param_key: 'ema': expected params or params_ema"),
         ("val:metrics=[psnr]", "val.metrics: unknown key"),
         ("logger:wandb=3", "logger.wandb: unknown key"),
@@ -331,7 +331,7 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
         ("train:zzz=3", "train.zzz: unknown key; known here: accumulation_steps"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(refusals, assignment, fault):
+def test_unsupported_values_are_errors(refusals, assignment, fault):
     (line,) = refusals(assignment)
     assert line.startswith(fault)
 
@@ -344,7 +344,7 @@ def test_all_refusals_come_at_once(refusals):
 def test_weights_that_need_not_fit_are_refused(refusals):
     force = ["path:pretrain_network_g=weights.pth", "path:strict_load_g=false"]
     assert refusals(*force) == [
-        "path.strict_load_g: False cannot be honoured: weights must fit the network"
+        "path.strict_load_g: False is not supported: weights must fit the network"
     ]
 
 
@@ -417,6 +417,17 @@ def test_validation_needs_both_of_its_sections(write):
         options = load_options(TrainOptions, write(RESTORMER), [f"{absent}=~"])
         assert options.val is None
         assert options.datasets.val is None
+
+
+def test_several_validation_sets_are_numbered(write, capsys):
+    other = "{name: b, type: Dataset_PairedImage, dataroot_gt: there, dataroot_lq: here}"
+    options = load_options(
+        TrainOptions, write(RESTORMER), [f"datasets:val_1={other}", f"datasets:val_other={other}"]
+    )
+    sets = options.datasets.validation
+    assert list(sets) == ["val", "val_2", "val_3"]
+    assert [each.arguments()["dataroot_gt"] for each in sets.values()][1:] == ["there", "there"]
+    assert "datasets.val_1 -> datasets.val_2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model_type", ["RestorationModel", "ESRGANModel", None, ["SRModel"]])

@@ -127,6 +127,16 @@ def test_effective_options_can_be_saved_and_loaded_again(file, tmp_path):
             "make them equal",
         ),
         ("datasets:val=~", "'val' and 'datasets.val' go together: give both, or none"),
+        ("datasets:vall=3", "datasets.vall: unknown key (did you mean 'val'?); known here: train, "),
+        ("datasets:val_2:sed=1", "datasets.val_2: needs a 'type'"),
+        (
+            "datasets:val_2={name: c, type: PairedImageDataset, sed: 1}",
+            "datasets.val_2.sed: unknown key; known here: cache, cache_gib, ",
+        ),
+        (
+            "datasets:val_2={name: c, type: PairedImageDataset, protocols: [rgbb]}",
+            "datasets.val_2.protocols: no protocol is called 'rgbb' (did you mean 'rgb'?)",
+        ),
         ("val=~", "'val' and 'datasets.val' go together: give both, or none"),
     ],
 )
@@ -180,6 +190,20 @@ def test_all_faults_come_at_once(file):
 )
 def test_a_wrong_assignment_is_named(file, assignment, fault):
     assert faults(file, assignment) == [fault]
+
+
+def test_several_validation_sets_with_their_own_protocols(file):
+    other = "type: PairedImageDataset, dataroot: there, layout: Rain100L"
+    options = load_options(
+        TrainOptions,
+        file,
+        [f"datasets:val_2={{name: c, {other}, protocols: [rgb, dtpnet]}}"]
+        + [f"datasets:val_3={{name: d, {other}}}"],
+    )
+    assert list(options.datasets.validation) == ["val", "val_2", "val_3"]
+    protocols = [options.protocols_of(key) for key in options.datasets.validation]
+    assert protocols == [("matlab_y",), ("rgb", "dtpnet"), ("matlab_y",)]
+    assert "protocols" not in options.datasets.validation["val_2"].arguments()
 
 
 def test_assignments_are_parsed_as_yaml_and_make_sections(file):
