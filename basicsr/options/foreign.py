@@ -245,7 +245,8 @@ class _Translator:
 
     def validation_sets(self, sets: dict[str, Any]) -> list[str]:
         """Rename the validation sets to val, val_2, ...; return their keys."""
-        given = [k for k in sets if k.partition("_")[0] == "val" and self.section(sets, k)]
+        named_val = [key for key in sets if key.partition("_")[0] == "val"]
+        given = [key for key in named_val if self.section(sets, key)]
         keys = ["val", *(f"val_{number}" for number in range(2, len(given) + 1))][: len(given)]
         sections = [sets.pop(key) for key in given]
         sets.update(zip(keys, sections, strict=True))

@@ -127,7 +127,10 @@ def test_effective_options_can_be_saved_and_loaded_again(file, tmp_path):
             "make them equal",
         ),
         ("datasets:val=~", "'val' and 'datasets.val' go together: give both, or none"),
-        ("datasets:vall=3", "datasets.vall: unknown key (did you mean 'val'?); known here: train, "),
+        (
+            "datasets:vall={name: c, type: PairedImageDataset}",
+            "datasets.vall: unknown key (did you mean 'val'?); known here: train, val",
+        ),
         ("datasets:val_2:sed=1", "datasets.val_2: needs a 'type'"),
         (
             "datasets:val_2={name: c, type: PairedImageDataset, sed: 1}",
@@ -197,8 +200,10 @@ def test_several_validation_sets_with_their_own_protocols(file):
     options = load_options(
         TrainOptions,
         file,
-        [f"datasets:val_2={{name: c, {other}, protocols: [rgb, dtpnet]}}"]
-        + [f"datasets:val_3={{name: d, {other}}}"],
+        [
+            f"datasets:val_2={{name: c, {other}, protocols: [rgb, dtpnet]}}",
+            f"datasets:val_3={{name: d, {other}}}",
+        ],
     )
     assert list(options.datasets.validation) == ["val", "val_2", "val_3"]
     protocols = [options.protocols_of(key) for key in options.datasets.validation]
