@@ -1,27 +1,35 @@
-"""Data sets: options -> images by index -> training batches."""
+"""Data sets, and the loader that makes training batches of them.
+
+Every `*_dataset.py` of this folder registers its class; option files name it.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from basicsr.data.bad_images import BadImages
 from basicsr.data.base import ImagePair, RestorationDataset
 from basicsr.data.degradations.rain import Rain, Streaks, render_rain
 from basicsr.data.folder_dataset import ImageFolderDataset
 from basicsr.data.layouts import LAYOUTS
-from basicsr.data.loader import SampleStage, TrainingBatch, training_batches
+from basicsr.data.loader import BadImages, LoaderSettings, TrainingBatch, training_batches
 from basicsr.data.mixed_dataset import MixedDataset
+from basicsr.data.noise_dataset import GaussianNoiseDataset
 from basicsr.data.paired_dataset import PairedImageDataset
 from basicsr.data.rain_dataset import SyntheticRainDataset
+from basicsr.data.sampling import SampleStage
 from basicsr.io.images import list_images, read_image, write_png
 from basicsr.utils.registry import DATASET_REGISTRY
 
 __all__ = [
     "LAYOUTS",
     "BadImages",
+    "GaussianNoiseDataset",
     "ImageFolderDataset",
     "ImagePair",
+    "LoaderSettings",
     "MixedDataset",
     "PairedImageDataset",
     "Rain",
@@ -38,7 +46,12 @@ __all__ = [
     "write_png",
 ]
 
+for _module in pkgutil.iter_modules(__path__):
+    if _module.name.endswith("_dataset"):
+        importlib.import_module(f"{__name__}.{_module.name}")
+
 
 def build_dataset(options: Mapping[str, Any]) -> RestorationDataset:
-    """The data set that `options` describe: a registered `type` and its constructor's arguments."""
-    return DATASET_REGISTRY.build(options)
+    """Build the registered data set that `options["type"]` names; other keys are its arguments."""
+    dataset: RestorationDataset = DATASET_REGISTRY.build(options)
+    return dataset

@@ -1,4 +1,4 @@
-"""What every data set is: a row of named images that are read by their index."""
+"""Base class of the data sets: named images, read by index."""
 
 from __future__ import annotations
 
@@ -8,36 +8,49 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from basicsr.utils.files import sha256
 
-CONTENTS_COMPARED = 64
-"""So many files are read for a fingerprint; of the others their sizes have to do."""
+HASHED_FILES = 64
+"""Files hashed in full for a fingerprint; the rest are fingerprinted by size."""
 
-
+# purposes of random generators
 ORDER, PATCH, SAMPLE = range(3)
 
 
 def generator(purpose: int, *key: int) -> np.random.Generator:
-    """A generator that is a function of its arguments alone."""
+    """Return a random generator that is a function of its arguments alone."""
     return np.random.default_rng([purpose, *key])
 
 
 class ImagePair(NamedTuple):
-    """A rainy image and, where there is one, its clean counterpart: H x W x 3 uint8 RGB."""
+    """Degraded image and ground truth: H x W x C of uint8, uint16 or float32.
+
+    H and W agree, C may differ. Levels of float32 are nominally in [0, 1] but not clipped. `gt` is
+    None for data sets without ground truth.
+    """
 
     lq: np.ndarray
     gt: np.ndarray | None
 
 
 class RestorationDataset(ABC):
-    """Images by index. `names` holds one unique name per image, without suffix, '/' for folders.
+    """Data set for training, validation or testing.
 
-    `has_gt`: there are clean images; `synthetic`: the rainy ones are drawn, not read from files;
-    `description`: what apart from names and files decides what is trained on, in words.
+    Subclasses set `names` and the attributes that differ from the defaults here.
+
+    Attributes:
+        names: one unique name per image, without suffix, with '/' between folders.
+        has_gt: whether there is ground truth.
+        synthetic: whether `lq` is computed from `gt` rather than read from files.
+        seed: seed of the degradation in `sample`.
+        description: options that change the training data, as text for the fingerprint.
+        lq_channels: channels of `lq`.
+        gt_channels: channels of `gt`.
+        bit_depth: bits per channel of the images as they are read.
     """
 
     names: list[str]
@@ -45,33 +58,46 @@ class RestorationDataset(ABC):
     synthetic: bool = False
     seed: int = 0
     description: str = ""
+    lq_channels: int = 3
+    gt_channels: int = 3
+    bit_depth: Literal[8, 16] = 8
+
+    @property
+    def lq_dtype(self) -> np.dtype:
+        """Type of `lq` in training patches and samples."""
+        return self.gt_dtype
+
+    @property
+    def gt_dtype(self) -> np.dtype:
+        """Type of `gt` in training patches and samples."""
+        return np.dtype(np.uint8 if self.bit_depth == 8 else np.uint16)
 
     def __len__(self) -> int:
         return len(self.names)
 
     @abstractmethod
     def read(self, index: int) -> ImagePair:
-        """The decoded images, not to be written to.
+        """Return the decoded images, which must not be written to.
 
         Raises DataError, with the path, for files that cannot be used.
         """
 
     @abstractmethod
     def files(self, index: int) -> Sequence[Path]:
-        """The files that an image is read from."""
+        """Return the files that an image is read from."""
 
-    def render(self, index: int, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
-        """What is drawn onto a cropped and flipped pair; nothing where pairs come from disk."""
+    def degrade(self, index: int, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
+        """Degrade a cropped and flipped pair; pairs from disk stay as they are."""
         return pair
 
     def sample(self, index: int) -> ImagePair:
-        """The whole image, the same on every call: what testing and validation look at.
+        """Return the whole image for validation or testing, the same on every call.
 
-        The arrays are the caller's own.
+        The arrays belong to the caller.
         """
         lq, gt = self.read(index)
         pair = ImagePair(lq.copy(), None if gt is None else gt.copy())
-        return self.render(index, pair, generator(SAMPLE, self.seed, index))
+        return self.degrade(index, pair, generator(SAMPLE, self.seed, index))
 
     def check(self) -> None:
         """Read every image. Raises DataError for the first that cannot be used."""
@@ -83,33 +109,33 @@ class RestorationDataset(ABC):
             deque(pool.map(read, range(len(self))), maxlen=0)
 
     def fingerprint(self) -> dict[str, int | str]:
-        """The number of images, and a SHA-256 that changes when training on them would.
+        """Return the number of images, and a SHA-256 that changes with the training data.
 
-        It covers the images' names and order, the names and sizes of their files, and the contents
-        of some, evenly spread; neither where the folder lies nor when it was written.
+        It covers the description, the images' names and order, the names and sizes of their files,
+        and the contents of some files, evenly spread; not the folder or the time of writing.
         """
-        known = hashlib.sha256(self.description.encode())
+        digest = hashlib.sha256(self.description.encode())
         sizes: dict[Path, int] = {}
         for index, name in enumerate(self.names):
             for path in self.files(index):
                 if path not in sizes:
                     sizes[path] = _size(path)
-                known.update(f"\0{name}\0{path.name}\0{sizes[path]}".encode())
+                digest.update(f"\0{name}\0{path.name}\0{sizes[path]}".encode())
         paths = list(sizes)
-        for place in np.linspace(0, len(paths) - 1, min(len(paths), CONTENTS_COMPARED)):
-            known.update(_contents(paths[round(place)]).encode())
-        return {"images": len(self), "sha256": known.hexdigest()}
+        for position in np.linspace(0, len(paths) - 1, min(len(paths), HASHED_FILES)):
+            digest.update(_hash(paths[round(position)]).encode())
+        return {"images": len(self), "sha256": digest.hexdigest()}
 
 
 def _size(path: Path) -> int:
-    """-1 for a file that is not there: reading the image will tell, or skip it."""
+    """Return the file's size, or -1 if it is missing: `read` reports that, or skips the image."""
     try:
         return path.stat().st_size
     except OSError:
         return -1
 
 
-def _contents(path: Path) -> str:
+def _hash(path: Path) -> str:
     try:
         return sha256(path)
     except OSError:

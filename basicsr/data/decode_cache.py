@@ -1,4 +1,4 @@
-"""Decoded images kept in one map that all loader workers share."""
+"""Cache of decoded images in one memory map that all loader workers share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from basicsr.io.images import image_size, read_image
+from basicsr.io.images import BitDepth, Color, ImageFormat, image_format, read_image
 from basicsr.utils.errors import DataError
 
 CacheKind = Literal["none", "memory", "disk"]
@@ -21,72 +21,100 @@ _UNUSED_DAYS = 30
 
 
 class _Place(NamedTuple):
+    """Position of an image in the map: the index of its checksum and the offset of its pixels."""
+
     slot: int
     offset: int
-    shape: tuple[int, int, int]
+    format: ImageFormat
 
 
 class DecodeCache:
-    """Reads images, and keeps the pixels of as many as fit into `gib` GiB.
-
-    `memory` is an anonymous map: loader workers forked from this process fill and read the same
-    pages, and it is gone with the last of them. `disk` is a file in the user's cache folder, named
-    after the paths, sizes and times of the images, which later runs and other ranks take up again;
-    files unused for 30 days are removed.
+    """Decoder of images that keeps the pixels of as many as fit into `gib` GiB.
 
     No lock is needed. The map begins with a word per image, the checksum of its pixels, which is
-    written after them. A process compares it once, before it first gives an image out: one half
-    written by a killed process, or just being written by another worker, fails and is decoded
-    anew. Once right, pixels stay right, as nothing else is ever written in their place.
+    written after them. Each process verifies it once, before it first returns an image: pixels that
+    a killed process left half-written, or that another worker is just writing, fail and are decoded
+    again. Verified pixels stay valid, as nothing else is ever written in their place.
+
+    Args:
+        files: the images of the data set.
+        kind: "none" decodes every time. "memory" is an anonymous map: loader workers forked from
+            this process fill and read the same pages. "disk" is a file in the user's cache folder,
+            named after the paths, sizes and times of the images, which later runs and other ranks
+            share; files unused for 30 days are removed.
+        gib: size of the map.
+        color: as in `read_image`.
+        bit_depth: as in `read_image`.
+
+    Raises:
+        DataError: the file of the map cannot be made, or is not safe to use.
     """
 
-    def __init__(self, files: Iterable[Path], kind: CacheKind, gib: float) -> None:
-        self.kind = kind
+    def __init__(
+        self,
+        files: Iterable[Path],
+        kind: CacheKind,
+        gib: float,
+        color: Color = "rgb",
+        bit_depth: BitDepth = 8,
+    ) -> None:
+        self.kind, self.color, self.bit_depth = kind, color, bit_depth
         self._places: dict[Path, _Place] = {}
         if kind == "none":
             return
-        known = {path: found for path in sorted(files) if (found := _look_at(path))}
-        self._slots = len(known)
+        key = hashlib.sha256()
+        found = []
+        for path in sorted(files):
+            try:
+                format, status = image_format(path, color, bit_depth), path.stat()
+            except (DataError, OSError):  # reported, or skipped, when the image is read
+                continue
+            stamp = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            key.update(stamp.encode())
+            found.append((path, format))
+        key.update(f"{color} {bit_depth}".encode())
+        self._slots = len(found)
         self._bytes = 8 * self._slots
-        for slot, (path, (shape, _)) in enumerate(known.items()):
-            if self._bytes + np.prod(shape) <= gib * 2**30:
-                self._places[path] = _Place(slot, self._bytes, shape)
-                self._bytes += int(np.prod(shape))
-        stamps = "".join(stamp for _, stamp in known.values())
-        self._key = hashlib.sha256(stamps.encode()).hexdigest()[:32]
+        for slot, (path, format) in enumerate(found):
+            offset = self._bytes + self._bytes % format.dtype.itemsize  # aligned
+            if offset + format.nbytes <= gib * 2**30:
+                self._places[path] = _Place(slot, offset, format)
+                self._bytes = offset + format.nbytes
+        self._key = key.hexdigest()[:32]
         self._open()
 
     def __call__(self, path: Path) -> np.ndarray:
-        """The image as `read_image` gives it, not to be written to: where kept, it is no copy."""
+        """Return the image as `read_image` does; it must not be written to, as it may be cached."""
         place = self._places.get(path)
         if place is None:
-            return read_image(path)
-        kept: np.ndarray = np.ndarray(place.shape, np.uint8, self._map, place.offset)
-        if not self._proven[place.slot]:
-            if self._stamps[place.slot] != _stamp(kept):
-                image = read_image(path)
-                if image.shape != place.shape:
+            return read_image(path, self.color, self.bit_depth)
+        shape, dtype = place.format.shape, place.format.dtype
+        cached: np.ndarray = np.ndarray(shape, dtype, self._map, place.offset)
+        if not self._verified[place.slot]:
+            if self._checksums[place.slot] != _checksum(cached):
+                image = read_image(path, self.color, self.bit_depth)
+                if image.shape != shape or image.dtype != dtype:  # the file has changed
                     return image
-                kept[:] = image
-                self._stamps[place.slot] = _stamp(image)
-            self._proven[place.slot] = True
-        kept.flags.writeable = False
-        return kept
+                cached[:] = image
+                self._checksums[place.slot] = _checksum(image)
+            self._verified[place.slot] = True
+        cached.flags.writeable = False
+        return cached
 
     def _open(self) -> None:
         if self.kind == "memory":
             self._map = mmap.mmap(-1, max(self._bytes, 1))
         else:
             self._map = _map_file(_cache_folder() / f"{self._key}.pixels", max(self._bytes, 1))
-        self._stamps = np.frombuffer(self._map, np.uint64, self._slots)
-        self._proven = np.zeros(self._slots, bool)
+        self._checksums = np.frombuffer(self._map, np.uint64, self._slots)
+        self._verified = np.zeros(self._slots, bool)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the map: a spawned worker opens the file again, or a map of its own."""
+        """Leave out the map: a spawned worker opens the file again, or a map of its own."""
         return {
             name: value
             for name, value in vars(self).items()
-            if name not in ("_map", "_stamps", "_proven")
+            if name not in ("_map", "_checksums", "_verified")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -95,23 +123,9 @@ class DecodeCache:
             self._open()
 
 
-def _stamp(image: np.ndarray) -> np.uint64:
-    """Never zero, which is what the word of an image that is not there yet holds."""
+def _checksum(image: np.ndarray) -> np.uint64:
+    """Return a checksum that is never zero, the word of an image that is not cached yet."""
     return np.uint64(zlib.crc32(image.data) | 1 << 32)
-
-
-def _look_at(path: Path) -> tuple[tuple[int, int, int], str] | None:
-    """The image's shape, and what tells it from other images; None where it cannot be read.
-
-    Such a file is no concern of the cache: whoever reads it is told what is wrong with it.
-    """
-    try:
-        height, width = image_size(path)
-        status = path.stat()
-    except (DataError, OSError):
-        return None
-    stamp = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n"
-    return (height, width, 3), stamp
 
 
 def _cache_folder() -> Path:
@@ -120,24 +134,40 @@ def _cache_folder() -> Path:
 
 
 def _map_file(path: Path, size: int) -> mmap.mmap:
+    """Map a file of the cache folder, which is made if needed.
+
+    The folder is private, and folder and file must belong to this user: whoever can write there
+    decides what is trained on.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_own(path.parent, path.parent.stat())
+        path.parent.chmod(0o700)  # earlier versions made it with the user's umask
         for other in path.parent.glob("*.pixels"):
-            if time.time() - other.stat().st_mtime > _UNUSED_DAYS * 86400:
+            if time.time() - other.lstat().st_mtime > _UNUSED_DAYS * 86400:
                 other.unlink(missing_ok=True)
-        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b") as file:
+            _require_own(path, os.fstat(file.fileno()))
             _reserve(file.fileno(), path, size)
-            os.utime(path)
+            os.utime(file.fileno())
             return mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise DataError(
-            f"{path}: no room for a decode cache of {size / 2**30:.2f} GiB ({error.strerror}); "
+            f"{path}: no decode cache of {size / 2**30:.2f} GiB ({error.strerror}); "
             "lower cache_gib or set cache: none"
         ) from error
 
 
+def _require_own(path: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise DataError(
+            f"{path}: belongs to another user; set XDG_CACHE_HOME to a folder of your own, or use "
+            "cache: memory"
+        )
+
+
 def _reserve(file: int, path: Path, size: int) -> None:
-    """Take the room now: writing to a map on a full disk would kill the process."""
+    """Allocate the disk space now: writing to a map on a full disk would kill the process."""
     os.ftruncate(file, size)
     if hasattr(os, "posix_fallocate"):  # not on macOS
         try:

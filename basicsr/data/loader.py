@@ -1,10 +1,9 @@
-"""Training batches whose content is a function of (seed, iteration) alone.
+"""Loader of training batches whose content is a function of (seed, iteration) alone.
 
-Sample number n of a run, counted over all iterations of all stages, is image
-`order_of(n // length)[n % length]`; its crop, flips and rain come from a generator keyed by
-(seed, epoch, index). So neither the number of workers or ranks, nor micro-batches, nor where a run
-was resumed changes what is seen at an iteration. Where an image that cannot be used is to be
-skipped, the next one in the epoch's order that can be used takes its place.
+The crop, flips and degradation of a sample come from a random generator keyed by (seed, epoch,
+image), and the order of images from SampleSchedule. The number of workers, ranks and micro-batches
+and the iteration that a run is resumed at therefore change nothing. An unusable image that is to be
+skipped is replaced by the next usable one in the epoch's order.
 """
 
 from __future__ import annotations
@@ -12,38 +11,73 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import itertools
-import math
+import logging
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch.utils.data import DataLoader, Dataset
 
-from basicsr.data.bad_images import BadImages
 from basicsr.data.base import PATCH, ImagePair, RestorationDataset, generator
-from basicsr.data.sampling import draw_patch, order_of
+from basicsr.data.sampling import Draw, SampleSchedule, SampleStage, draw_patch, epoch_order
 from basicsr.utils.errors import DataError, OptionsError, UserError
 from basicsr.utils.interruptions import DUMP_STACKS
 
 PREFETCHED = 2
-"""Batches that each worker draws ahead."""
+"""Batches that each worker prepares ahead."""
+
+logger = logging.getLogger("basicsr")
 
 
-class SampleStage(NamedTuple):
-    """A row of the patch schedule: `batch_size` is global, over all ranks and micro-batches."""
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How training patches are drawn and loaded.
 
-    size: int
-    batch_size: int
-    iters: int
+    Args:
+        patches: stages of the run, with global batch sizes.
+        seed: seed of order, crops, flips and degradations.
+        use_hflip: as in `draw_patch`.
+        use_rot: as in `draw_patch`.
+        num_workers: loader processes; 0 loads in this one.
+        rank: number of this process among `world_size` that share each batch.
+        world_size: number of processes.
+        micro_batches: batches per iteration and process (gradient accumulation).
+        pin_memory: whether batches are in page-locked memory, for fast copies to a GPU.
+    """
+
+    patches: Sequence[SampleStage]
+    seed: int = 0
+    use_hflip: bool = True
+    use_rot: bool = True
+    num_workers: int = 0
+    rank: int = 0
+    world_size: int = 1
+    micro_batches: int = 1
+    pin_memory: bool = False
+
+    def schedule(self, images: int, start: int) -> SampleSchedule:
+        """Return this rank's schedule over `images` images from iteration `start`."""
+        return SampleSchedule(
+            self.patches,
+            images,
+            self.seed,
+            start=start,
+            rank=self.rank,
+            world_size=self.world_size,
+            micro_batches=self.micro_batches,
+        )
 
 
 class TrainingBatch(NamedTuple):
-    """`lq` and `gt`: b x 3 x size x size uint8 RGB, channels last in memory; `names`: the images
-    they were cut from.
+    """Patches of one micro-batch.
 
-    `skipped`: names and reasons of images that could not be used and were replaced by others.
+    `lq` and `gt` are b x C x size x size tensors of uint8, uint16 or float32, channels last in
+    memory. `names` are the images that the patches were cropped from. `skipped` has the names of
+    unusable images that others replaced, and the reasons.
     """
 
     lq: torch.Tensor
@@ -55,199 +89,239 @@ class TrainingBatch(NamedTuple):
 Batches = Generator[TrainingBatch, None, None]
 
 
-class Draw(NamedTuple):
-    """What a worker is asked for: a patch of `size` from an image, as drawn in `epoch`."""
+class BadImages:
+    """Unusable images that training skips, at most `limit` of them.
 
-    epoch: int
-    image: int
-    size: int
+    `found` maps their names to the reasons. It is a plain dict to be stored with a training state;
+    `note` takes the items of an earlier run and of other ranks as well.
+    """
 
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.found: dict[str, str] = {}
 
-class SampleSchedule:
-    """The draws of one rank, one list per micro-batch, from iteration `start` to the last."""
-
-    def __init__(
-        self,
-        patches: Sequence[SampleStage],
-        length: int,
-        seed: int,
-        *,
-        start: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        micro_batches: int = 1,
-    ) -> None:
-        shares = world_size * micro_batches
-        for stage in patches:
-            if stage.batch_size % shares:
-                raise OptionsError(
-                    f"patches: batch_size {stage.batch_size} cannot be shared by {world_size} "
-                    f"ranks x {micro_batches} micro-batches; use a multiple of {shares}"
+    def note(self, skipped: Iterable[tuple[str, str]]) -> None:
+        """Log and count new (name, reason) items. Raises DataError above the limit."""
+        for name, reason in skipped:
+            if name not in self.found:
+                self.found[name] = reason
+                logger.warning(
+                    "image skipped, number %d of at most %d: %s",
+                    len(self.found),
+                    self.limit,
+                    reason,
                 )
-        self.patches, self.length, self.seed, self.start = patches, length, seed, start
-        self.rank, self.micro_batches, self.shares = rank, micro_batches, shares
+        self.require_few(self.found)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        first_iteration = first_sample = 0
-        for stage in self.patches:
-            share = stage.batch_size // self.shares
-            for iteration in range(max(self.start - first_iteration, 0), stage.iters):
-                batch = first_sample + iteration * stage.batch_size
-                for micro_batch in range(self.micro_batches):
-                    sample = batch + (self.rank * self.micro_batches + micro_batch) * share
-                    yield [self._draw(sample + i, stage.size) for i in range(share)]
-            first_iteration += stage.iters
-            first_sample += stage.iters * stage.batch_size
-
-    def _draw(self, sample: int, size: int) -> Draw:
-        epoch, position = divmod(sample, self.length)
-        order = order_of(epoch, self.length, self.seed)
-        return Draw(epoch, int(order[position]), size)
+    def require_few(self, found: Mapping[str, str]) -> None:
+        """Raise DataError with the first three reasons if `found` is more than the limit."""
+        if len(found) > self.limit:
+            reasons = list(found.values())
+            more = "; ..." if len(reasons) > 3 else ""
+            raise DataError(
+                f"{len(found)} training images cannot be used, and bad_image_limit is "
+                f"{self.limit}; repair them, remove them or raise the limit: "
+                f"{'; '.join(reasons[:3])}{more}"
+            )
 
 
 def training_batches(
-    source: RestorationDataset,
-    *,
-    patches: Sequence[SampleStage],
-    seed: int,
-    start: int,
-    use_hflip: bool,
-    use_rot: bool,
-    num_workers: int,
-    rank: int = 0,
-    world_size: int = 1,
-    micro_batches: int = 1,
-    pin_memory: bool = False,
+    dataset: RestorationDataset,
+    settings: LoaderSettings,
+    start: int = 0,
     bad_images: BadImages | None = None,
 ) -> Batches:
-    """This rank's batches from iteration `start` (from 0) to the schedule's end.
+    """Return a generator of this rank's batches, one per micro-batch.
 
-    One batch per micro-batch, `micro_batches` of them to an iteration. With `bad_images`, what
-    cannot be used is skipped and noted there when its batch is given out. Raises OptionsError for a
-    schedule that cannot be shared evenly, DataError for an image that cannot be used, or too many.
+    Args:
+        dataset: images with ground truth.
+        settings: how patches are drawn and loaded.
+        start: iteration to begin with, from 0.
+        bad_images: where skipped images are counted; None ends the run at the first.
+
+    Raises:
+        OptionsError: the schedule cannot be shared evenly, or there is no ground truth.
+        DataError: while iterating, for an unusable image, or too many.
     """
-    if not source.has_gt:
-        raise OptionsError(f"{type(source).__name__} has no clean images to train on")
-    schedule = SampleSchedule(
-        patches,
-        len(source),
-        seed,
-        start=start,
-        rank=rank,
-        world_size=world_size,
-        micro_batches=micro_batches,
+    if not dataset.has_gt:
+        raise OptionsError(f"{type(dataset).__name__} has no ground truth to train on")
+    schedule = settings.schedule(len(dataset), start)
+    layout = _BatchLayout.of(dataset)
+    workers = settings.num_workers
+    slots = PREFETCHED * workers + 1  # one is copied while the others are filled
+    largest = max(
+        layout.slot_bytes(stage.batch_size // schedule.shares, stage.size)
+        for stage in settings.patches
     )
-    slots = PREFETCHED * num_workers + 1  # one is copied while the others are filled
-    largest = max(2 * stage.batch_size // schedule.shares * 3 * stage.size**2 for stage in patches)
     memory = torch.empty(slots, largest, dtype=torch.uint8).share_memory_()
     importlib.import_module("cv2")  # once, before each forked worker does
     loader = DataLoader(
-        _Patches(source, seed, use_hflip, use_rot, bad_images, memory),
+        _Patches(dataset, settings, bad_images, memory, layout),
         sampler=zip(itertools.cycle(range(slots)), schedule),
         batch_size=None,
-        num_workers=num_workers,
-        prefetch_factor=PREFETCHED if num_workers else None,
-        collate_fn=_as_it_is,
+        num_workers=workers,
+        prefetch_factor=PREFETCHED if workers else None,
+        collate_fn=_identity,
         worker_init_fn=_start_worker,
-        # the loader draws its workers' base seed; the global stream is left alone
+        # the loader draws its workers' base seed; keep that out of the global random stream
         generator=torch.Generator(),
     )
-    return _received(loader, memory, bad_images, pin_memory)
+    return _received(loader, memory, layout, bad_images, settings.pin_memory)
 
 
-class _Drawn(NamedTuple):
-    """What a worker answers; the patches are in the slot: lq or gt x b x size x size x 3."""
+class _BatchLayout(NamedTuple):
+    """Bytes of a batch: the patches of `lq`, then those of `gt`, each b x size x size x C."""
+
+    channels: tuple[int, int]
+    dtypes: tuple[torch.dtype, torch.dtype]
+
+    @classmethod
+    def of(cls, dataset: RestorationDataset) -> _BatchLayout:
+        dtypes = (
+            torch.from_numpy(np.empty(0, dtype)).dtype
+            for dtype in (dataset.lq_dtype, dataset.gt_dtype)
+        )
+        lq_dtype, gt_dtype = dtypes
+        return cls((dataset.lq_channels, dataset.gt_channels), (lq_dtype, gt_dtype))
+
+    def slot_bytes(self, pairs: int, size: int) -> int:
+        """Return the bytes of `pairs` pairs of patches, aligned for any of the types."""
+        *_, stop = self._bounds(pairs, size)
+        return stop + -stop % max(dtype.itemsize for dtype in self.dtypes)
+
+    def views(
+        self, memory: torch.Tensor, pairs: int, size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `lq` and `gt` as views of the first bytes of `memory`."""
+        _, lq_stop, gt_start, gt_stop = self._bounds(pairs, size)
+        parts = (memory[:lq_stop], memory[gt_start:gt_stop])
+        lq, gt = (
+            part.view(dtype).view(pairs, size, size, channels)
+            for part, dtype, channels in zip(parts, self.dtypes, self.channels, strict=True)
+        )
+        return lq, gt
+
+    def _bounds(self, pairs: int, size: int) -> tuple[int, int, int, int]:
+        """Return where the bytes of `lq` and of `gt` start and stop."""
+        lq_bytes, gt_bytes = (
+            pairs * size * size * channels * dtype.itemsize
+            for channels, dtype in zip(self.channels, self.dtypes, strict=True)
+        )
+        gt_start = lq_bytes + -lq_bytes % self.dtypes[1].itemsize
+        return 0, lq_bytes, gt_start, gt_start + gt_bytes
+
+
+class _Loaded(NamedTuple):
+    """Answer of a worker; the patches are in the slot of the shared memory."""
 
     slot: int
-    shape: tuple[int, ...]
+    pairs: int
+    size: int
     names: list[str]
     skipped: list[tuple[str, str]]
 
 
 class _Patches(Dataset):
-    """The map from (slot, draws) to batches that loader workers evaluate.
+    """Map from (slot, draws) to batches that loader workers evaluate.
 
     Patches are written straight into `memory`, slots x bytes, which the main process shares.
-    Tensors sent through the loader's queue would cost several times the drawing itself.
+    Tensors sent through the loader's queue would cost several times the work on the patches.
     """
 
     def __init__(
         self,
-        source: RestorationDataset,
-        seed: int,
-        use_hflip: bool,
-        use_rot: bool,
+        dataset: RestorationDataset,
+        settings: LoaderSettings,
         bad_images: BadImages | None,
         memory: torch.Tensor,
+        layout: _BatchLayout,
     ) -> None:
-        self.source, self.seed = source, seed
-        self.use_hflip, self.use_rot = use_hflip, use_rot
-        self.bad_images, self.memory = bad_images, memory
+        self.dataset, self.settings, self.bad_images = dataset, settings, bad_images
+        self.memory, self.layout = memory, layout
 
-    def __getitem__(self, request: tuple[int, list[Draw]]) -> _Drawn | UserError:
+    def __getitem__(self, request: tuple[int, list[Draw]]) -> _Loaded | UserError:
         slot, draws = request
-        size = draws[0].size
-        drawn = _Drawn(slot, (2, len(draws), size, size, 3), [], [])
-        patches = _in_slot(self.memory, drawn).numpy()
+        loaded = _Loaded(slot, len(draws), draws[0].size, [], [])
+        views = self.layout.views(self.memory[slot], loaded.pairs, loaded.size)
+        lq, gt = (view.numpy() for view in views)
         try:
-            for place, draw in enumerate(draws):
-                image, patches[0, place], patches[1, place], skipped = self._drawn(draw)
-                drawn.names.append(self.source.names[image])
-                drawn.skipped.extend(skipped.items())
+            for position, draw in enumerate(draws):
+                image, patches, skipped = self._drawn(draw)
+                loaded.names.append(self.dataset.names[image])
+                loaded.skipped.extend(skipped.items())
+                _store(patches.lq, lq[position], "lq")
+                _store(patches.gt, gt[position], "gt")
         except UserError as error:  # raised in a worker, it would arrive with a stack trace
             return error
-        return drawn
+        return loaded
 
-    def _drawn(self, draw: Draw) -> tuple[int, np.ndarray, np.ndarray, dict[str, str]]:
-        rng = generator(PATCH, self.seed, draw.epoch, draw.image)
+    def _drawn(self, draw: Draw) -> tuple[int, ImagePair, dict[str, str]]:
+        """Return the image's number, its degraded patches, and what was skipped for it."""
+        rng = generator(PATCH, self.settings.seed, draw.epoch, draw.image)
         image, pair, skipped = self._read(draw)
-        pair = draw_patch(pair, draw.size, rng, use_hflip=self.use_hflip, use_rot=self.use_rot)
-        lq, gt = self.source.render(image, pair, rng)
-        assert gt is not None
-        return image, lq, gt, skipped
+        pair = draw_patch(
+            pair, draw.size, rng, use_hflip=self.settings.use_hflip, use_rot=self.settings.use_rot
+        )
+        return image, self.dataset.degrade(image, pair, rng), skipped
 
     def _read(self, draw: Draw) -> tuple[int, ImagePair, dict[str, str]]:
-        """The image that is drawn, or the one in its place, and what was skipped for it."""
+        """Return the drawn image, or its replacement, and what was skipped for it."""
         if self.bad_images is None:
-            return draw.image, self.source.read(draw.image), {}
+            return draw.image, self.dataset.read(draw.image), {}
         skipped: dict[str, str] = {}
-        for image in self._from(draw):
+        for image in self._candidates(draw):
             try:
-                return image, self.source.read(image), skipped
+                return image, self.dataset.read(image), skipped
             except DataError as error:
-                skipped[self.source.names[image]] = str(error)
+                skipped[self.dataset.names[image]] = str(error)
                 self.bad_images.require_few(skipped)
         first, *_ = skipped.values()
         raise DataError(f"none of the {len(skipped)} training images can be used: {first}; ...")
 
-    def _from(self, draw: Draw) -> Iterator[int]:
-        """The image that is drawn, then all others in the epoch's order."""
+    def _candidates(self, draw: Draw) -> Iterator[int]:
+        """Yield the drawn image, then all others in the epoch's order."""
         yield draw.image
-        order = order_of(draw.epoch, len(self.source), self.seed)
-        place = int(np.flatnonzero(order == draw.image)[0])
-        yield from np.concatenate([order[place + 1 :], order[:place]]).tolist()
+        order = epoch_order(draw.epoch, len(self.dataset), self.settings.seed)
+        position = int(np.flatnonzero(order == draw.image)[0])
+        yield from np.concatenate([order[position + 1 :], order[:position]]).tolist()
 
 
-def _in_slot(memory: torch.Tensor, drawn: _Drawn) -> torch.Tensor:
-    return memory[drawn.slot, : math.prod(drawn.shape)].view(drawn.shape)
+def _store(patch: np.ndarray | None, slot: np.ndarray, side: str) -> None:
+    """Copy a patch without a cast or a broadcast that would hide a faulty data set."""
+    assert patch is not None
+    if patch.shape != slot.shape or patch.dtype != slot.dtype:
+        raise DataError(
+            f"the data set yields {side} of {patch.shape} {patch.dtype}, but announces "
+            f"{slot.shape} {slot.dtype}; correct its {side}_channels or {side}_dtype"
+        )
+    slot[:] = patch
 
 
-def _as_it_is(answer: Any) -> Any:
+def _identity(answer: Any) -> Any:
     return answer
 
 
 def _received(
-    loader: DataLoader, memory: torch.Tensor, bad_images: BadImages | None, pin_memory: bool
+    loader: DataLoader,
+    memory: torch.Tensor,
+    layout: _BatchLayout,
+    bad_images: BadImages | None,
+    pin_memory: bool,
 ) -> Batches:
-    """What the workers drew, copied from the slots, which they will fill again."""
-    for drawn in _alive(loader):
-        if isinstance(drawn, UserError):
-            raise drawn
+    """Yield what the workers loaded, copied from the slots, which they will fill again."""
+    for loaded in _alive(loader):
+        if isinstance(loaded, UserError):
+            raise loaded
         if bad_images is not None:
-            bad_images.note(drawn.skipped)
-        both = torch.empty(drawn.shape, dtype=torch.uint8, pin_memory=pin_memory)
-        lq, gt = both.copy_(_in_slot(memory, drawn)).permute(0, 1, 4, 2, 3)
-        yield TrainingBatch(lq, gt, drawn.names, drawn.skipped)
+            bad_images.note(loaded.skipped)
+        size = layout.slot_bytes(loaded.pairs, loaded.size)
+        batch = torch.empty(size, dtype=torch.uint8, pin_memory=pin_memory)
+        batch.copy_(memory[loaded.slot, :size])
+        lq, gt = (
+            rearrange(patches, "b h w c -> b c h w")
+            for patches in layout.views(batch, loaded.pairs, loaded.size)
+        )
+        yield TrainingBatch(lq, gt, loaded.names, loaded.skipped)
 
 
 def _alive(loader: DataLoader) -> Iterator[Any]:
@@ -257,14 +331,16 @@ def _alive(loader: DataLoader) -> Iterator[Any]:
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            "a loader worker was killed, often for want of memory: lower num_worker_per_gpu or "
-            "cache_gib, then resume with --auto_resume"
+            "a loader worker was killed, often because memory ran out: lower num_worker_per_gpu "
+            "or cache_gib, then resume with --auto_resume"
         ) from None
 
 
 def _start_worker(worker: int) -> None:
-    """Leave the end of the run to the main process, whatever signal asks for it: a scheduler sends
-    its own to every process of a job. The worker ends with the iterator, or with its parent."""
+    """Ignore signals that end a run: a scheduler sends them to every process of a job.
+
+    The main process handles them; a worker ends with the loader's iterator, or with its parent.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    faulthandler.register(DUMP_STACKS, file=2)  # in notebooks sys.stderr is no file
+    faulthandler.register(DUMP_STACKS, file=2)  # in notebooks sys.stderr is not a file

@@ -1,4 +1,4 @@
-"""Pairs of rainy and clean images on disk."""
+"""Data set of image pairs on disk."""
 
 from __future__ import annotations
 
@@ -9,74 +9,133 @@ import numpy as np
 
 from basicsr.data.base import ImagePair, RestorationDataset
 from basicsr.data.decode_cache import CacheKind, DecodeCache
-from basicsr.data.layouts import PairFiles, match, match_folders
+from basicsr.data.layouts import PairFiles, Pairing, match, match_folders
 from basicsr.data.sampling import Split, choose
-from basicsr.io.images import read_image
+from basicsr.data.stored_images import StoredImages, warn_of_reduced_depth
+from basicsr.io.images import BitDepth, Color, read_image
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
 @DATASET_REGISTRY.register
 class PairedImageDataset(RestorationDataset):
-    """Pairs of a public data set (`dataroot` and `layout`) or of two folders with equal names.
+    """Pairs of a public data set (`dataroot` and `layout`) or of folders with equal file names.
 
-    `split` halves by clean image, so that no scene is in both `train` and `val`. Raises
-    OptionsError unless exactly one way to find the pairs is given, DataError where they are not
-    found.
+    Args:
+        dataroot: root folder of a public data set.
+        layout: its name; see `basicsr.data.layouts`.
+        dataroot_lq: folder of the degraded images; a list of two folders, left and right view,
+            makes an `lq` with the channels of both.
+        dataroot_gt: folder of the ground truth.
+        split: "train" and "val" split by ground truth, so that no scene is in both.
+        color: "rgb", "gray", or "as_stored" in the files, which must then agree on each side.
+        bit_depth: 8, 16, or "as_stored" in the files, which must then all agree.
+        cache: where decoded images are kept; see `DecodeCache`.
+        cache_gib: size of the cache.
+
+    Raises:
+        OptionsError: not exactly one way to find the pairs is given.
+        DataError: the pairs are not found, or do not agree.
     """
 
     def __init__(
         self,
         dataroot: str | None = None,
         layout: str | None = None,
-        dataroot_lq: str | None = None,
+        dataroot_lq: str | tuple[str, str] | None = None,
         dataroot_gt: str | None = None,
         split: Split = "all",
+        color: Color = "rgb",
+        bit_depth: BitDepth = 8,
         cache: CacheKind = "none",
         cache_gib: float = 4.0,
     ) -> None:
-        by_layout, by_folders = (dataroot, layout), (dataroot_lq, dataroot_gt)
-        if None not in by_layout and by_folders == (None, None):
-            pairs = match(str(dataroot), str(layout)).complete()
-        elif None not in by_folders and by_layout == (None, None):
-            pairs = match_folders(str(dataroot_lq), str(dataroot_gt)).complete()
-        else:
-            raise OptionsError(
-                "PairedImageDataset takes dataroot and layout, or dataroot_lq and dataroot_gt"
-            )
+        pairs = _pairing(dataroot, layout, dataroot_lq, dataroot_gt).complete()
         self.pairs = choose(split, pairs, [str(pair.gt) for pair in pairs])
         self.names = [pair.name for pair in self.pairs]
-        self.description = f"lq side: {self.pairs[0].lq_side}"
-        files = {path for pair in self.pairs for path in (pair.lq, pair.gt)}
-        self._decode = DecodeCache(files, cache, cache_gib)
+        first = self.pairs[0]
+        self.description = f"lq side: {first.lq_side}, color: {color}, bit_depth: {bit_depth}"
+        lq_files = [path for pair in self.pairs for path in _lq_files(pair)]
+        gt_files = [pair.gt for pair in self.pairs]
+        decode = DecodeCache({*lq_files, *gt_files}, cache, cache_gib, color, bit_depth)
+        self._lq, self._gt = StoredImages(lq_files, decode), StoredImages(gt_files, decode)
+        if self._lq.bit_depth != self._gt.bit_depth:
+            raise DataError(
+                f"{self._lq.example} has {self._lq.bit_depth} bits per channel but "
+                f"{self._gt.example} has {self._gt.bit_depth}; set bit_depth: 8 or 16"
+            )
+        warn_of_reduced_depth(self._lq, self._gt)
+        self.bit_depth = self._gt.bit_depth
+        self.lq_channels = self._lq.channels * len(_lq_files(first))
+        self.gt_channels = self._gt.channels
 
     def read(self, index: int) -> ImagePair:
-        return read_pair(self.pairs[index], self._decode)
+        return read_pair(self.pairs[index], self._lq, self._gt)
 
     def files(self, index: int) -> Sequence[Path]:
         pair = self.pairs[index]
-        return tuple(dict.fromkeys((pair.lq, pair.gt)))  # one file may hold both
+        return tuple(dict.fromkeys((*_lq_files(pair), pair.gt)))  # one file may hold both
 
 
-def read_pair(files: PairFiles, decode: Callable[[Path], np.ndarray] = read_image) -> ImagePair:
-    """Both images of a pair. Raises DataError where they have different sizes."""
+def read_pair(
+    files: PairFiles,
+    read_lq: Callable[[Path], np.ndarray] = read_image,
+    read_gt: Callable[[Path], np.ndarray] | None = None,
+) -> ImagePair:
+    """Read both images of a pair; `read_lq` reads `gt` too if there is no `read_gt`.
+
+    Raises DataError if their sizes differ.
+    """
+    lq = read_lq(files.lq)
     if files.lq_side:
-        lq, gt = _halves(decode(files.lq), files)
-    else:
-        lq, gt = decode(files.lq), decode(files.gt)
-    if lq.shape != gt.shape:
-        raise DataError(
-            f"{files.lq} is {_size(lq)} but {files.gt} is {_size(gt)}; a pair must have one size"
-        )
+        return _halves(lq, files)
+    if files.lq_right is not None:
+        right = read_lq(files.lq_right)
+        _require_same_size(lq, files.lq, right, files.lq_right, "both views")
+        lq = np.concatenate([lq, right], axis=2)
+    gt = (read_gt or read_lq)(files.gt)
+    _require_same_size(lq, files.lq, gt, files.gt, "a pair")
     return ImagePair(lq, gt)
 
 
-def _halves(both: np.ndarray, files: PairFiles) -> tuple[np.ndarray, np.ndarray]:
+def _pairing(
+    dataroot: str | None,
+    layout: str | None,
+    dataroot_lq: str | tuple[str, str] | None,
+    dataroot_gt: str | None,
+) -> Pairing:
+    if dataroot_lq is None and dataroot_gt is None and dataroot and layout:
+        return match(dataroot, layout)
+    if dataroot is None and layout is None and dataroot_lq and dataroot_gt:
+        if isinstance(dataroot_lq, str):
+            return match_folders(dataroot_lq, dataroot_gt)
+        left, right = dataroot_lq
+        return match_folders(left, dataroot_gt, right)
+    raise OptionsError(
+        "PairedImageDataset takes dataroot and layout, or dataroot_lq and dataroot_gt"
+    )
+
+
+def _lq_files(pair: PairFiles) -> tuple[Path, ...]:
+    return (pair.lq,) if pair.lq_right is None else (pair.lq, pair.lq_right)
+
+
+def _halves(both: np.ndarray, files: PairFiles) -> ImagePair:
     width = both.shape[1]
     if width % 2:
         raise DataError(f"{files.lq}: two images side by side cannot be {width} pixels wide")
     left, right = both[:, : width // 2], both[:, width // 2 :]
-    return (left, right) if files.lq_side == "left" else (right, left)
+    return ImagePair(left, right) if files.lq_side == "left" else ImagePair(right, left)
+
+
+def _require_same_size(
+    image: np.ndarray, path: Path, other: np.ndarray, other_path: Path, what: str
+) -> None:
+    if image.shape[:2] != other.shape[:2]:
+        raise DataError(
+            f"{path} is {_size(image)} but {other_path} is {_size(other)}; "
+            f"{what} must have one size"
+        )
 
 
 def _size(image: np.ndarray) -> str:

@@ -1,56 +1,129 @@
-"""What is drawn from a data set: random streams, the order of an epoch, splits and patches."""
+"""Sampling of training patches: order of an epoch, splits, schedule, and random crops."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from basicsr.data.base import ORDER, ImagePair, generator
 from basicsr.io.images import natural_key
-from basicsr.utils.errors import DataError
-
-
-@lru_cache(maxsize=2)
-def order_of(epoch: int, length: int, seed: int) -> np.ndarray:
-    """The permutation of `length` samples in which an epoch visits them, not to be changed."""
-    return generator(ORDER, seed, epoch).permutation(length)
-
+from basicsr.utils.errors import DataError, OptionsError
 
 Split = Literal["all", "train", "val"]
 Item = TypeVar("Item")
 VAL_EVERY = 10
+# sizes in bytes of the pixels that cv2.transpose supports
+_TRANSPOSABLE = frozenset({1, 2, 3, 4, 6, 8, 12, 16, 24, 32})
 
 
-def choose(split: Split, items: Sequence[Item], clean: Sequence[str]) -> list[Item]:
-    """The items of a split, in their order; `clean` names the clean image of each.
+class SampleStage(NamedTuple):
+    """Stage of a SampleSchedule: `iters` iterations on `batch_size` patches of `size` x `size`.
 
-    Every tenth clean image, in natural order, is for validation together with all rainy versions
-    of it; the rest is for training.
+    `batch_size` is global, over all ranks and micro-batches.
+    """
+
+    size: int
+    batch_size: int
+    iters: int
+
+
+class Draw(NamedTuple):
+    """One training sample: a patch of `size` from image number `image`, in `epoch`."""
+
+    epoch: int
+    image: int
+    size: int
+
+
+class SampleSchedule:
+    """Draws of one rank, one list per micro-batch, from iteration `start` to the last.
+
+    Sample number n of a run, counted over all iterations of all stages, is image
+    `epoch_order(n // length)[n % length]`, where `length` is the number of images.
+
+    Raises OptionsError if a batch cannot be shared evenly.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[SampleStage],
+        length: int,
+        seed: int,
+        *,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        micro_batches: int = 1,
+    ) -> None:
+        shares = world_size * micro_batches
+        for stage in stages:
+            if stage.batch_size % shares:
+                raise OptionsError(
+                    f"patches: batch_size {stage.batch_size} cannot be shared by {world_size} "
+                    f"ranks x {micro_batches} micro-batches; use a multiple of {shares}"
+                )
+        self.stages, self.length, self.seed, self.start = stages, length, seed, start
+        self.rank, self.micro_batches, self.shares = rank, micro_batches, shares
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        first_iteration = first_sample = 0
+        for stage in self.stages:
+            share = stage.batch_size // self.shares
+            for iteration in range(max(self.start - first_iteration, 0), stage.iters):
+                batch = first_sample + iteration * stage.batch_size
+                for micro_batch in range(self.micro_batches):
+                    sample = batch + (self.rank * self.micro_batches + micro_batch) * share
+                    yield [self._draw(sample + i, stage.size) for i in range(share)]
+            first_iteration += stage.iters
+            first_sample += stage.iters * stage.batch_size
+
+    def _draw(self, sample: int, size: int) -> Draw:
+        epoch, position = divmod(sample, self.length)
+        order = epoch_order(epoch, self.length, self.seed)
+        return Draw(epoch, int(order[position]), size)
+
+
+@lru_cache(maxsize=2)
+def epoch_order(epoch: int, length: int, seed: int) -> np.ndarray:
+    """Return the permutation in which an epoch visits `length` images; it must not be changed."""
+    return generator(ORDER, seed, epoch).permutation(length)
+
+
+def choose(split: Split, items: Sequence[Item], gt: Sequence[str]) -> list[Item]:
+    """Return the items of a split, in their order; `gt` names the ground truth of each.
+
+    Every tenth ground truth, in natural order, is for validation together with all degraded
+    versions of it; the rest is for training. Raises DataError if the split is empty.
     """
     if split == "all":
         return list(items)
-    val = set(sorted(set(clean), key=natural_key)[::VAL_EVERY])
+    val = set(sorted(set(gt), key=natural_key)[::VAL_EVERY])
     chosen = [
-        item for item, name in zip(items, clean, strict=True) if (name in val) == (split == "val")
+        item for item, name in zip(items, gt, strict=True) if (name in val) == (split == "val")
     ]
     if not chosen:
-        raise DataError(
-            f"split {split} is empty: the only clean image is {clean[0]}; use split: all"
-        )
+        raise DataError(f"split {split} is empty: the only ground truth is {gt[0]}; use split: all")
     return chosen
 
 
 def draw_patch(
     pair: ImagePair, size: int, rng: np.random.Generator, *, use_hflip: bool, use_rot: bool
 ) -> ImagePair:
-    """A `size` x `size` patch from the same random place of both images, flipped the same way.
+    """Crop both images at the same random position, and flip them the same way.
 
-    `use_hflip` mirrors half of the patches; `use_rot` turns half of them upside down and transposes
-    half, which together gives all eight orientations, as in BasicSR. An image smaller than the
-    patch is continued by reflection, as in Restormer. The draws do not depend on the flags.
+    An image smaller than the patch is extended by reflection, as in Restormer. The random numbers
+    do not depend on the flags.
+
+    Args:
+        pair: images of any channels and types.
+        size: side of the patch.
+        rng: random generator of this sample.
+        use_hflip: mirror half of the patches.
+        use_rot: turn half of them upside down and transpose half; with `use_hflip` this gives all
+            eight orientations, as in BasicSR.
     """
     height, width = (max(side, size) for side in pair.lq.shape[:2])
     top = int(rng.integers(height - size + 1))
@@ -70,15 +143,21 @@ def draw_patch(
 
 
 def turned(patch: np.ndarray, *, mirror: bool, upside_down: bool, transpose: bool) -> np.ndarray:
-    """The H x W x 3 patch flipped, then transposed; a contiguous array.
+    """Flip, then transpose an H x W x C patch; returns a contiguous array.
 
-    By OpenCV, which takes a tenth of NumPy's time for three interleaved channels.
+    OpenCV takes a tenth of NumPy's time for three interleaved channels.
     """
     import cv2  # here, so that importing the library does not load OpenCV
 
+    channels = patch.shape[2]
     if mirror or upside_down:
         patch = cv2.flip(patch, -1 if mirror and upside_down else int(mirror))
-    return cv2.transpose(patch) if transpose else np.ascontiguousarray(patch)
+    if transpose and channels * patch.itemsize in _TRANSPOSABLE:
+        patch = cv2.transpose(patch)
+    elif transpose:
+        patch = patch.swapaxes(0, 1)
+    # OpenCV drops the axis of a single channel
+    return np.ascontiguousarray(patch).reshape(*patch.shape[:2], channels)
 
 
 def _reflected(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Reading and writing image files: everything inside the library is H x W x 3 uint8 RGB."""
+"""Read and write image files as H x W x C arrays: one gray channel or three of RGB."""
 
 from __future__ import annotations
 
@@ -9,33 +9,46 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from basicsr.io.sixteen_bits import (
+    HEADER,
+    ORIENTATION,
+    UPRIGHT,
+    decode_16_bits,
+    encode_16_bits,
+    has_16_bits,
+)
 from basicsr.utils.errors import DataError
 
+Color = Literal["gray", "rgb", "as_stored"]
+BitDepth = Literal[8, 16, "as_stored"]
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
-# by content, whatever the suffix; Pillow knows more, some of which start other programs
+GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+"""Pillow's modes with a single channel of colour."""
+# recognised by content; Pillow knows more formats, some of which start other programs
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
-_EXIF_ORIENTATION = 0x0112
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
+_PNG_TYPES = (np.uint8, np.uint16)
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key that puts 'rain-9' before 'rain-10'."""
+    """Return a sort key that puts 'image-9' before 'image-10'."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
     ]
 
 
 def list_images(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """The files below `folder` with such suffixes, subfolders included, naturally sorted.
+    """List the files below `folder` with such suffixes, in natural order.
 
-    Hidden files and folders are left out, and so is what lies behind links to folders. Raises
-    DataError where the folder is missing, cannot be listed or holds no image, and for names that
-    no log or result file could hold.
+    Subfolders are included; hidden files and folders and links to folders are not. Raises DataError
+    if the folder is missing, cannot be listed or holds no image, or if a name is not text.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -69,7 +82,7 @@ def _is_text(name: str) -> bool:
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
-    """What `list_images` finds, by path relative to `folder` without suffix.
+    """Map the paths relative to `folder`, without suffix, to the files that `list_images` finds.
 
     Raises DataError for files that differ in their suffix only.
     """
@@ -82,42 +95,95 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     return files
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Decode a file to H x W x 3 uint8 RGB, turned upright as its EXIF orientation says.
+def read_image(path: str | Path, color: Color = "rgb", bit_depth: BitDepth = 8) -> np.ndarray:
+    """Decode a file to an H x W x C array, turned upright as its EXIF orientation says.
 
-    Gray images get three equal channels, 16 bits are scaled to 8, CMYK and palettes are converted;
-    an alpha channel is dropped, as OpenCV does, so that stored colours stay as they are. Of several
-    frames the first is read. Raises DataError for files that are missing, truncated, not images, or
-    larger than Pillow's limit against decompression bombs. Damage that leaves the structure whole
-    is not seen in formats without checksums: of those known here, only PNG has them.
+    CMYK and palettes are converted to RGB. An alpha channel is dropped, as OpenCV does, so that
+    stored colours stay as they are. Of several frames the first is read. Damage that leaves the
+    structure intact is found in PNG only, the one format here with checksums.
+
+    Args:
+        path: file of one of the supported formats, whatever its suffix.
+        color: "rgb" repeats a gray channel three times; "gray" converts RGB by OpenCV's weights
+            (ITU-R BT.601); "as_stored" gives one channel for gray files and three for others.
+        bit_depth: 8 scales 16-bit files to uint8; 16 scales 8-bit files to uint16 (times 257);
+            "as_stored" gives uint16 for files with 16 bits per channel and uint8 for others.
+
+    Raises:
+        DataError: the file is missing, truncated, not an image, has 32-bit or floating-point
+            levels, or is larger than Pillow's limit against decompression bombs.
     """
     with opened(path) as image:
         try:
-            return _to_rgb(ImageOps.exif_transpose(image))
+            if bit_depth != 8 and _has_16_bits(image, path):
+                return _in_color(_sixteen_bit_pixels(image, path), color)
+            pixels = _in_color(_eight_bit_pixels(ImageOps.exif_transpose(image)), color)
         except Exception as error:  # Pillow's decoders raise anything for broken files
             raise DataError(f"{path}: cannot be decoded ({reason(error)})") from error
+    return pixels.astype(np.uint16) * 257 if bit_depth == 16 else pixels
+
+
+class ImageFormat(NamedTuple):
+    """Size, channels and type of an array that `read_image` returns."""
+
+    height: int
+    width: int
+    channels: int
+    dtype: np.dtype
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self[:3]
+
+    @property
+    def nbytes(self) -> int:
+        return self.height * self.width * self.channels * self.dtype.itemsize
+
+
+def image_format(path: str | Path, color: Color = "rgb", bit_depth: BitDepth = 8) -> ImageFormat:
+    """Return the format in which `read_image` gives the image, from the file's header alone.
+
+    Raises DataError as `read_image` does, as far as the header shows a fault.
+    """
+    with opened(path) as image:
+        deep = bit_depth == 16 or (bit_depth == "as_stored" and _has_16_bits(image, path))
+        gray = color == "gray" or (color == "as_stored" and image.mode in GRAY_MODES)
+        width, height = image.size
+        # the PNG plugin's own getexif decodes the whole image to look behind its pixels
+        turned = Image.Image.getexif(image).get(ORIENTATION) in _TURNED
+        turned &= image.format != "TIFF"  # Pillow gives the upright size of a TIFF
+    if turned:
+        width, height = height, width
+    return ImageFormat(height, width, 1 if gray else 3, np.dtype(np.uint16 if deep else np.uint8))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of the upright image, from the file's header alone.
+    """Return (height, width) of the upright image, from the file's header alone.
 
-    Raises DataError as `read_image` does, as far as the header tells.
+    Raises DataError as `image_format` does.
     """
-    with opened(path) as image:
-        width, height = image.size
-        # the PNG plugin's own getexif decodes the whole image to look behind its pixels
-        turned = Image.Image.getexif(image).get(_EXIF_ORIENTATION) in _TURNED
-        turned &= image.format != "TIFF"  # whose size Pillow gives as it is to be seen
-    return (width, height) if turned else (height, width)
+    return image_format(path)[:2]
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
-    """Write H x W x 3 RGB or H x W gray uint8; parent folders are made, no half file is left."""
+    """Write an H x W x 3, H x W x 1 or H x W image of uint8 or uint16.
+
+    Parent folders are made. The file appears when it is complete. Raises TypeError for other
+    arrays.
+    """
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or channels not in (1, 3) or image.dtype not in _PNG_TYPES:
+        raise TypeError(f"no PNG holds {image.dtype} of shape {image.shape}")
+    image = image.reshape(*image.shape[:2], channels)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        Image.fromarray(image).save(aside, format="PNG", compress_level=3)
+        if image.dtype == np.uint16:
+            aside.write_bytes(encode_16_bits(image, ".png"))
+        else:
+            pixels = image[..., 0] if channels == 1 else image
+            Image.fromarray(pixels).save(aside, format="PNG", compress_level=3)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -131,10 +197,10 @@ def to_levels(image: np.ndarray, dtype: npt.DTypeLike, mode: str = "round") -> n
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """The file's header, the pixels still to be read. Raises DataError as `read_image` does."""
+    """Open a file and read its header, not its pixels. Raises DataError as `read_image` does."""
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
             raise DataError(f"{path}: not a file; remove it, or give it a name without this suffix")
         if status.st_size == 0:
             raise DataError(f"{path}: not a readable image (the file is empty)")
@@ -158,7 +224,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _open(path: str | Path) -> Image.Image:
-    """The file's header. Pillow itself only warns up to the double of its limit."""
+    """Open a file within Pillow's limit, up to twice of which Pillow itself only warns."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(path, formats=_FORMATS)
@@ -171,20 +237,48 @@ def _open(path: str | Path) -> Image.Image:
     return image
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _has_16_bits(image: Image.Image, path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        return has_16_bits(image, file.read(HEADER))
+
+
+def _sixteen_bit_pixels(image: Image.Image, path: str | Path) -> np.ndarray:
+    """Return the upright H x W x (1 or 3) uint16 image."""
+    orientation = image.getexif().get(ORIENTATION, 1)
+    image.load()  # OpenCV decodes it again, but only Pillow reports missing parts
+    pixels = decode_16_bits(
+        image, Path(path).read_bytes(), orientation if orientation in UPRIGHT else 1
+    )
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def _eight_bit_pixels(image: Image.Image) -> np.ndarray:
+    """Return the H x W x (1 or 3) uint8 image."""
     image.info.pop("transparency", None)  # is dropped; Pillow would warn that it is
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError("32-bit levels; save it with 8 or 16 bits per channel")
-        gray = ((levels * 255 + 32767) // 65535).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
+        return ((levels * 255 + 32767) // 65535).astype(np.uint8)[..., None]
     if image.mode == "F":
         raise ValueError("floating-point levels; save it with 8 or 16 bits per channel")
+    if image.mode in GRAY_MODES:
+        return np.array(image.convert("L"))[..., None]
     return np.array(image.convert("RGB"))
 
 
+def _in_color(pixels: np.ndarray, color: Color) -> np.ndarray:
+    channels = pixels.shape[2]
+    if color == "rgb" and channels == 1:
+        return np.repeat(pixels, 3, axis=2)
+    if color == "gray" and channels == 3:
+        import cv2  # here, so that importing the library does not load OpenCV
+
+        return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
+    return pixels
+
+
 def reason(error: Exception) -> str:
-    """What a library says is wrong, in one line."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(said.split()) or type(error).__name__
+    """Return the message of a library's error in one line."""
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(message.split()) or type(error).__name__

@@ -1,6 +1,6 @@
-"""Writing photographs in the format they came in, with the notes of the file they came from.
+"""Write photographs in the format and with the metadata of the file they were read from.
 
-PNG chunks and JPEG segments are copied byte by byte; of TIFF the descriptive tags are.
+PNG chunks and JPEG segments are copied byte by byte; of TIFF the descriptive tags are copied.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-QUALITY = 95  # of JPEG and lossy WebP; above it files grow and nothing is gained for the eye
+from basicsr.io.sixteen_bits import encode_16_bits
+
+QUALITY = 95  # of JPEG and lossy WebP; above it files grow without a visible gain
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNKS = frozenset(b"cHRM gAMA iCCP sRGB cICP mDCV cLLI pHYs eXIf tEXt zTXt iTXt tIME".split())
 _TAGS = (  # description, make, model, orientation, resolutions, software, date, artist, host,
@@ -31,23 +33,29 @@ _TAGS = (  # description, make, model, orientation, resolutions, software, date,
     *(700, 18246, 18249, 33432, 33723, 34377, 34675),
 )
 _ICC_TAG, _EXIF_TAG, _GPS_TAG, _INTEROPERABILITY_TAG = 34675, 34665, 34853, 40965
-_ROWS = 64  # of a TIFF strip
+_ROWS = 64  # per TIFF strip
 
 Encoder = Callable[[np.ndarray], bytes]
 
 
 def encoder(image: Image.Image, content: bytes) -> Encoder:
-    """From H x W x C pixels to a file like `content`, of which Pillow has opened `image`.
+    """Return a function that encodes H x W x C pixels to a file like `content`.
 
     C is 1 or 3, plus 1 with alpha; levels are uint8, in PNG, TIFF and PPM also uint16. Previews
-    inside EXIF are dropped, since they show what was there before; so is a CMYK profile. Raises
-    ValueError for formats that are not written.
+    inside EXIF are dropped, since they show the original image; so is a CMYK profile.
+
+    Args:
+        image: the file as Pillow opened it.
+        content: its bytes.
+
+    Raises:
+        ValueError: files of this format are not written.
     """
     match image:
         case JpegImageFile():
             return partial(_pillow, save=_jpeg_settings(image))
         case PngImageFile():
-            return partial(_png, chunks=b"".join(_png_notes(content)))
+            return partial(_png, chunks=b"".join(_png_metadata(content)))
         case TiffImageFile():
             return partial(_tiff, tags=_tiff_tags(image), alpha_kind=_alpha_kind(image))
         case WebPImageFile():
@@ -60,13 +68,13 @@ def encoder(image: Image.Image, content: bytes) -> Encoder:
 
 
 def without_preview(exif: bytes) -> bytes:
-    """EXIF, with or without its `Exif` heading, that no longer points to its second image."""
+    """Return EXIF data, with or without its `Exif` heading, without the pointer to a preview."""
     start = 6 if exif.startswith(b"Exif\0\0") else 0
     order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
     try:
         (first,) = struct.unpack_from(f"{order}I", exif, start + 4)
         (entries,) = struct.unpack_from(f"{order}H", exif, start + first)
-    except struct.error:  # whatever it is, it is nothing that could be followed to a preview
+    except struct.error:  # damaged beyond the point where a reader would find a preview
         return exif
     pointer = start + first + 2 + 12 * entries
     return exif[:pointer] + bytes(len(exif[pointer : pointer + 4])) + exif[pointer + 4 :]
@@ -105,13 +113,13 @@ def _jpeg_settings(image: JpegImageFile) -> dict[str, Any]:
 
 
 def _webp_settings(image: Image.Image, content: bytes) -> dict[str, Any]:
-    notes: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         name: image.info[name] for name in ("icc_profile", "xmp") if name in image.info
     }
     if "exif" in image.info:
-        notes["exif"] = without_preview(image.info["exif"])
+        metadata["exif"] = without_preview(image.info["exif"])
     lossless = any(kind == b"VP8L" for kind in _riff_kinds(content))
-    return {"format": "WEBP", "quality": QUALITY, "lossless": lossless, "exact": True, **notes}
+    return {"format": "WEBP", "quality": QUALITY, "lossless": lossless, "exact": True, **metadata}
 
 
 def _riff_kinds(content: bytes) -> Iterator[bytes]:
@@ -121,7 +129,7 @@ def _riff_kinds(content: bytes) -> Iterator[bytes]:
         at += 8 + (struct.unpack_from("<I", content, at + 4)[0] + 1) // 2 * 2
 
 
-def _png_notes(content: bytes) -> Iterator[bytes]:
+def _png_metadata(content: bytes) -> Iterator[bytes]:
     at = len(_SIGNATURE)
     while at + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
@@ -138,7 +146,7 @@ def _checksum(data: bytes) -> bytes:
 
 def _png(image: np.ndarray, chunks: bytes) -> bytes:
     if image.dtype == np.uint16:
-        content = _by_opencv(image, ".png")
+        content = encode_16_bits(image, ".png")
     else:
         content = _pillow(image, {"format": "PNG", "compress_level": 4})
     header = len(_SIGNATURE) + 25
@@ -147,23 +155,12 @@ def _png(image: np.ndarray, chunks: bytes) -> bytes:
 
 def _ppm(image: np.ndarray) -> bytes:
     if image.dtype == np.uint16:
-        return _by_opencv(image, ".pgm" if image.shape[2] == 1 else ".ppm")
+        return encode_16_bits(image, ".pgm" if image.shape[2] == 1 else ".ppm")
     return _pillow(image, {"format": "PPM"})
 
 
-def _by_opencv(image: np.ndarray, suffix: str) -> bytes:
-    import cv2
-
-    return cv2.imencode(suffix, opencv_order(image))[1].tobytes()
-
-
-def opencv_order(image: np.ndarray) -> np.ndarray:
-    """H x W x (1, 3 or 4) with red and blue exchanged, from RGB to OpenCV's BGR or back."""
-    return image if image.shape[2] == 1 else image[..., [2, 1, 0, 3][: image.shape[2]]]
-
-
 def _tiff_tags(image: TiffImageFile) -> ImageFileDirectory_v2:
-    """The tags to keep, to be called before the image is decoded, when Pillow drops some."""
+    """Return the tags to keep. Pillow drops some when it decodes the image: call it before."""
     source, kept = image.tag_v2, ImageFileDirectory_v2()
     for tag in _TAGS:
         if tag in source and not (tag == _ICC_TAG and image.mode == "CMYK"):
@@ -171,19 +168,22 @@ def _tiff_tags(image: TiffImageFile) -> ImageFileDirectory_v2:
             kept[tag] = source[tag]
     for tag in (_EXIF_TAG, _GPS_TAG):
         fields = image.getexif().get_ifd(tag)
-        fields.pop(_INTEROPERABILITY_TAG, None)  # a pointer into the file it came from
+        fields.pop(_INTEROPERABILITY_TAG, None)  # an offset in the original file
         if fields:
             kept[tag] = fields
     return kept
 
 
 def _alpha_kind(image: TiffImageFile) -> int:
-    """1 for colours that are multiplied by alpha, else 2; Pillow decodes 8 bits to the latter."""
+    """Return TIFF's ExtraSamples: 1 for colours multiplied by alpha, else 2.
+
+    Pillow decodes 8-bit images to the latter.
+    """
     return 1 if 16 in image.tag_v2.get(258, ()) and image.tag_v2.get(338) == (1,) else 2
 
 
 def _tiff(image: np.ndarray, tags: ImageFileDirectory_v2, alpha_kind: int) -> bytes:
-    """TIFF 6.0 with Deflate and horizontal differences; Pillow writes no 16-bit colours."""
+    """Encode as TIFF 6.0 with Deflate and horizontal differencing; Pillow writes no 16-bit RGB."""
     height, width, channels = image.shape
     differences = image.astype(image.dtype.newbyteorder("<"))
     differences[:, 1:] -= image[:, :-1]
@@ -197,7 +197,7 @@ def _tiff(image: np.ndarray, tags: ImageFileDirectory_v2, alpha_kind: int) -> by
         258: (8 * image.itemsize,) * channels,
         259: 8,  # Deflate
         262: 1 if channels < 3 else 2,  # black is zero, or RGB
-        273: (0, *itertools.accumulate(sizes[:-1])),  # strip offsets, counted on from the tags
+        273: (0, *itertools.accumulate(sizes[:-1])),  # strip offsets; Pillow adds the tags' length
         277: channels,
         278: _ROWS,
         279: tuple(sizes),

@@ -23,6 +23,7 @@ from basicsr.models.conditional_step import copies, restore_unless, step_where
 from basicsr.models.schedules import LearningRateSchedule
 from basicsr.models.sharding import full, shard, sharded_like
 from basicsr.models.weight_average import WeightAverage
+from basicsr.utils.devices import to_unit_range
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -172,7 +173,7 @@ class RestorationModel:
         return agreed.bool()
 
     def _backward(self, batch: TrainingBatch, share: float) -> dict[str, Tensor]:
-        lq, gt = self._on_device(batch.lq), self._on_device(batch.gt)
+        lq, gt = (to_unit_range(images, self.device) for images in (batch.lq, batch.gt))
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             stages = self._forward(lq, all_stages=True)
@@ -187,11 +188,6 @@ class RestorationModel:
         if isinstance(self.parallel, FSDPModule):
             self.parallel.set_requires_gradient_sync(shared)
         return nullcontext()
-
-    def _on_device(self, images: Tensor) -> Tensor:
-        """Return a uint8 batch as float32 in [0, 1] on the device."""
-        images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
-        return images.float().div_(255)
 
     @property
     def learning_rate(self) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from basicsr.archs import RestorationNetwork, build_network
-from basicsr.data import BadImages, SampleStage, build_dataset
+from basicsr.data import BadImages, LoaderSettings, SampleStage, build_dataset
 from basicsr.losses import LossTerms, build_losses
 from basicsr.models.pretrained import network_with_weights
 from basicsr.models.restoration_model import OptimizerFactory, RestorationModel, StepSettings
@@ -103,23 +103,23 @@ def build_validators(options: TrainOptions, folder: Path) -> list[Validator]:
     return validators
 
 
-def sampling(
+def loader_settings(
     options: TrainOptions, device: torch.device, world: World | None = None
-) -> dict[str, Any]:
-    """Return the arguments of `training_batches`."""
+) -> LoaderSettings:
+    """Return how this process draws and loads training patches."""
     train_set = options.datasets.train
     world = world or World()
-    return {
-        "patches": [SampleStage(**stage.model_dump()) for stage in train_set.patches],
-        "seed": options.manual_seed,
-        "use_hflip": train_set.use_hflip,
-        "use_rot": train_set.use_rot,
-        "num_workers": train_set.num_worker_per_gpu,
-        "rank": world.rank,
-        "world_size": world.size,
-        "micro_batches": options.train.accumulation_steps,
-        "pin_memory": device.type == "cuda",
-    }
+    return LoaderSettings(
+        patches=[SampleStage(**stage.model_dump()) for stage in train_set.patches],
+        seed=options.manual_seed,
+        use_hflip=train_set.use_hflip,
+        use_rot=train_set.use_rot,
+        num_workers=train_set.num_worker_per_gpu,
+        rank=world.rank,
+        world_size=world.size,
+        micro_batches=options.train.accumulation_steps,
+        pin_memory=device.type == "cuda",
+    )
 
 
 def bad_images(options: TrainOptions) -> BadImages | None:

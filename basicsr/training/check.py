@@ -9,7 +9,7 @@ import torch
 from basicsr.data import build_dataset, training_batches
 from basicsr.models.cost import network_cost, training_memory
 from basicsr.options import TrainOptions
-from basicsr.training.build import build_model, build_validators, sampling
+from basicsr.training.build import build_model, build_validators, loader_settings
 
 
 def check(options: TrainOptions, device: torch.device) -> None:
@@ -17,7 +17,7 @@ def check(options: TrainOptions, device: torch.device) -> None:
     dataset = build_dataset(options.datasets.train.arguments())
     validators = build_validators(options, Path("experiments", options.name))
     model = build_model(options, device)
-    batch = next(training_batches(dataset, start=0, **sampling(options, device)))
+    batch = next(training_batches(dataset, loader_settings(options, device)))
     print(f"{options.name}: the options are valid; {len(dataset)} training images")
     for validator in validators:
         print(f"datasets.{validator.key}: {len(validator.dataset)} validation images")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from basicsr.data import build_dataset, training_batches
 from basicsr.data.loader import Batches
 from basicsr.options import TrainOptions, save_options
-from basicsr.training.build import bad_images, build_model, build_validators, sampling
+from basicsr.training.build import bad_images, build_model, build_validators, loader_settings
 from basicsr.training.nonfinite import NonFiniteSteps
 from basicsr.training.report import TrainingReport
 from basicsr.training.resume import require_same_run, run_identity, state_to_resume
@@ -156,9 +156,9 @@ class Trainer:
         """Create the loader, from the iteration to continue with."""
         self.batches = training_batches(
             self.dataset,
-            start=self.progress.iteration,
-            bad_images=self.bad_images,
-            **sampling(self.options, self.process.device, self.process.world),
+            loader_settings(self.options, self.process.device, self.process.world),
+            self.progress.iteration,
+            self.bad_images,
         )
 
     def open_folder(self) -> None:

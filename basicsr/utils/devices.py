@@ -45,6 +45,17 @@ def select_device(name: str) -> torch.device:
 
 
 # Parameters of glibc's mallopt, from malloc.h
+def to_unit_range(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return an N x C x H x W batch as float32 on `device`, channels last in memory.
+
+    uint8 and uint16 are scaled to [0, 1]; float32 keeps its values.
+    """
+    images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+    if images.dtype.is_floating_point:
+        return images.float()
+    return images.float().div_(torch.iinfo(images.dtype).max)
+
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 
 _C_LIBRARY = ctypes.CDLL(None)

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from basicsr.data import PairedImageDataset, SampleStage, training_batches
+from basicsr.data import LoaderSettings, PairedImageDataset, SampleStage, training_batches
 from basicsr.io.images import write_png
 from basicsr.utils.cli import command
 from benchmarks.timing import interleaved
@@ -51,25 +51,18 @@ def measure(
         if dataroot is None:
             draw_pairs(Path(folder))
             dataroot, layout = folder, "RainTrainL"
-        source = PairedImageDataset(dataroot, layout, cache="memory")
-        for index in range(len(source)):
-            source.read(index)
+        dataset = PairedImageDataset(dataroot, layout, cache="memory")
+        for index in range(len(dataset)):
+            dataset.read(index)
         warm_up = 2 * workers + 1
 
         def loader() -> float:
-            stream = training_batches(
-                source,
-                patches=[SampleStage(size, batch_size, warm_up + batches)],
-                seed=0,
-                start=0,
-                use_hflip=True,
-                use_rot=True,
-                num_workers=workers,
-            )
+            stages = [SampleStage(size, batch_size, warm_up + batches)]
+            stream = training_batches(dataset, LoaderSettings(stages, num_workers=workers))
             return pairs_per_second(stream, batch_size, warm_up)
 
         def plain() -> float:
-            pairs = PlainPairs(source, size)
+            pairs = PlainPairs(dataset, size)
             samples = (warm_up + max(batches // PLAIN_SHARE, 1)) * batch_size
             sampler = RandomSampler(pairs, replacement=True, num_samples=samples)
             stream = DataLoader(pairs, batch_size, sampler=sampler, num_workers=workers)
@@ -79,7 +72,7 @@ def measure(
     return {
         "subject": "loader",
         "unit": "pairs of patches in a second",
-        "images": f"{len(source)} pairs",
+        "images": f"{len(dataset)} pairs",
         "workers": workers,
         "size": size,
         "batch_size": batch_size,
@@ -92,8 +85,8 @@ def measure(
 class PlainPairs(Dataset):
     """Decode, crop at random, convert: what a data set does that nobody has tuned."""
 
-    def __init__(self, source: PairedImageDataset, size: int) -> None:
-        self.pairs, self.size = source.pairs, size
+    def __init__(self, dataset: PairedImageDataset, size: int) -> None:
+        self.pairs, self.size = dataset.pairs, size
 
     def __len__(self) -> int:
         return len(self.pairs)

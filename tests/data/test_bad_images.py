@@ -14,7 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from basicsr.data import BadImages, SampleStage, TrainingBatch, build_dataset, training_batches
+from basicsr.data import (
+    BadImages,
+    LoaderSettings,
+    SampleStage,
+    build_dataset,
+    training_batches,
+)
 from basicsr.data.decode_cache import DecodeCache
 from basicsr.io.images import image_size, list_images, read_image
 from basicsr.utils.errors import DataError
@@ -248,16 +254,9 @@ def _pairs(root: Path, **options):
     )
 
 
-def _batches(source, **changes) -> list[TrainingBatch]:
-    options = {
-        "patches": [SampleStage(8, 4, 9)],
-        "seed": 3,
-        "start": 0,
-        "use_hflip": True,
-        "use_rot": True,
-        "num_workers": 0,
-    }
-    return list(training_batches(source, **{**options, **changes}))
+def _batches(source, bad_images: BadImages | None = None, start: int = 0, **changes):
+    settings = LoaderSettings(**{"patches": [SampleStage(8, 4, 9)], "seed": 3, **changes})
+    return list(training_batches(source, settings, start, bad_images))
 
 
 @pytest.fixture
@@ -289,7 +288,7 @@ def test_bad_images_are_replaced_and_told(broken_set: Path, caplog):
     skips = [name for batch in batches for name, _ in batch.skipped]
     assert len(skips) > 4  # 36 samples are three epochs
     assert len(caplog.records) == 4  # but each is told once
-    assert caplog.messages[0].startswith("image left out, number 1 of at most 4: ")
+    assert caplog.messages[0].startswith("image skipped, number 1 of at most 4: ")
 
 
 def test_a_good_image_is_not_touched_by_bad_ones(tmp_path: Path, broken_set: Path):
@@ -328,7 +327,7 @@ def test_more_bad_images_than_the_limit_stop_training(broken_set: Path, num_work
     with pytest.raises(DataError) as caught:
         _batches(_pairs(broken_set, cache=cache), bad_images=BadImages(3), num_workers=num_workers)
     message = str(caught.value)
-    assert message.startswith("4 training images cannot be used, and bad_image_limit is 3; mend ")
+    assert message.startswith("4 training images cannot be used, and bad_image_limit is 3; repair ")
     assert message.count(str(broken_set)) == 4  # three reasons, one of them with two paths
     assert message.endswith("; ...")
     assert "\n" not in message
@@ -362,7 +361,7 @@ def test_notes_of_ranks_and_of_an_earlier_run_are_merged(caplog):
     with pytest.raises(DataError) as caught:
         bad_images.note([("c", "c: broken")])
     assert str(caught.value) == (
-        "3 training images cannot be used, and bad_image_limit is 2; mend them, remove them or "
+        "3 training images cannot be used, and bad_image_limit is 2; repair them, remove them or "
         "raise the limit: a: broken; b: broken; c: broken"
     )
 

@@ -76,7 +76,7 @@ def test_a_change_shows(root: Path, change: str):
 
 
 def test_a_size_shows_in_a_set_too_large_to_be_read(root: Path, monkeypatch):
-    monkeypatch.setattr("basicsr.data.base.CONTENTS_COMPARED", 1)
+    monkeypatch.setattr("basicsr.data.base.HASHED_FILES", 1)
     before = _fingerprint(root)
     with (root / "norain/7.png").open("ab") as file:
         file.write(b"x")

@@ -10,8 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from basicsr.data import SampleStage, SyntheticRainDataset, build_dataset, training_batches
-from basicsr.data.loader import Draw, SampleSchedule
+from basicsr.data import (
+    LoaderSettings,
+    SampleStage,
+    SyntheticRainDataset,
+    build_dataset,
+    training_batches,
+)
+from basicsr.data.sampling import Draw, SampleSchedule
 from basicsr.utils.errors import DataError, OptionsError
 
 STAGES = [SampleStage(size=8, batch_size=4, iters=5), SampleStage(size=12, batch_size=2, iters=4)]
@@ -23,16 +29,9 @@ def source(make_images) -> SyntheticRainDataset:
     return SyntheticRainDataset(str(root))
 
 
-def _batches(source, **changes):
-    options = {
-        "patches": STAGES,
-        "seed": 3,
-        "start": 0,
-        "use_hflip": True,
-        "use_rot": True,
-        "num_workers": 0,
-    }
-    return list(training_batches(source, **{**options, **changes}))
+def _batches(source, start: int = 0, **changes):
+    settings = LoaderSettings(**{"patches": STAGES, "seed": 3, **changes})
+    return list(training_batches(source, settings, start))
 
 
 def _assert_same(batches, others):
@@ -152,9 +151,7 @@ def test_patches_are_the_same_for_ever(make_images):
 
 def test_a_batch_is_the_receivers_own(source):
     """The workers' memory is filled again and again."""
-    batches = training_batches(
-        source, patches=STAGES, seed=3, start=0, use_hflip=True, use_rot=True, num_workers=2
-    )
+    batches = training_batches(source, LoaderSettings(STAGES, seed=3, num_workers=2))
     first = next(batches)
     kept = first.lq.clone()
     _ = list(batches)
@@ -173,7 +170,7 @@ def test_a_batch_that_cannot_be_shared(source):
 def test_images_without_ground_truth_cannot_be_trained_on(make_images):
     root = make_images(["1.png"])
     source = build_dataset({"type": "ImageFolderDataset", "dataroot_lq": str(root)})
-    with pytest.raises(OptionsError, match="ImageFolderDataset has no clean images to train on"):
+    with pytest.raises(OptionsError, match="ImageFolderDataset has no ground truth to train on"):
         _batches(source)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from basicsr.data import SampleStage, build_dataset, training_batches
+from basicsr.data import LoaderSettings, SampleStage, build_dataset, training_batches
 
 
 @pytest.fixture
@@ -35,15 +35,7 @@ def test_a_mixture_is_the_images_of_its_parts_one_after_the_other(parts):
 
 def test_training_draws_the_rain_of_the_part(parts):
     mixed = build_dataset({"type": "MixedDataset", "parts": parts})
-    batches = training_batches(
-        mixed,
-        patches=[SampleStage(16, 1, 18)],
-        seed=3,
-        start=0,
-        use_hflip=True,
-        use_rot=True,
-        num_workers=0,
-    )
+    batches = training_batches(mixed, LoaderSettings([SampleStage(16, 1, 18)], seed=3))
     seen = {}
     for batch in batches:
         seen.setdefault(batch.names[0], []).append((batch.lq, batch.gt))

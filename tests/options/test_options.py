@@ -69,6 +69,8 @@ def test_arguments_are_those_of_the_constructor(file):
         "dataroot_lq": None,
         "dataroot_gt": None,
         "split": "all",
+        "color": "rgb",
+        "bit_depth": 8,
         "cache": "none",
         "cache_gib": 4.0,
     }

@@ -1,0 +1,72 @@
+"""Images with 16 bits per channel, by OpenCV: Pillow reads and writes them in gray only."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+HEADER = 4096
+"""Bytes at the beginning of a file that suffice for `has_16_bits`."""
+ORIENTATION = 0x0112
+"""EXIF tag of the orientation."""
+UPRIGHT = {
+    1: (False, 0),
+    2: (True, 0),
+    3: (False, 2),
+    4: (True, 2),
+    5: (True, 1),
+    6: (False, 3),
+    7: (True, 3),
+    8: (False, 1),
+}
+"""By EXIF orientation: whether to mirror left and right, then the quarter turns to the left."""
+
+
+def has_16_bits(image: Image.Image, content: bytes) -> bool:
+    """Return whether the file with this `content`, opened as `image`, has 16 bits per channel."""
+    if isinstance(image, TiffImageFile):
+        return 16 in image.tag_v2.get(258, ())  # BitsPerSample
+    if image.format == "PNG":
+        return content[24] == 16
+    return image.format == "PPM" and _largest_level(content) > 255
+
+
+def decode_16_bits(image: Image.Image, content: bytes, orientation: int) -> np.ndarray:
+    """Decode a file to the upright H x W x (1, 3 or 4) uint16 image.
+
+    Raises ValueError for kinds that OpenCV does not read with 16 bits, and for PPM files whose
+    largest level is not 65535.
+    """
+    import cv2
+
+    if image.format == "PPM" and _largest_level(content) != 65535:
+        raise ValueError(f"its levels end at {_largest_level(content)}, not at 255 or 65535")
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16 or image.mode == "LA":
+        raise ValueError(f"16 bits per channel are not supported in this kind of {image.format}")
+    decoded = opencv_order(decoded if decoded.ndim == 3 else decoded[..., None])
+    if image.format == "TIFF":  # which OpenCV turns upright itself
+        return decoded
+    mirrored, turns = UPRIGHT[orientation]
+    return np.rot90(decoded[:, ::-1] if mirrored else decoded, turns)
+
+
+def encode_16_bits(image: np.ndarray, suffix: str) -> bytes:
+    """Encode H x W x (1, 3 or 4) uint16 in the format of `suffix`: .png, .ppm or .pgm."""
+    import cv2
+
+    return cv2.imencode(suffix, opencv_order(image))[1].tobytes()
+
+
+def opencv_order(image: np.ndarray) -> np.ndarray:
+    """Exchange red and blue of H x W x (1, 3 or 4): from RGB to OpenCV's BGR or back."""
+    return image if image.shape[2] == 1 else image[..., [2, 1, 0, 3][: image.shape[2]]]
+
+
+def _largest_level(content: bytes) -> int:
+    """Return the largest level that a PPM header announces; 0 if there is none."""
+    found = re.match(rb"P[56]" + rb"(?:\s+(?:#[^\n]*\n\s*)*(\d+))" * 3, content)
+    return int(found[3]) if found else 0
