@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from basicsr.inference.files import restore_files
+from basicsr.inference.files import require_photographs, restore_files, restore_photograph
 from basicsr.inference.jobs import Records, find_jobs
 from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.io.images import SUFFIXES, to_levels
@@ -59,7 +59,7 @@ def restore(
     """Restore one image. The network is loaded once, and kept for later calls.
 
     Args:
-        image: H x W x 3 RGB, uint8 or uint16.
+        image: H x W x 3 RGB or H x W x 1 gray, uint8 or uint16.
         weights: Name of shipped weights, or a .safetensors file of this project.
         device: "auto" (a GPU if there is one), "cuda" or "cpu".
         precision: "fp32" or "bf16".
@@ -74,11 +74,12 @@ def restore(
         CheckpointError: The weights are missing, or do not contain the options of their network.
     """
     image = np.array(image)  # a copy, because np.asarray of a Pillow image is read-only
-    is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.size
-    if image.dtype not in (np.uint8, np.uint16) or not is_rgb:
+    is_photograph = image.ndim == 3 and image.shape[2] in (1, 3) and image.size
+    if image.dtype not in (np.uint8, np.uint16) or not is_photograph:
+        shape = " x ".join(map(str, image.shape))
         raise DataError(
-            "image: H x W x 3 RGB of uint8 or uint16 is expected, not "
-            f"{' x '.join(map(str, image.shape))} of {image.dtype}"
+            "image: H x W x 3 RGB or H x W x 1 gray of uint8 or uint16 is expected, "
+            f"not {shape} of {image.dtype}"
         )
     if memory is not None:
         try:
@@ -86,12 +87,13 @@ def restore(
         except argparse.ArgumentTypeError as error:
             raise OptionsError(f"memory: {error}") from None
     restorer = _restorer(weights_file(str(weights)), device, precision, memory)
-    return to_levels(restorer(image), image.dtype)
+    return to_levels(restore_photograph(restorer, image), image.dtype)
 
 
 @functools.lru_cache(maxsize=2)
 def _restorer(weights: Path, device: str, precision: str, memory: float | None) -> Restorer:
     network, _ = saved_network(weights)
+    require_photographs(network, weights)
     settings = RestorerSettings(precision=precision, memory_gib=memory, features="disk")
     return Restorer(network, select_device(device), settings)
 

@@ -23,11 +23,13 @@ from basicsr.utils.files import sha256
 from basicsr.utils.logs import start_logging
 from basicsr.utils.provenance import provenance
 
-TIMEOUT = 3600.0  # seconds for which a process waits until the others have restored their images
+TIMEOUT = 3600.0
+"""Seconds that a process waits for the others to restore their images."""
 
 
 @command
 def main() -> None:
+    """Run the test that the option file on the command line describes."""
     parser = argparse.ArgumentParser(description="Restore and measure data sets.")
     add_option_file(parser)
     arguments = parser.parse_args()
@@ -38,37 +40,46 @@ def main() -> None:
 
 
 def test(options: TestOptions, option_file: str, device: torch.device, world: World) -> None:
-    """Restore every data set of `options`, and write `results/<name>`: images and scores.
+    """Restore and measure every data set of a test; write images and scores to `results/<name>`.
 
-    The processes of the `world` share the images of each.
+    Args:
+        options: Options of the test.
+        option_file: File that they come from, for the provenance.
+        device: Device that the network runs on.
+        world: Processes that share the images of each data set.
+
+    Raises:
+        UserError: Weights, images and options do not fit together; nothing has been restored.
     """
-    sources = {each.name: build_dataset(each.arguments()) for each in options.datasets.values()}
-    for source in sources.values():
-        source.check()
+    datasets = {key: build_dataset(each.arguments()) for key, each in options.datasets.items()}
     folder = Path("results", options.name)
     folder.mkdir(parents=True, exist_ok=True)
     logger = start_logging(folder / "test.log", world)
     weights = Path(options.path.pretrain_network_g)
-    restorer = Restorer(
-        network_with_weights(options.network_g.arguments(), weights),
-        device,
-        RestorerSettings(precision=options.precision, **options.val.restoring()),
-    )
-    measured = {}
-    for name, source in sources.items():
-        keep = pictures_in(folder / name, source) if options.val.save_img else None
-        measured[name] = evaluate(
-            restorer, source, options.val.protocols, options.val.quantize, keep, world
+    network = network_with_weights(options.network_g.arguments(), weights)
+    for dataset in datasets.values():
+        dataset.check()
+
+    settings = RestorerSettings(precision=options.precision, **options.val.restoring())
+    restorer = Restorer(network, device, settings)
+    scores = {}
+    for key, dataset in datasets.items():
+        name = options.datasets[key].name
+        save_image = pictures_in(folder / name, dataset) if options.val.save_img else None
+        scores[name] = evaluate(
+            restorer, dataset, options.val.protocols, options.val.quantize, save_image, world
         )
-        if not source.has_gt:
+        if not any(image.restored for image in scores[name]):
             logger.info(
-                "%s: %d images restored; there are no clean ones to measure against",
-                *(name, len(source)),
+                "%s: %d images restored; there is no ground truth to measure against",
+                name,
+                len(dataset),
             )
+
     if not world.is_main:
         return
     save_options(options, folder / "options.yml")
-    rows = summary(measured, options.val.protocols)
+    means = summary(scores, options.val.protocols)
     facts = {
         "option_file": option_file,
         "options": options.model_dump(mode="json"),
@@ -76,9 +87,9 @@ def test(options: TestOptions, option_file: str, device: torch.device, world: Wo
         "weights_sha256": sha256(weights),
         **provenance(device),
     }
-    write_results(folder, options.name, measured, rows, facts)
-    if rows:
-        logger.info("scores, also in %s:\n%s", folder, markdown(rows))
+    write_results(folder, options.name, scores, means, facts)
+    if means:
+        logger.info("scores, also in %s:\n%s", folder, markdown(means))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""train.py and test.py as their users run them."""
+"""Training and testing from the command line, and the files that they write."""
 
 import csv
 import importlib
@@ -14,7 +14,7 @@ from runs import ROOT, run
 
 @pytest.fixture
 def call(workplace, monkeypatch, capsys):
-    """Run a command in this process: (script, arguments) -> (exit code, what it said on stderr)."""
+    """Return a function that runs a command in this process; it returns exit code and stderr."""
 
     def run_here(script, *arguments):
         monkeypatch.chdir(workplace)
@@ -26,19 +26,20 @@ def call(workplace, monkeypatch, capsys):
     return run_here
 
 
-def test_a_run_leaves_what_it_should(trained):
+def test_files_of_a_training_run(trained):
     assert {f.name for f in (trained / "models").iterdir()} == {
         "net_g_8.safetensors",
         "net_g_12.safetensors",
         "net_g_latest.safetensors",
         "net_g_best.safetensors",
     }
-    assert [f.name for f in sorted((trained / "training_states").iterdir())] == [
-        *("00000008.json", "00000008.state", "00000012.json", "00000012.state")
-    ]
-    assert [f.name for f in sorted((trained / "samples").iterdir())] == [
-        *("00000006.png", "00000012.png")
-    ]
+    assert {f.name for f in (trained / "training_states").iterdir()} == {
+        "00000008.json",
+        "00000008.state",
+        "00000012.json",
+        "00000012.state",
+    }
+    assert {f.name for f in (trained / "samples").iterdir()} == {"00000006.png", "00000012.png"}
     (environment,) = (trained / "environment.jsonl").read_text().splitlines()
     assert {"torch", "numpy"} <= json.loads(environment)["packages"].keys()
     assert list((trained / "tb_logger").iterdir())
@@ -57,7 +58,7 @@ def test_a_run_leaves_what_it_should(trained):
     assert effective["train"]["optim_g"]["weight_decay"] == 0.01  # AdamW's default, written out
 
 
-def test_a_second_run_keeps_the_first(trained, workplace):
+def test_a_second_run_archives_the_first(trained, workplace):
     arguments = ["-opt", "train.yml", "--force_yml", "name=twice", "logger:use_tb_logger=false"]
     for _ in range(2):
         assert run("train.py", *arguments, cwd=workplace).returncode == 0
@@ -66,10 +67,10 @@ def test_a_second_run_keeps_the_first(trained, workplace):
     assert folders[1].startswith("twice_archived_")
 
 
-def test_scores_pictures_and_where_they_come_from(trained, workplace):
+def test_scores_images_and_provenance_of_a_test(trained, workplace):
     done = run("test.py", "-opt", "test.yml", cwd=workplace)
     assert done.returncode == 0, done.stderr
-    assert "real: 5 images restored; there are no clean ones to measure against" in done.stdout
+    assert "real: 5 images restored; there is no ground truth to measure against" in done.stdout
     results = workplace / "results" / "tiny-test"
     scores = json.loads((results / "scores.json").read_text())
     assert [(r["dataset"], r["protocol"], r["images"]) for r in scores["results"]] == [
@@ -107,7 +108,7 @@ def test_scores_pictures_and_where_they_come_from(trained, workplace):
     assert f"{mean:.9f}"[:9] in json.dumps(again)
 
 
-def test_check_tells_the_cost_and_starts_nothing(workplace):
+def test_check_prints_the_cost_and_starts_no_run(workplace):
     done = run("train.py", "-opt", "train.yml", "--check", "--force_yml", "name=checked",
                cwd=workplace)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -132,7 +133,7 @@ def test_check_tells_the_cost_and_starts_nothing(workplace):
         ("test", "datasets:test_1:dataroot_gt=train.yml", "train.yml"),
     ],
 )
-def test_faults_are_one_line(trained, workplace, script, force, message, call):
+def test_errors_are_one_line(trained, workplace, script, force, message, call):
     code, error = call(script, "-opt", f"{script}.yml", "--force_yml", "name=fault", force)
     assert code == 2
     assert error.startswith("error: ")

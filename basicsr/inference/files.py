@@ -1,4 +1,4 @@
-"""Restore photographs and videos from files to files."""
+"""Restore photographs and videos from files to files, with networks for gray or RGB images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from basicsr.archs import RestorationNetwork
 from basicsr.inference.jobs import Records, RestoreJob
 from basicsr.inference.restorer import Restorer
 from basicsr.io.images import to_levels
 from basicsr.io.photographs import read_photograph
 from basicsr.io.videos import read_frames, video_facts, write_video
 from basicsr.utils.devices import is_out_of_memory
-from basicsr.utils.errors import DataError, OptionsError, UserError
+from basicsr.utils.errors import CheckpointError, DataError, OptionsError, UserError
 from basicsr.utils.files import atomic_write
 
 _GAP = 8
@@ -70,13 +71,46 @@ def restore_files(
     return Outcome(restored, before, failures)
 
 
+def require_photographs(network: RestorationNetwork, file: Path) -> None:
+    """Raise CheckpointError unless the network, read from `file`, restores gray or RGB images."""
+    channels = (network.in_channels, network.out_channels)
+    if channels not in ((1, 1), (3, 3)):
+        raise CheckpointError(
+            f"{file}: {type(network).__name__} restores {network.out_channels}-channel images from "
+            f"{network.in_channels}-channel images, such as two views of a scene; a photograph has "
+            "1 or 3 channels. Restore a data set with basicsr/test.py instead"
+        )
+
+
+def restore_photograph(restorer: Restorer, image: np.ndarray) -> np.ndarray:
+    """Restore a gray or an RGB image with a network for either.
+
+    A gray network restores each channel of an RGB image by itself. An RGB network restores a gray
+    image as three equal channels; the result is their mean.
+
+    Args:
+        restorer: Restorer of a network for gray or for RGB images.
+        image: H x W x 1 or H x W x 3, uint8 or uint16.
+
+    Returns:
+        The restored float32 image in [0, 1], with the shape of `image`.
+    """
+    channels = image.shape[2]
+    if channels == restorer.network.in_channels:
+        return restorer(image)
+    if channels == 1:
+        return restorer(image.repeat(3, axis=2)).mean(axis=2, keepdims=True)
+    return np.concatenate([restorer(image[..., [channel]]) for channel in range(3)], axis=2)
+
+
 def _restore(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -> None:
     job.target.parent.mkdir(parents=True, exist_ok=True)
     if job.is_video:
         _restore_video(restorer, job, records, bar)
         return
     photograph = read_photograph(job.source)
-    content = photograph.encoded(restorer(photograph.colours))
+    colours = photograph.colours[..., :1] if photograph.gray else photograph.colours
+    content = photograph.encoded(restore_photograph(restorer, colours))
     with atomic_write(job.target) as file:
         file.write(content)
         records.add(job, len(content))
@@ -86,7 +120,7 @@ def _restore(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -
 def _restore_video(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -> None:
     def restored_frames() -> Iterator[np.ndarray]:
         for frame in read_frames(job.source):
-            yield to_levels(restorer(frame), np.uint8)
+            yield to_levels(restore_photograph(restorer, frame), np.uint8)
             bar.update(frame.shape[0] * frame.shape[1])
 
     frames_per_second = video_facts(job.source).frames_per_second

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ from basicsr.archs.strips import FeatureStorage, forward_in_strips
 from basicsr.inference.captured import CapturedNetwork
 from basicsr.inference.tiling import restore_tiles
 from basicsr.utils.devices import PRECISIONS, available_memory, is_out_of_memory, memory_in_use
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import DataError, OptionsError
 
 logger = logging.getLogger("basicsr")
 
@@ -56,8 +57,8 @@ class RestorerSettings:
 class Restorer:
     """Callable that restores whole images with `network` on `device`.
 
-    Raises OptionsError for an unknown precision, and for a memory budget where the network cannot
-    be computed in strips.
+    Raises OptionsError for an unknown precision, and for a memory budget if the network cannot be
+    computed in strips.
     """
 
     def __init__(
@@ -93,25 +94,31 @@ class Restorer:
         """Restore an image of any height and width.
 
         Args:
-            image: H x W x C array of uint8 or uint16.
+            image: H x W x C array of uint8, uint16, or float32 with values around [0, 1]. C is the
+                network's `in_channels`.
 
         Returns:
-            The restored H x W x C' float32 image, clipped to [0, 1].
+            The restored H x W x C' float32 image, clipped to [0, 1]. C' is `out_channels`.
+
+        Raises:
+            DataError: The image has another number of channels.
         """
-        x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-        x = x if image.dtype == np.uint8 else x.float()  # CUDA has few operations on uint16
-        x = x.to(self.device).float().div(np.iinfo(image.dtype).max)
+        if image.shape[2] != self.network.in_channels:
+            raise DataError(
+                f"{type(self.network).__name__}: takes {self.network.in_channels}-channel images, "
+                f"not {image.shape[2]}-channel images"
+            )
+        x = torch.from_numpy(np.ascontiguousarray(image))
+        x = _to_unit_range(rearrange(x, "h w c -> 1 c h w"), self.device)
         restored = self._ensemble(x) if self.settings.self_ensemble else self._tiled(x)
-        return restored[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+        return rearrange(restored.clamp(0, 1), "1 c h w -> h w c").cpu().numpy()
 
     def _ensemble(self, x: Tensor) -> Tensor:
         """Average the results for the eight flips and quarter turns of `x`."""
-        total: Tensor | None = None
+        total = x.new_zeros(len(x), self.network.out_channels, *x.shape[2:])
         for quarters in range(4):
             for flip in (False, True):
-                restored = _undo(self._tiled(_turn(x, quarters, flip)), quarters, flip)
-                total = restored if total is None else total + restored
-        assert total is not None
+                total += _undo(self._tiled(_turn(x, quarters, flip)), quarters, flip)
         return total / 8
 
     def _tiled(self, x: Tensor) -> Tensor:
@@ -157,7 +164,9 @@ class Restorer:
             memory = 0.9 * available_memory(x.device)
         else:
             memory = self.settings.memory_gib * 2**30 - memory_in_use(x.device)
-        memory -= 2 * IMAGE_COPIES * x.nbytes + LIBRARY_BYTES
+        pixel_bytes = 4 * (self.network.in_channels + self.network.out_channels)
+        images = IMAGE_COPIES * pixel_bytes * x.shape[2] * x.shape[3]
+        memory -= images + LIBRARY_BYTES
         return forward_in_strips(self.network, x, memory, self.settings.features)
 
 
@@ -174,6 +183,15 @@ def pad_to(x: Tensor, height: int, width: int) -> Tensor:
             if amount:
                 x = F.pad(x, (0, 0, 0, amount) if axis == 2 else (0, amount, 0, 0), mode=mode)
     return x
+
+
+def _to_unit_range(x: Tensor, device: torch.device) -> Tensor:
+    """Return uint8, uint16 or float32 images as float32 on `device`, with integers in [0, 1]."""
+    if x.dtype == torch.uint8:
+        return x.to(device).float() / 255
+    if x.dtype == torch.uint16:  # CUDA has few operations on uint16
+        return x.float().to(device) / 65535
+    return x.to(device)
 
 
 def _turn(x: Tensor, quarters: int, flip: bool) -> Tensor:

@@ -44,7 +44,13 @@ def test_a_size_is_captured_when_it_occurs_again(calls):
     for x in (a, b, a, a, b):
         replaying(x)
     assert calls == [
-        *("plain 1", "plain 2", "capture 1", "replay 1", "replay 1", "capture 2", "replay 2")
+        "plain 1",
+        "plain 2",
+        "capture 1",
+        "replay 1",
+        "replay 1",
+        "capture 2",
+        "replay 2",
     ]
 
 

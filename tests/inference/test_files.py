@@ -12,12 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from basicsr.inference.files import Outcome, restore_files
+from basicsr.archs import RestorationNetwork
+from basicsr.inference.files import (
+    Outcome,
+    require_photographs,
+    restore_files,
+    restore_photograph,
+)
 from basicsr.inference.jobs import RECORDS, Records, RestoreJob, find_jobs
 from basicsr.io import videos
 from basicsr.io.images import read_image, write_png
 from basicsr.io.videos import read_frames, video_facts, write_video
-from basicsr.utils.errors import DataError
+from basicsr.utils.errors import CheckpointError, DataError
 
 SETTINGS = {"weights": "abc", "precision": "fp32"}
 LEVEL = 100
@@ -25,11 +31,14 @@ OUT = Path("out")
 
 
 class Halving:
-    """Restorer that halves every level."""
+    """Restorer that halves every level, with a network of some number of channels."""
 
-    calls = 0
+    def __init__(self, channels=3):
+        self.network = RestorationNetwork(channels, channels)
+        self.calls = 0
 
     def __call__(self, image):
+        assert image.shape[2] == self.network.in_channels
         self.calls += 1
         return image.astype(np.float32) / np.float32(2 * np.iinfo(image.dtype).max)
 
@@ -212,6 +221,56 @@ def test_comparisons_of_16_bit_images_have_8_bits():
     sides = read_image("out/deep.png.compare.jpg")
     assert abs(int(sides[8, 2, 0]) - 60000 // 256) <= 2
     assert abs(int(sides[8, -3, 0]) - 30000 // 256) <= 2
+
+
+def test_gray_networks_restore_gray_photographs_and_each_channel_of_others():
+    gray = np.arange(48, dtype=np.uint8).reshape(6, 8) * 4
+    write_png(Path("in/gray.png"), gray)
+    deep = np.arange(6 * 8 * 3, dtype=np.uint16).reshape(6, 8, 3) * 400
+    cv2.imwrite("in/deep.png", deep)
+    outcome, calls = run("in/gray.png", "in/deep.png", network=Halving(channels=1))
+    assert (outcome, calls) == (Outcome(2, 0, []), 1 + 3)
+    with Image.open("out/gray.png") as restored:
+        assert restored.mode == "L"
+        np.testing.assert_array_equal(np.asarray(restored), gray // 2)
+    np.testing.assert_array_equal(cv2.imread("out/deep.png", cv2.IMREAD_UNCHANGED), deep // 2)
+
+
+def test_gray_networks_restore_each_channel_of_videos():
+    frame = np.zeros((48, 64, 3), np.uint8)
+    frame[...] = (60, 120, 200)
+    write_video(Path("in/clip.mp4"), iter([frame] * 2), 10.0, Path())
+    assert run("in/clip.mp4", network=Halving(channels=1)) == (Outcome(1, 0, []), 2 * 3)
+    for restored in read_frames(Path("out/clip.mp4")):
+        assert np.abs(restored.astype(int) - frame // 2).max() < 10
+
+
+def test_rgb_networks_restore_gray_images():
+    class Weighting(Halving):
+        def __call__(self, image):
+            return super().__call__(image) * np.array([0, 1, 2], np.float32)
+
+    gray = np.full((4, 5, 1), LEVEL, np.uint8)
+    restored = restore_photograph(Weighting(), gray)
+    assert restored.shape == (4, 5, 1)
+    assert restored == pytest.approx(LEVEL / 255 / 2)
+
+
+@pytest.mark.parametrize(("channels", "fits"), [((1, 1), 1), ((3, 3), 1), ((6, 3), 0), ((3, 1), 0)])
+def test_networks_for_other_images_are_rejected(channels, fits):
+    network = RestorationNetwork(*channels)
+    if fits:
+        require_photographs(network, Path("net.safetensors"))
+        return
+    with pytest.raises(CheckpointError) as error:
+        require_photographs(network, Path("net.safetensors"))
+    assert str(error.value).startswith(
+        f"net.safetensors: RestorationNetwork restores {channels[1]}-channel images from "
+        f"{channels[0]}-channel images"
+    )
+    assert "two views" in str(error.value)
+    assert str(error.value).endswith("Restore a data set with basicsr/test.py instead")
+    assert "\n" not in str(error.value)
 
 
 def test_videos_are_restored_frame_by_frame():

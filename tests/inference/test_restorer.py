@@ -15,7 +15,7 @@ from basicsr.archs.strips import MemoryBudget
 from basicsr.inference.restorer import Restorer, RestorerSettings, pad_to
 from basicsr.io.images import to_levels
 from basicsr.utils.devices import memory_in_use
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import DataError, OptionsError
 
 CPU = torch.device("cpu")
 
@@ -57,6 +57,84 @@ def test_all_16_bit_levels_reach_the_network(device):
     assert np.array_equal((restored * 65535).round().astype(np.uint16), levels)
 
 
+def test_float_images_reach_the_network_unchanged(device):
+    """Noise leaves [0, 1], and is not clipped before the network sees it."""
+    seen = []
+
+    class Shrinking(RestorationNetwork):
+        def forward(self, x):
+            seen.append(x)
+            return x / 4 + 0.5
+
+    image = np.random.default_rng(0).normal(0.5, 0.5, (9, 7, 3)).astype(np.float32)
+    assert image.min() < 0
+    assert image.max() > 1
+    restored = Restorer(Shrinking(), device)(image)
+    assert restored.dtype == np.float32
+    assert np.array_equal(seen[0][0].permute(1, 2, 0).cpu().numpy(), image)
+    assert np.abs(restored - (image / 4 + 0.5)).max() < 1e-6
+
+
+class Views(RestorationNetwork):
+    """Mean of two views: 2 C input channels, C output channels."""
+
+    size_multiple = 4
+
+    def __init__(self, channels=3):
+        super().__init__(2 * channels, channels)
+
+    def forward(self, x):
+        left, right = x.chunk(2, dim=1)
+        return (left + right) / 2
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        RestorerSettings(),
+        RestorerSettings(tile=16, tile_overlap=4),
+        RestorerSettings(self_ensemble=True),
+        RestorerSettings(tile=16, tile_overlap=4, self_ensemble=True),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_input_and_output_may_differ_in_channels(how, dtype, channels):
+    most = np.iinfo(dtype).max
+    views = np.random.default_rng(0).integers(0, most, (21, 34, 2 * channels), dtype, endpoint=True)
+    restored = Restorer(Views(channels), CPU, how)(views)
+    left, right = np.split(views / most, 2, axis=2)
+    assert restored.shape == (21, 34, channels)
+    assert np.abs(restored - (left + right) / 2).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"inp_channels": 1, "out_channels": 1}, (40, 27, 1)),
+        ({"inp_channels": 6, "dual_pixel_task": True}, (40, 27, 6)),
+    ],
+)
+@pytest.mark.parametrize("features", ["memory", "disk"])
+def test_strips_of_images_with_other_channels(options, shape, features, device, monkeypatch):
+    torch.manual_seed(0)
+    small = {"dim": 8, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1}
+    net = build_network({"type": "Restormer", **small, **options})
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    whole = Restorer(net, device)(image)
+    if features == "disk":
+        monkeypatch.setattr(MemoryBudget, "has_room", lambda self, size: False)
+    limit = memory_in_use(device) / 2**30 + 0.25
+    in_strips = Restorer(net, device, RestorerSettings(memory_gib=limit, features=features))(image)
+    assert in_strips.shape == whole.shape == (*shape[:2], net.out_channels)
+    assert np.abs(in_strips - whole).max() < 1e-5
+
+
+def test_another_number_of_channels_is_a_one_line_error():
+    with pytest.raises(DataError, match=r"^Views: takes 6-channel images, not 3-channel images$"):
+        Restorer(Views(), CPU)(picture(8, 8))
+
+
 def test_padding_reflects_and_then_repeats():
     x = torch.tensor([[1.0, 2.0, 3.0]])[None, None]
     padded = pad_to(x, 8, 8)
@@ -86,8 +164,6 @@ def test_self_ensemble_averages_over_the_eight_views():
     class Ramp(RestorationNetwork):
         """Network that adds a horizontal ramp, so that the eight views differ."""
 
-        size_multiple = 1
-
         def forward(self, x):
             return x + torch.linspace(-0.1, 0.1, x.shape[3])
 
@@ -106,8 +182,6 @@ def test_self_ensemble_of_rectangular_images():
 
 def test_the_result_is_clamped():
     class Bright(RestorationNetwork):
-        size_multiple = 1
-
         def forward(self, x):
             return x * 4 - 1
 
@@ -195,7 +269,7 @@ def test_out_of_memory_falls_back_to_strips_with_a_warning(caplog, monkeypatch, 
     monkeypatch.setattr(net.stem, "forward", full_at_first)
     with caplog.at_level(logging.WARNING, "basicsr"):
         restored = Restorer(net, CPU)(image)
-    # the whole image; a small one to record the uses of maps; 8 rows and the others, with halos
+    # the whole image; a small one that records the use of maps; 8 rows and the others, with halos
     assert heights == [24, 8, 24, 24]
     assert np.abs(restored - expected).max() < 1e-5
     assert "40 x 24 pixels do not fit into memory at once; they are computed in str" in caplog.text
