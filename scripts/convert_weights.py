@@ -74,7 +74,7 @@ def hints(type: str, assignments: list[str]) -> dict[str, Any]:
 
 def scores(texts: list[str]) -> list[dict[str, str]]:
     """One published score for each data set."""
-    found = [PublishedScore.parse(text)._asdict() for text in texts]
+    found = [PublishedScore.parse(text).facts() for text in texts]
     names = [score["dataset"] for score in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise OptionsError(f"--score: there are two of {min(twice)}; give the one to be verified")

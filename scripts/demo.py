@@ -18,8 +18,8 @@ def main() -> None:
     for command in (
         "basicsr/train.py -opt options/train/Deraining/demo.yml",
         "basicsr/test.py -opt options/test/Deraining/demo.yml",
-        f"scripts/compare_page.py --rainy {images}/rainy --restored {images}/restored "
-        f"--clean {images}/clean --out results/demo --title DTPNet-T",
+        f"scripts/compare_page.py --lq {images}/lq --restored {images}/restored "
+        f"--gt {images}/gt --out results/demo --title DTPNet-T",
     ):
         print(f"\n$ python {command}", flush=True)
         done = subprocess.run([sys.executable, *command.split()], cwd=ROOT)

@@ -1,19 +1,20 @@
-r"""Measure a folder of restored images against the clean ones.
+r"""Measure a folder of restored images.
 
     python scripts/measure.py --restored results/NAME/Rain100L/restored \
-        --clean datasets/Rain100L/norain --layout Rain100L --protocol matlab_y dtpnet
+        --gt datasets/Rain100L/norain --layout Rain100L --protocol matlab_y dtpnet
+    python scripts/measure.py --restored results/NAME/real_rain/restored --protocol niqe
 
-Files belong together by name: equal names, or as the data set of --layout names them. The numbers
-are those of basicsr/test.py, except under `dtpnet`: that protocol measures a network's output
-before it is rounded to 8 bits, which files no longer hold.
+Restored images and ground truth are paired by name: equal names, or the rules of the data set given
+by --layout. Without --gt, protocols that need no ground truth work. The numbers are those of
+basicsr/test.py, except under protocols that measure the network's unrounded output, which image
+files no longer hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,109 +25,130 @@ from tqdm import tqdm
 
 from basicsr.data import LAYOUTS
 from basicsr.evaluation.evaluate import mean_scores
-from basicsr.evaluation.restored_images import RestoredPair, match_restored
-from basicsr.metrics import PROTOCOLS, Scores, measure
-from basicsr.utils.cli import command
-from basicsr.utils.errors import DataError
+from basicsr.evaluation.restored_images import RestoredImage, list_restored, match_restored
+from basicsr.evaluation.score_files import json_scores
+from basicsr.metrics import Protocol, Scores, get_protocol, protocol_names
+from basicsr.utils.cli import add_workers, command, script_parser
+from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
 
-ByProtocol = dict[str, Scores]
+ScoresByProtocol = dict[str, Scores]
 
 
 @command
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    pairs = match_restored(options.restored, options.clean, options.layout)
-    each = measure_pairs(pairs, options.protocol, options.workers)
-    means = {name: mean_scores([scores[name] for scores in each]) for name in options.protocol}
-    print(table(means, len(pairs)))
-    if "dtpnet" in options.protocol:
-        print("dtpnet: of 8-bit files; test.py measures the unrounded output, a little differently")
+    protocols = [get_protocol(name) for name in options.protocol]
+    images = images_to_measure(options, protocols)
+    each = measure_images(images, protocols, options.workers)
+    means = {p.name: mean_scores([scores[p.name] for scores in each]) for p in protocols}
+    print(table(means, len(images)))
+    for protocol in protocols:
+        if protocol.reads == "float":
+            print(
+                f"{protocol.name}: of image files; test.py measures the unrounded output, whose "
+                "scores differ a little"
+            )
     if options.json:
         with atomic_write(options.json) as file:
-            file.write(json.dumps(document(options, pairs, each, means), indent=2).encode())
+            file.write(json.dumps(document(options, images, each, means), indent=2).encode())
 
 
-def measure_pairs(
-    pairs: list[RestoredPair], protocols: list[str], workers: int
-) -> list[ByProtocol]:
-    """The scores of every pair, in its order. Decoding and filtering leave Python's lock, so that
-    threads suffice."""
+def images_to_measure(
+    options: argparse.Namespace, protocols: Sequence[Protocol]
+) -> list[RestoredImage]:
+    """Return the images; raise OptionsError if a protocol needs a ground truth without --gt."""
+    if options.gt is not None:
+        return match_restored(options.restored, options.gt, options.layout, options.allow_missing)
+    for protocol in protocols:
+        if protocol.needs_reference:
+            raise OptionsError(f"--protocol {protocol.name}: needs the ground truth; give --gt DIR")
+    return list_restored(options.restored)
+
+
+def measure_images(
+    images: Sequence[RestoredImage], protocols: Sequence[Protocol], workers: int
+) -> list[ScoresByProtocol]:
+    """Return the scores of every image.
+
+    Threads suffice: decoding and filtering release Python's global lock.
+    """
     with ThreadPoolExecutor(workers) as pool:
-        scores = pool.map(partial(measure_pair, protocols=protocols), pairs)
-        return list(tqdm(scores, "measuring", len(pairs), leave=False, disable=None))
+        scores = pool.map(partial(measure_image, protocols=protocols), images)
+        return list(tqdm(scores, "measuring", len(images), leave=False, disable=None))
 
 
-def measure_pair(pair: RestoredPair, protocols: list[str]) -> ByProtocol:
-    """One pair's scores. Raises DataError, which names the file, where it cannot be measured."""
-    restored, clean = pair.read()
+def measure_image(image: RestoredImage, protocols: Sequence[Protocol]) -> ScoresByProtocol:
+    """Return the scores of one image; raise DataError, which names the files, if it has none."""
+    restored, gt = image.read()
     try:
-        return {protocol: measure(restored, clean, protocol) for protocol in protocols}
+        return {protocol.name: protocol(restored, gt) for protocol in protocols}
     except DataError as error:
-        raise DataError(f"{pair.restored} against {pair.clean}: {error}") from None
+        against = "" if image.gt is None else f" against {image.gt}"
+        raise DataError(f"{image.restored}{against}: {error}") from None
 
 
-def table(means: ByProtocol, images: int) -> str:
-    """The means as a Markdown table."""
-    rows = [("images", "protocol", "PSNR", "SSIM"), ("---",) * 4]
-    rows += [(str(images), name, f"{s.psnr:.4f}", f"{s.ssim:.6f}") for name, s in means.items()]
+def table(means: ScoresByProtocol, images: int) -> str:
+    """Return the means as a Markdown table, with two digits more than result tables show."""
+    metrics = {
+        metric.name: metric for protocol in means for metric in get_protocol(protocol).metrics
+    }
+    headings = ["images", "protocol", *(metric.label for metric in metrics.values())]
+    rows = [headings, ["---"] * len(headings)]
+    for protocol, scores in means.items():
+        cells = [
+            f"{scores[name]:.{metric.decimals + 2}f}" if name in scores else ""
+            for name, metric in metrics.items()
+        ]
+        rows.append([str(images), protocol, *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def document(
     options: argparse.Namespace,
-    pairs: list[RestoredPair],
-    each: list[ByProtocol],
-    means: ByProtocol,
+    images: Sequence[RestoredImage],
+    each: Sequence[ScoresByProtocol],
+    means: ScoresByProtocol,
 ) -> dict[str, Any]:
-    """What --json writes: the means, every image's scores, and where they come from."""
+    """Return the content of the --json file: means, per-image scores and provenance."""
     return {
         "results": [
-            {"protocol": name, "images": len(pairs), **_numbers(scores)}
-            for name, scores in means.items()
+            {"protocol": protocol, "images": len(images), **json_scores(scores)}
+            for protocol, scores in means.items()
         ],
         "images": [
-            {"image": pair.name, **{name: _numbers(s) for name, s in scores.items()}}
-            for pair, scores in zip(pairs, each, strict=True)
+            {"image": image.name, **{p: json_scores(scores) for p, scores in by_protocol.items()}}
+            for image, by_protocol in zip(images, each, strict=True)
         ],
         "provenance": {
             "restored": str(options.restored),
-            "clean": str(options.clean),
+            "gt": None if options.gt is None else str(options.gt),
             "layout": options.layout,
             **provenance(torch.device("cpu")),
         },
     }
 
 
-def _numbers(scores: Scores) -> dict[str, float | str]:
-    """JSON knows no infinity (two identical images)."""
-    return {"psnr": scores.psnr if math.isfinite(scores.psnr) else "inf", "ssim": scores.ssim}
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--restored", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--clean", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--gt", type=Path, metavar="DIR", help="ground truth")
     parser.add_argument(
         "--protocol",
         nargs="+",
-        choices=PROTOCOLS,
         default=["matlab_y"],
-        help="; ".join(f"{name}: {each.description}" for name, each in PROTOCOLS.items()),
+        metavar="NAME",
+        help="; ".join(f"{name}: {get_protocol(name).description}" for name in protocol_names())
+        + "; iqa:METRIC: a metric of the package pyiqa (default: matlab_y)",
     )
     parser.add_argument("--layout", choices=LAYOUTS, metavar="NAME", help=", ".join(LAYOUTS))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here too")
-    parser.add_argument("--workers", type=_positive, default=os.cpu_count(), help="threads")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="measure a subset: leave out unpaired files"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores to this file")
+    add_workers(parser, "threads")
     return parser
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
             source = SyntheticRainDataset(options.clean, rain=preset, seed=options.seed)
             results = pool.map(partial(_scores, source), range(len(source)))
             scores = list(tqdm(results, total=len(source), desc=preset, disable=None, leave=False))
-            psnr, ssim = np.transpose(scores)
+            psnr, ssim = np.transpose([list(each.values()) for each in scores])
             low, high = np.percentile(psnr, [5, 95])
             print(f"| {preset} | {psnr.mean():.2f} | {low:.1f} to {high:.1f} | {ssim.mean():.3f} |")
 

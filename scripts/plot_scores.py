@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 from plot_runs import COLOURS
 
-from basicsr.metrics import PROTOCOLS
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import atomic_write
@@ -109,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("results", nargs="+", type=Path, metavar="FOLDER", help="results/<name>")
     parser.add_argument("--dataset", required=True, help="the name that test.py knew it by")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="matlab_y")
+    parser.add_argument("--protocol", default="matlab_y")
     parser.add_argument("--worst", type=int, default=5, metavar="N", help="images to list")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="a PNG file")
     return parser

@@ -17,6 +17,7 @@ from typing import Any
 
 from basicsr.evaluation.published import PublishedScore
 from basicsr.io.checkpoints import load_weights, save_weights
+from basicsr.metrics import get_protocol
 from basicsr.options.yaml_files import read_yaml
 from basicsr.utils.cli import command
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
@@ -74,13 +75,9 @@ def scores(files: Sequence[Path], weights_sha256: str) -> list[dict[str, str]]:
 
 
 def _printed(result: Mapping[str, Any], quantize: str) -> dict[str, str]:
-    return PublishedScore(
-        result["dataset"],
-        f"{result['psnr']:.2f}",
-        f"{result['ssim']:.4f}",
-        result["protocol"],
-        quantize,
-    )._asdict()
+    protocol = get_protocol(result["protocol"])
+    printed = {m.name: f"{float(result[m.name]):.{m.decimals}f}" for m in protocol.metrics}
+    return PublishedScore(result["dataset"], printed, protocol.name, quantize).facts()
 
 
 def _parser() -> argparse.ArgumentParser:

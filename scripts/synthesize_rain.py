@@ -65,7 +65,7 @@ def _write(sources: list[SyntheticRainDataset], rainy: Path, clean: Path, index:
     for copy, source in enumerate(sources, 1):
         lq, gt = source.sample(index)
         write_png(rainy / (f"{name}_{copy}.png" if len(sources) > 1 else f"{name}.png"), lq)
-        scores.append(measure(lq, gt, "matlab_y").psnr)
+        scores.append(measure(lq, gt, "matlab_y")["psnr"])
     return float(np.mean(scores))
 
 

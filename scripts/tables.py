@@ -41,7 +41,7 @@ from basicsr.evaluation.comparison import (
     measured_entries,
     published_entries,
 )
-from basicsr.metrics import PROTOCOLS
+from basicsr.metrics import get_protocol, protocol_names
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import atomic_write
@@ -144,7 +144,7 @@ def markdown(name: str, table: Sequence[Block]) -> str:
 def _markdown_protocol(protocol: str) -> list[str]:
     if protocol == AS_PRINTED:
         return ["## As printed, protocols unlike", MIXED]
-    return [f"## Protocol `{protocol}`", f"{PROTOCOLS[protocol].description}."]
+    return [f"## Protocol `{protocol}`", f"{get_protocol(protocol).description}."]
 
 
 def _markdown_block(block: Block) -> str:
@@ -181,7 +181,7 @@ def latex(name: str, table: Sequence[Block]) -> str:
 def _latex_caption(name: str, block: Block) -> str:
     if block.protocol == AS_PRINTED:
         return f"{name}, as printed, protocols unlike. {MIXED}"
-    measured = f"protocol {block.protocol}: {PROTOCOLS[block.protocol].description}"
+    measured = f"protocol {block.protocol}: {get_protocol(block.protocol).description}"
     return f"{name}, {measured}. Rows {block.title}."
 
 
@@ -348,7 +348,7 @@ def draw(
             for e in entries
             if (e.dataset, e.protocol, e.setting) == (dataset, protocol, setting)
             and e.whole
-            and protocol in PROTOCOLS
+            and protocol in protocol_names()
         ),
         costs,
     )
@@ -388,7 +388,7 @@ def draw(
 
 
 def _drawable(entry: Entry) -> bool:
-    return entry.whole and entry.protocol in PROTOCOLS and entry.setting in SETTINGS
+    return entry.whole and entry.protocol in protocol_names() and entry.setting in SETTINGS
 
 
 def parameters(point: Point) -> float | None:

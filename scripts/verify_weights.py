@@ -3,9 +3,9 @@
     python scripts/verify_weights.py pretrained_models/PReNet_Rain100L.safetensors \
         --dataroot datasets/Rain100L
 
-Restores the whole data set under the protocol and with the 8-bit conversion that the file's
-metadata tells. Exit code 1 where the measured PSNR or SSIM is off by more than half of the last
-printed digit plus 0.01 dB or 0.0001.
+Restores the whole data set and measures it under the protocol and with the 8-bit conversion that
+the file's metadata names. Exit code 1 if a measured value is off by more than half of the last
+printed digit plus one unit of the last digit that tables show (0.01 dB for PSNR).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from basicsr.evaluation.evaluate import evaluate, mean_scores
 from basicsr.evaluation.published import PublishedScore
 from basicsr.inference.restorer import Restorer
 from basicsr.io.checkpoints import Weights
+from basicsr.metrics import get_protocol
 from basicsr.models.pretrained import saved_network
 from basicsr.utils.cli import command
 from basicsr.utils.devices import select_device
@@ -39,10 +40,12 @@ def main(arguments: list[str] | None = None) -> None:
     facts = weights.facts
     print(f"{weights.network['type']} trained on {facts['train_set']}, from {facts['source']}")
     print(f"{score.dataset}, {len(scores)} images, {score.protocol}, quantize: {score.quantize}")
-    for name, printed, value, tolerance in zip(
-        ("PSNR", "SSIM"), (score.psnr, score.ssim), measured, score.tolerances(), strict=True
-    ):
-        print(f"  {name}  published {printed}  measured {value:.4f}  tolerance {tolerance:g}")
+    for name, tolerance in score.tolerances().items():
+        label, printed = get_protocol(score.protocol).metric(name).label, score.scores[name]
+        print(
+            f"  {label}  published {printed}  measured {measured[name]:.4f}  "
+            f"tolerance {tolerance:g}"
+        )
     if not score.agrees_with(measured):
         print("the measured score is not the published one")
         sys.exit(1)
@@ -54,7 +57,9 @@ def chosen_score(file: Path, weights: Weights, dataset: str | None) -> Published
 
     Raises CheckpointError where the file has none, OptionsError where it has others.
     """
-    scores = {each["dataset"]: PublishedScore(**each) for each in weights.facts.get("scores", [])}
+    scores = {
+        each["dataset"]: PublishedScore.from_facts(each) for each in weights.facts.get("scores", [])
+    }
     if not scores:
         raise CheckpointError(f"{file}: its metadata has no published score to compare with")
     if dataset is None and len(scores) == 1:

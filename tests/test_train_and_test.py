@@ -89,13 +89,13 @@ def test_scores_images_and_provenance_of_a_test(trained, workplace):
     assert f"{mean:.2f}" in (results / "scores.md").read_text()
     assert r"\toprule" in (results / "scores.tex").read_text()
     assert len(list((results / "real" / "restored").iterdir())) == 5
-    assert not (results / "real" / "clean").exists()
+    assert not (results / "real" / "gt").exists()
 
     measured = subprocess.run(
         [
             *(sys.executable, ROOT / "scripts" / "measure.py"),
             *("--restored", results / "photographs" / "restored"),
-            *("--clean", results / "photographs" / "clean"),
+            *("--gt", results / "photographs" / "gt"),
             *("--protocol", "matlab_y", "--json", "measured.json", "--workers", "1"),
         ],
         cwd=workplace,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from basicsr.archs import ARCH_REGISTRY
-from basicsr.metrics import PROTOCOLS
+from basicsr.metrics import protocol_names
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import suggest
 
@@ -155,7 +155,7 @@ def _published(row: dict[str, str]) -> Entry:
     protocol, _, remark = row["protocol"].partition(" (")
     _require(row["table"], SETTINGS, "table")
     _require(row["dataset"], IMAGES, "data set")
-    _require(protocol, [*PROTOCOLS, AS_PRINTED], "protocol")
+    _require(protocol, [*protocol_names(), AS_PRINTED], "protocol")
     return Entry(
         row["method"],
         row["dataset"],
@@ -269,7 +269,7 @@ def _read_scores(file: Path) -> ScoresFile:
         scores = ScoresFile.model_validate_json(file.read_bytes())
         ARCH_REGISTRY.entry(scores.provenance.options.network_g.type)
         for result in scores.results:
-            _require(result.protocol, PROTOCOLS, "protocol")
+            _require(result.protocol, protocol_names(), "protocol")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -312,7 +312,7 @@ def blocks(table: str, entries: Sequence[Entry]) -> list[Block]:
             grouped.setdefault((entry.protocol, entry.whole, entry.setting), []).append(entry)
     keys = [
         (protocol, whole, setting)
-        for protocol in [*PROTOCOLS, AS_PRINTED]
+        for protocol in [*protocol_names(), AS_PRINTED]
         for whole in (True, False)
         for setting in [*SETTINGS, UNSTATED]
     ]

@@ -1,4 +1,4 @@
-"""Restoring and measuring a data set: the same code for validation and for `test.py`."""
+"""Restore and measure a data set; used by validation and by `test.py`."""
 
 from __future__ import annotations
 
@@ -12,100 +12,120 @@ from tqdm import tqdm
 from basicsr.data import ImagePair, RestorationDataset
 from basicsr.inference.restorer import Restorer
 from basicsr.io.images import to_levels, write_png
-from basicsr.metrics import Scores, measure
+from basicsr.metrics import Protocol, Scores, get_protocol
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import Stopped
 
 
 class ImageScores(NamedTuple):
-    """One image's scores by protocol: of the restored image, and of the degraded one."""
+    """Scores of one image, by protocol.
+
+    A protocol is left out where it needs a ground truth and there is none. `degraded` has the
+    scores of the network's input; it is empty where input and ground truth differ in shape.
+    """
 
     name: str
     restored: dict[str, Scores]
     degraded: dict[str, Scores]
 
 
-Keep = Callable[[str, np.ndarray, ImagePair], None]
-"""Called with an image's name, its restored 8-bit image, and the pair it comes from."""
+SaveImage = Callable[[str, np.ndarray, ImagePair], None]
+"""Called with the name of an image, the restored uint8 or uint16 image, and the pair."""
 
 
 def evaluate(
     restorer: Restorer,
-    source: RestorationDataset,
+    dataset: RestorationDataset,
     protocols: Sequence[str],
     quantize_mode: str,
-    keep: Keep | None = None,
+    save_image: SaveImage | None = None,
     world: World | None = None,
     before_each: Callable[[], None] = lambda: None,
 ) -> list[ImageScores]:
-    """Restore every image of `source` and measure it where there is a clean one.
+    """Restore every image of `dataset` and measure it.
 
-    The processes of a `world` share the images; each of them gets all scores, which are those of a
-    single process. `before_each` is called before each image and may raise Stopped, which all
-    processes then raise.
+    The processes of a `world` share the images; each of them returns the scores of all images.
+
+    Args:
+        restorer: restores one image.
+        dataset: images, with or without ground truth.
+        protocols: names of the protocols; those that need a ground truth are skipped without it.
+        quantize_mode: "round" or "truncate", how the restored image is made 8- or 16-bit.
+        save_image: called for every image.
+        world: the processes that take part.
+        before_each: called before each image; may raise Stopped, which all processes then raise.
+
+    Returns:
+        one entry per image, in the order of the data set.
     """
     world = world or World()
+    chosen = [get_protocol(name) for name in protocols]
     scores: list[ImageScores] = []
     stopped = None
-    indices = range(world.rank, len(source), world.size)
+    indices = range(world.rank, len(dataset), world.size)
     hidden = None if world.is_main else True
     try:
         for index in tqdm(indices, "restoring", leave=False, disable=hidden):
             before_each()
-            scores += _evaluated(restorer, source, index, protocols, quantize_mode, keep)
+            pair, name = dataset.sample(index), dataset.names[index]
+            restored = restorer(pair.lq)
+            if save_image is not None:
+                save_image(name, to_levels(restored, _file_dtype(pair), quantize_mode), pair)
+            scores.append(_scores(name, restored, pair, chosen, quantize_mode))
     except Stopped as stop:
         stopped = stop
     shares = world.gather(None if stopped else scores)
     if None in shares:
         raise stopped or Stopped("a signal to another process")
-    return [shares[i % world.size][i // world.size] for i in range(sum(map(len, shares)))]
+    return [shares[i % world.size][i // world.size] for i in range(len(dataset))]
 
 
-def pictures_in(folder: Path, source: RestorationDataset) -> Keep:
-    """Writes restored images of `source` as PNG into `folder/restored`.
+def _file_dtype(pair: ImagePair) -> type[np.unsignedinteger]:
+    stored = pair.lq if pair.gt is None else pair.gt
+    return np.uint16 if stored.dtype == np.uint16 else np.uint8
 
-    Where the rainy images are drawn rather than read, they and their clean ones are written too
-    (`folder/rainy`, `folder/clean`).
+
+def _scores(
+    name: str,
+    restored: np.ndarray,
+    pair: ImagePair,
+    protocols: Sequence[Protocol],
+    quantize_mode: str,
+) -> ImageScores:
+    levels = to_levels(restored, np.uint8, quantize_mode)
+    applicable = [p for p in protocols if pair.gt is not None or not p.needs_reference]
+    return ImageScores(
+        name,
+        {p.name: p(levels if p.reads == "8bit" else restored, pair.gt) for p in applicable},
+        {p.name: p(pair.lq, pair.gt) for p in applicable if _measures_input(p, pair)},
+    )
+
+
+def _measures_input(protocol: Protocol, pair: ImagePair) -> bool:
+    if protocol.needs_reference and pair.gt is not None:
+        return pair.lq.shape == pair.gt.shape
+    return pair.lq.shape[2] in (1, 3)
+
+
+def pictures_in(folder: Path, dataset: RestorationDataset) -> SaveImage:
+    """Return a function that writes restored images as PNG into `folder/restored`.
+
+    If the degraded images are synthesized, they and their ground truth are written too, into
+    `folder/lq` and `folder/gt`.
     """
 
-    def keep(name: str, image: np.ndarray, pair: ImagePair) -> None:
+    def save(name: str, image: np.ndarray, pair: ImagePair) -> None:
         write_png(folder / "restored" / f"{name}.png", image)
-        if source.synthetic and pair.gt is not None:
-            write_png(folder / "rainy" / f"{name}.png", pair.lq)
-            write_png(folder / "clean" / f"{name}.png", pair.gt)
+        if dataset.synthetic and pair.gt is not None:
+            lq = pair.lq
+            if np.issubdtype(lq.dtype, np.floating):
+                lq = to_levels(lq.clip(0, 1), _file_dtype(pair))
+            write_png(folder / "lq" / f"{name}.png", lq)
+            write_png(folder / "gt" / f"{name}.png", pair.gt)
 
-    return keep
+    return save
 
 
 def mean_scores(scores: Sequence[Scores]) -> Scores:
-    """The mean over images, each image counting once."""
-    return Scores(*(float(np.mean(values)) for values in zip(*scores, strict=True)))
-
-
-def _evaluated(
-    restorer: Restorer,
-    source: RestorationDataset,
-    index: int,
-    protocols: Sequence[str],
-    quantize_mode: str,
-    keep: Keep | None,
-) -> list[ImageScores]:
-    """The image's scores; none where it has no clean one.
-
-    `dtpnet` is defined on the network's unrounded output, the others on 8-bit images.
-    """
-    pair, name = source.sample(index), source.names[index]
-    restored = restorer(pair.lq)
-    image = to_levels(restored, np.uint8, quantize_mode)
-    if keep is not None:
-        keep(name, image, pair)
-    if pair.gt is None:
-        return []
-    gt = pair.gt
-    return [
-        ImageScores(
-            name,
-            {p: measure(restored if p == "dtpnet" else image, gt, p) for p in protocols},
-            {p: measure(pair.lq, gt, p) for p in protocols},
-        )
-    ]
+    """Return the mean of each metric over images, each image counting once."""
+    return {name: float(np.mean([each[name] for each in scores])) for name in scores[0]}

@@ -1,7 +1,8 @@
-"""Restored images on disk, and the clean ones that belong to them."""
+"""Restored images on disk, paired with their ground truth."""
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -9,74 +10,108 @@ from typing import NamedTuple
 import numpy as np
 
 from basicsr.data.layouts import LAYOUTS, Folders, Pairing, Side, SideBySide, match_folders
-from basicsr.io.images import image_size, read_image
+from basicsr.io.images import image_size, images_by_stem, read_image
 from basicsr.utils.errors import DataError
 from basicsr.utils.registry import suggest
 
+logger = logging.getLogger("basicsr")
 
-class RestoredPair(NamedTuple):
-    """The files of a restored and a clean image; that one may share its file with the rainy."""
+
+class RestoredImage(NamedTuple):
+    """Files of a restored image and of its ground truth, if there is one.
+
+    `lq_side` is set where the degraded image is the other half of the ground truth's file.
+    """
 
     name: str
     restored: Path
-    clean: Path
+    gt: Path | None = None
     lq_side: Side | None = None
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Restored and clean image, H x W x 3 uint8 RGB. Raises DataError for unreadable files."""
-        restored, clean = read_image(self.restored), read_image(self.clean)
-        half = clean.shape[1] // 2
+    def read(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the restored image and the ground truth, H x W x 3 uint8 RGB.
+
+        Raises DataError for unreadable files.
+        """
+        restored = read_image(self.restored)
+        if self.gt is None:
+            return restored, None
+        gt = read_image(self.gt)
+        half = gt.shape[1] // 2
         if self.lq_side is not None:
-            clean = clean[:, half:] if self.lq_side == "left" else clean[:, :half]
-        return restored, clean
+            gt = gt[:, half:] if self.lq_side == "left" else gt[:, :half]
+        return restored, gt
+
+
+def list_restored(folder: str | Path) -> list[RestoredImage]:
+    """Return the images of a folder, without ground truth."""
+    files = images_by_stem(Path(folder))
+    return [RestoredImage(name, file) for name, file in files.items()]
 
 
 def match_restored(
-    restored: str | Path, clean: str | Path, layout: str | None = None
-) -> list[RestoredPair]:
-    """Pair the restored images of a folder, named as the rainy ones were, with the clean ones.
+    restored: str | Path,
+    gt: str | Path,
+    layout: str | None = None,
+    allow_missing: bool = False,
+) -> list[RestoredImage]:
+    """Pair restored images, which have the names of the degraded ones, with their ground truth.
 
-    Without a layout equal names belong together, suffixes apart; with one, its rules for names do.
-    Raises DataError where the layout is unknown or files are left over.
+    Args:
+        restored: folder of the restored images.
+        gt: folder of the ground truth.
+        layout: data set whose rules for names hold; without it, files of equal names (suffixes
+            apart) are a pair.
+        allow_missing: leave out files without a partner, with a warning.
+
+    Raises:
+        DataError: if the layout is unknown, files have no partner, or there is no pair at all.
     """
     if layout is None:
-        return _pairs(match_folders(restored, clean), restored, clean)
+        return _pairs(match_folders(restored, gt), restored, gt, allow_missing)
     if layout not in LAYOUTS:
         raise DataError(
             f"no layout is called '{layout}'{suggest(layout, LAYOUTS)}; known: {', '.join(LAYOUTS)}"
         )
     forms = LAYOUTS[layout]
-    matched = [_match(form, restored, clean) for form in forms if isinstance(form, Folders)]
+    matched = [_match(form, restored, gt) for form in forms if isinstance(form, Folders)]
     best = min(matched, key=lambda each: len(each.lq_alone) + len(each.gt_alone))
-    pairs = _pairs(best, restored, clean)
+    pairs = _pairs(best, restored, gt, allow_missing)
     side = next((form.lq_side for form in forms if isinstance(form, SideBySide)), None)
-    return [pair._replace(lq_side=side) for pair in pairs] if _doubled(pairs, side) else pairs
+    if side is not None and _is_side_by_side(pairs[0]):
+        return [pair._replace(lq_side=side) for pair in pairs]
+    return pairs
 
 
-def _match(form: Folders, restored: str | Path, clean: str | Path) -> Pairing:
-    """Match by a layout's rules in other folders than its own."""
-    found = form._replace(lq_folder=str(restored), gt_folder=str(clean)).match(Path("."))
-    # a flat data set keeps its rainy images beside the clean ones
+def _match(form: Folders, restored: str | Path, gt: str | Path) -> Pairing:
+    """Match other folders than the layout's own by its rules for names."""
+    found = form._replace(lq_folder=str(restored), gt_folder=str(gt), right_folder=None).match(
+        Path(".")
+    )
+    # a data set in one folder keeps its degraded images beside the ground truth
     alone = [path for path in found.gt_alone if re.fullmatch(form.gt_pattern, path.stem)]
     return found._replace(gt_alone=alone)
 
 
-def _doubled(pairs: list[RestoredPair], side: Side | None) -> bool:
-    """Whether the clean images are halves of files twice as wide as the restored ones."""
-    if side is None:
-        return False
-    height, width = image_size(pairs[0].restored)
-    return image_size(pairs[0].clean) == (height, 2 * width)
+def _is_side_by_side(pair: RestoredImage) -> bool:
+    """Return whether the ground truth's file is twice as wide as the restored image."""
+    assert pair.gt is not None
+    height, width = image_size(pair.restored)
+    return image_size(pair.gt) == (height, 2 * width)
 
 
-def _pairs(pairing: Pairing, restored: str | Path, clean: str | Path) -> list[RestoredPair]:
-    lonely = [
-        f"{len(paths)} without a partner in {folder} ({paths[0].name}{', ...' * (len(paths) > 1)})"
-        for paths, folder in ((pairing.lq_alone, restored), (pairing.gt_alone, clean))
-        if paths
-    ]
-    if lonely:
-        raise DataError(
-            f"{' and '.join(lonely)}; expected {pairing.expected} (a layout sets other rules)"
-        )
-    return [RestoredPair(pair.name, pair.lq, pair.gt) for pair in pairing.pairs]
+def _pairs(
+    pairing: Pairing, restored: str | Path, gt: str | Path, allow_missing: bool
+) -> list[RestoredImage]:
+    sides = ((pairing.lq_alone, restored), (pairing.gt_alone, gt))
+    missing = " and ".join(_without_partner(paths, folder) for paths, folder in sides if paths)
+    if missing and not (allow_missing and pairing.pairs):
+        raise DataError(f"{missing}; expected {pairing.expected} (a layout sets other rules)")
+    if missing:
+        logger.warning("%s; %d pairs are left", missing, len(pairing.pairs))
+    return [RestoredImage(pair.name, pair.lq, pair.gt) for pair in pairing.pairs]
+
+
+def _without_partner(paths: list[Path], folder: str | Path) -> str:
+    names = f"{paths[0].name}, ..." if len(paths) > 1 else paths[0].name
+    return f"{len(paths)} without a partner in {folder} ({names})"

@@ -1,4 +1,4 @@
-"""What a test leaves to read: per-image scores, their means, and how they were obtained."""
+"""Result files of a test: per-image scores, their means, and the provenance."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from basicsr.evaluation.evaluate import ImageScores, mean_scores
-from basicsr.metrics import Scores
+from basicsr.metrics import Scores, get_protocol
 from basicsr.utils.files import atomic_write
 
 
-class Row(NamedTuple):
-    """The mean scores of one data set under one protocol."""
+class MeanScores(NamedTuple):
+    """Mean scores of one data set under one protocol.
+
+    `degraded` is empty where the network's input was not measured.
+    """
 
     dataset: str
     protocol: str
@@ -25,78 +28,135 @@ class Row(NamedTuple):
     restored: Scores
 
 
-Measured = Mapping[str, Sequence[ImageScores]]  # by data set, in the option file's order
+ScoresByDataset = Mapping[str, Sequence[ImageScores]]
+"""Scores of each image, by data set in the order of the option file."""
 
-HEADINGS = ("data set", "images", "protocol", "input PSNR", "input SSIM", "PSNR", "SSIM")
 
-
-def summary(measured: Measured, protocols: Sequence[str]) -> list[Row]:
-    """One row for each data set that has clean images, and each protocol."""
+def summary(measured: ScoresByDataset, protocols: Sequence[str]) -> list[MeanScores]:
+    """Return the mean scores of each data set under each protocol that measured it."""
     return [
-        Row(
-            dataset,
-            protocol,
-            len(images),
-            mean_scores([image.degraded[protocol] for image in images]),
-            mean_scores([image.restored[protocol] for image in images]),
-        )
+        _mean(dataset, protocol, images)
         for dataset, images in measured.items()
-        if images
         for protocol in protocols
+        if images and protocol in images[0].restored
     ]
+
+
+def _mean(dataset: str, protocol: str, images: Sequence[ImageScores]) -> MeanScores:
+    degraded = [image.degraded[protocol] for image in images if protocol in image.degraded]
+    return MeanScores(
+        dataset,
+        protocol,
+        len(images),
+        mean_scores(degraded) if len(degraded) == len(images) else {},
+        mean_scores([image.restored[protocol] for image in images]),
+    )
 
 
 def write_results(
     folder: Path,
     method: str,
-    measured: Measured,
-    rows: Sequence[Row],
+    measured: ScoresByDataset,
+    means: Sequence[MeanScores],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write `scores.json`, `scores.csv` (per image), `scores.md` and `scores.tex` into `folder`."""
-    results = [
-        {
-            "dataset": row.dataset,
-            "protocol": row.protocol,
-            "images": row.images,
-            "psnr": _number(row.restored.psnr),
-            "ssim": row.restored.ssim,
-            "input_psnr": _number(row.degraded.psnr),
-            "input_ssim": row.degraded.ssim,
-        }
-        for row in rows
-    ]
-    document = {"method": method, "results": results, "provenance": dict(provenance)}
+    """Write `scores.json`, `scores.csv` (per image), `scores.md` and `scores.tex` into `folder`.
+
+    Args:
+        folder: an existing folder.
+        method: name of the method in tables.
+        measured: scores of every image, by data set.
+        means: what `summary` returns for them.
+        provenance: weights, options, versions and device, for scores.json.
+    """
+    document = {
+        "method": method,
+        "protocols": {mean.protocol: protocol_facts(mean.protocol) for mean in means},
+        "results": [
+            {
+                "dataset": mean.dataset,
+                "protocol": mean.protocol,
+                "images": mean.images,
+                **json_scores(mean.restored),
+                **{f"input_{name}": v for name, v in json_scores(mean.degraded).items()},
+            }
+            for mean in means
+        ],
+        "provenance": dict(provenance),
+    }
     _write(folder / "scores.json", json.dumps(document, indent=2) + "\n")
     _write(folder / "scores.csv", _per_image(measured))
-    _write(folder / "scores.md", f"{method}\n\n{markdown(rows)}\n")
-    _write(folder / "scores.tex", _latex(method, rows))
+    _write(folder / "scores.md", f"{method}\n\n{markdown(means)}\n")
+    _write(folder / "scores.tex", _latex(method, means))
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *map(_cells, rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def protocol_facts(name: str) -> dict[str, Any]:
+    """Return what tables need to know of a protocol, so that they can do without its package."""
+    protocol = get_protocol(name)
+    return {
+        "description": protocol.description,
+        "metrics": [
+            {
+                "name": metric.name,
+                "unit": metric.unit,
+                "better": metric.better,
+                "decimals": metric.decimals,
+            }
+            for metric in protocol.metrics
+        ],
+    }
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    scores = [*row.degraded, *row.restored]
-    numbers = [f"{score:.{2 if i % 2 == 0 else 4}f}" for i, score in enumerate(scores)]
-    return (row.dataset, str(row.images), row.protocol, *numbers)
+def json_scores(scores: Scores) -> dict[str, float | str]:
+    """Return the scores for JSON, which has no infinity (the PSNR of identical images)."""
+    return {name: v if math.isfinite(v) else str(v) for name, v in scores.items()}
 
 
-def _latex(method: str, rows: Sequence[Row]) -> str:
+def markdown(means: Sequence[MeanScores]) -> str:
+    """Return a Markdown table with one line per data set and protocol."""
+    headings, *lines = _table(means)
+    rows = [headings, ["---"] * len(headings), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _table(means: Sequence[MeanScores]) -> list[list[str]]:
+    """Return headings and lines; a metric that a protocol does not have is an empty cell."""
+    labels = {
+        metric.name: metric.label
+        for mean in means
+        for metric in get_protocol(mean.protocol).metrics
+    }
+    headings = ["data set", "images", "protocol", *(f"input {x}" for x in labels.values())]
+    lines = [[*headings, *labels.values()]]
+    for mean in means:
+        cells = [
+            _cell(scores, name, mean.protocol)
+            for scores in (mean.degraded, mean.restored)
+            for name in labels
+        ]
+        lines.append([mean.dataset, str(mean.images), mean.protocol, *cells])
+    return lines
+
+
+def _cell(scores: Scores, name: str, protocol: str) -> str:
+    if name not in scores:
+        return ""
+    return f"{scores[name]:.{get_protocol(protocol).metric(name).decimals}f}"
+
+
+def _latex(method: str, means: Sequence[MeanScores]) -> str:
     def line(cells: Sequence[str]) -> str:
         return "  " + " & ".join(cell.replace("_", r"\_") for cell in cells) + r" \\"
 
+    headings, *lines = _table(means)
     return "\n".join(
         [
             f"% {method}; needs the package booktabs",
-            r"\begin{tabular}{lrlrrrr}",
+            rf"\begin{{tabular}}{{lrl{'r' * (len(headings) - 3)}}}",
             r"  \toprule",
-            line(HEADINGS),
+            line(headings),
             r"  \midrule",
-            *(line(_cells(row)) for row in rows),
+            *map(line, lines),
             r"  \bottomrule",
             r"\end{tabular}",
             "",
@@ -104,21 +164,30 @@ def _latex(method: str, rows: Sequence[Row]) -> str:
     )
 
 
-def _per_image(measured: Measured) -> str:
+def _per_image(measured: ScoresByDataset) -> str:
+    names = list(
+        dict.fromkeys(
+            name
+            for images in measured.values()
+            for image in images[:1]
+            for scores in image.restored.values()
+            for name in scores
+        )
+    )
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["dataset", "image", "protocol", "psnr", "ssim", "input_psnr", "input_ssim"])
+    writer.writerow(["dataset", "image", "protocol", *names, *(f"input_{n}" for n in names)])
     for dataset, images in measured.items():
         for image in images:
-            for protocol, scores in image.restored.items():
-                numbers = [*scores, *image.degraded[protocol]]
-                writer.writerow([dataset, image.name, protocol, *(f"{n:.8f}" for n in numbers)])
+            for protocol, restored in image.restored.items():
+                degraded = image.degraded.get(protocol, {})
+                numbers = [
+                    f"{scores[name]:.8f}" if name in scores else ""
+                    for scores in (restored, degraded)
+                    for name in names
+                ]
+                writer.writerow([dataset, image.name, protocol, *numbers])
     return table.getvalue()
-
-
-def _number(value: float) -> float | str:
-    """JSON knows no infinity (two identical images)."""
-    return value if math.isfinite(value) else "inf"
 
 
 def _write(file: Path, text: str) -> None:

@@ -1,5 +1,26 @@
-"""Measuring restored images: `measure(restored, target, protocol)`, and the protocols by name."""
+"""Image quality: `measure(restored, target, protocol)`, and the registries behind it."""
 
-from basicsr.metrics.protocols import PROTOCOLS, Protocol, Scores, measure
+from basicsr.metrics import protocols  # noqa: F401  (registers its classes)
+from basicsr.metrics.base import (
+    METRIC_REGISTRY,
+    PROTOCOL_REGISTRY,
+    Metric,
+    Protocol,
+    Scores,
+    get_protocol,
+    get_score,
+    measure,
+    protocol_names,
+)
 
-__all__ = ["PROTOCOLS", "Protocol", "Scores", "measure"]
+__all__ = [
+    "METRIC_REGISTRY",
+    "PROTOCOL_REGISTRY",
+    "Metric",
+    "Protocol",
+    "Scores",
+    "get_protocol",
+    "get_score",
+    "measure",
+    "protocol_names",
+]

@@ -17,9 +17,10 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 # These packages register what option files can name.
 from basicsr import archs, data, losses, models  # noqa: F401
 from basicsr.archs.strips import FeatureStorage
-from basicsr.metrics import PROTOCOLS
+from basicsr.metrics import get_protocol
 from basicsr.options.foreign import MODEL_TYPES
 from basicsr.utils.components import Component, OneOf, Strict, fields_of
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -33,11 +34,10 @@ from basicsr.utils.registry import (
 
 def _known_protocols(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
-        if name not in PROTOCOLS:
-            raise ValueError(
-                f"no protocol is called '{name}'{suggest(name, PROTOCOLS)}; "
-                f"known: {', '.join(PROTOCOLS)}"
-            )
+        try:
+            get_protocol(name)
+        except OptionsError as error:
+            raise ValueError(str(error)) from None
     return names
 
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from basicsr.archs import RestorationNetwork, build_network
 from basicsr.data import ImagePair, RestorationDataset
-from basicsr.evaluation.evaluate import Keep, evaluate, mean_scores, pictures_in
+from basicsr.evaluation.evaluate import SaveImage, evaluate, mean_scores, pictures_in
 from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.io.images import to_levels
+from basicsr.metrics import get_score
 from basicsr.models.restoration_model import RestorationModel
 from basicsr.options import TrainOptions
 from basicsr.training.run_log import RunLog
@@ -103,7 +104,7 @@ class Validator:
             before_each,
         )
         means = {
-            protocol: mean_scores([image.restored[protocol] for image in images])._asdict()
+            protocol: mean_scores([image.restored[protocol] for image in images])
             for protocol in self.protocols
         }
         if log is not None:
@@ -138,9 +139,8 @@ def criterion(options: TrainOptions) -> Criterion:
     """Return the score that decides which weights are the best: `val.best`, or the default."""
     assert options.val is not None
     protocols = options.protocols_of("val")
-    name = options.val.best or f"{protocols[0]}/psnr"
-    protocol, _, metric = name.partition("/")
-    return Criterion(protocol, metric, higher_is_better=True)
+    protocol, metric = get_score(options.val.best or protocols[0])
+    return Criterion(protocol.name, metric.name, metric.better == "higher")
 
 
 def sample_picture(pair: ImagePair, restored: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ def _eight_bit_rgb(image: np.ndarray) -> np.ndarray:
     return image if image.dtype == np.uint8 else to_levels(image.clip(0, 1), np.uint8)
 
 
-def _unless_disk_is_full(keep: Keep) -> Keep:
+def _unless_disk_is_full(keep: SaveImage) -> SaveImage:
     def attempt(name: str, image: np.ndarray, pair: ImagePair) -> None:
         try:
             keep(name, image, pair)

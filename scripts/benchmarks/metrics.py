@@ -1,11 +1,11 @@
-"""Seconds to measure a data set, against scikit-image.
+"""Time the measuring of a data set, beside scikit-image.
 
     PYTHONPATH=scripts python -m benchmarks.metrics --protocol matlab_y --workers 2
 
-Three figures, taken in turns: `files` reads both images of every pair and measures them, as
-scripts/measure.py does; `measure` leaves the reading out; `skimage` is scikit-image's PSNR and
-Gaussian SSIM of the same luma, without reading. All run on --workers threads. Without --restored
-and --clean the images are drawn: 100 pairs of 481 x 321, stored as PNG, like Rain100L.
+Three timings, interleaved: `files` reads and measures every pair, as scripts/measure.py does;
+`measure` measures pairs in memory; `skimage` is scikit-image's PSNR and Gaussian SSIM of the same
+luma, in memory. All run on --workers threads. Without --restored and --gt, 100 synthetic pairs of
+481 x 321 PNG files are used, the size of Rain100L.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import numpy as np
 from basicsr.data import LAYOUTS
 from basicsr.evaluation.restored_images import match_restored
 from basicsr.io.images import write_png
-from basicsr.metrics import PROTOCOLS
 from basicsr.metrics import measure as measure_image
+from basicsr.metrics import protocol_names
 from basicsr.utils.cli import command
 from benchmarks.timing import interleaved
 
@@ -36,20 +36,29 @@ LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
 def measure(
     restored: str | None = None,
-    clean: str | None = None,
+    gt: str | None = None,
     layout: str | None = None,
     *,
     protocol: str = "matlab_y",
     workers: int = 2,
     repeats: int = 5,
 ) -> dict[str, Any]:
-    """Seconds for the whole set: `files`, `measure` and `skimage`, each with median and spread."""
+    """Return the seconds for the whole set: `files`, `measure` and `skimage`, with their spread.
+
+    Args:
+        restored: folder of restored images; synthetic pairs if None.
+        gt: folder of the ground truth.
+        layout: data set that names the files.
+        protocol: name of the protocol.
+        workers: number of threads.
+        repeats: number of runs of each.
+    """
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
-        if restored is None or clean is None:
-            restored, clean, layout = f"{folder}/restored", f"{folder}/clean", None
+        if restored is None or gt is None:
+            restored, gt, layout = f"{folder}/restored", f"{folder}/gt", None
             draw_pairs(Path(folder))
-        pairs = match_restored(restored, clean, layout)
+        pairs = match_restored(restored, gt, layout)
         images = [pair.read() for pair in pairs]
 
         def seconds(work: Callable[[Any], object], items: list[Any]) -> float:
@@ -89,12 +98,12 @@ def by_skimage(images: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
 
 
 def draw_pairs(root: Path, pairs: int = PAIRS) -> None:
-    """Gradients under noise, which PNG shortens about as much as photographs."""
+    """Write noisy gradients, which PNG compresses about as well as photographs."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     for number in range(pairs):
         rng = np.random.default_rng(number)
         shapes = 128 + 60 * np.sin(x / 40 + number) + 50 * np.cos(y / 30)
-        for side in ("restored", "clean"):
+        for side in ("restored", "gt"):
             noisy = shapes[..., None] + rng.normal(0, 3, (HEIGHT, WIDTH, 3))
             write_png(root / side / f"{number}.png", np.clip(noisy, 0, 255).astype(np.uint8))
 
@@ -104,10 +113,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--restored", metavar="DIR", help="restored images instead of drawn ones")
-    parser.add_argument("--clean", metavar="DIR", help="and the clean ones")
+    parser.add_argument("--restored", metavar="DIR", help="restored images")
+    parser.add_argument("--gt", metavar="DIR", help="their ground truth")
     parser.add_argument("--layout", choices=LAYOUTS, metavar="NAME", help="how they are named")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="matlab_y")
+    parser.add_argument("--protocol", choices=protocol_names(), default="matlab_y")
     parser.add_argument("--workers", type=int, default=2, help="threads (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="default: %(default)s")
     print(json.dumps(measure(**vars(parser.parse_args(arguments))), indent=2))

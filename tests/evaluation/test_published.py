@@ -10,7 +10,6 @@ from golden import assert_matches, load_case
 
 from basicsr.archs import didmdn_arch
 from basicsr.evaluation.published import PublishedScore, convert
-from basicsr.metrics import Scores
 from basicsr.models.pretrained import network_with_weights, saved_network
 from basicsr.utils.errors import CheckpointError, OptionsError
 
@@ -81,13 +80,13 @@ def test_a_converted_file_is_not_converted_again(tmp_path):
     original, out = tmp_path / "net.pth", tmp_path / "net.safetensors"
     torch.save(load_case("prenet_PRN_r").state_dict, original)
     convert("PRN_r", original, out, {}, {})
-    with pytest.raises(CheckpointError, match=r"net\.safetensors: is a file of this project"):
+    with pytest.raises(CheckpointError, match=r"net\.safetensors: was converted already"):
         convert("PRN_r", out, tmp_path / "again.safetensors", {}, {})
 
 
 def test_scores_are_read_as_they_are_printed():
     score = PublishedScore.parse("Rain100L:37.50:0.979:matlab_y_double:truncate")
-    assert score == ("Rain100L", "37.50", "0.979", "matlab_y_double", "truncate")
+    assert score == ("Rain100L", {"psnr": "37.50", "ssim": "0.979"}, "matlab_y_double", "truncate")
     assert PublishedScore.parse("Test100:32.0:.923:matlab_y").quantize == "round"
 
 
@@ -95,8 +94,8 @@ def test_scores_are_read_as_they_are_printed():
     ("text", "message"),
     [
         ("Rain100L:37.48:0.979", r"expected DATASET:PSNR:SSIM:PROTOCOL\[:truncate\]"),
-        ("Rain100L:37,48:0.979:matlab_y", "the PSNR '37,48' is no number"),
-        ("Rain100L:37.48:nan:matlab_y", "the SSIM 'nan' is no number"),
+        ("Rain100L:37,48:0.979:matlab_y", "the PSNR '37,48' is not a number"),
+        ("Rain100L:37.48:nan:matlab_y", "the SSIM 'nan' is not a number"),
         ("Rain100L:37.48:0.979:matlab", r"no protocol is called 'matlab' \(did you mean"),
         ("Rain100L:37.48:0.979:rgb:floor", "no quantization is called 'floor'"),
     ],
@@ -107,13 +106,12 @@ def test_scores_that_are_none(text, message):
 
 
 def test_tolerance_is_half_a_printed_digit_and_a_little():
-    two_digits = PublishedScore("Rain100L", "37.48", "0.979", "matlab_y")
-    assert two_digits.tolerances() == pytest.approx((0.015, 0.0006))
-    assert PublishedScore("Any", "37.5", "0.9792", "rgb").tolerances() == pytest.approx(
-        (0.06, 0.00015)
-    )
-    assert two_digits.agrees_with(Scores(37.4940, 0.9785))
-    assert two_digits.agrees_with(Scores(37.4660, 0.9795))
-    assert not two_digits.agrees_with(Scores(37.4960, 0.979))
-    assert not two_digits.agrees_with(Scores(37.48, 0.9783))
-    assert not two_digits.agrees_with(Scores(float("inf"), 1.0))
+    two_digits = PublishedScore("Rain100L", {"psnr": "37.48", "ssim": "0.979"}, "matlab_y")
+    assert two_digits.tolerances() == pytest.approx({"psnr": 0.015, "ssim": 0.0006})
+    one_digit = PublishedScore("Any", {"psnr": "37.5", "ssim": "0.9792"}, "rgb")
+    assert one_digit.tolerances() == pytest.approx({"psnr": 0.06, "ssim": 0.00015})
+    assert two_digits.agrees_with({"psnr": 37.4940, "ssim": 0.9785})
+    assert two_digits.agrees_with({"psnr": 37.4660, "ssim": 0.9795})
+    assert not two_digits.agrees_with({"psnr": 37.4960, "ssim": 0.979})
+    assert not two_digits.agrees_with({"psnr": 37.48, "ssim": 0.9783})
+    assert not two_digits.agrees_with({"psnr": float("inf"), "ssim": 1.0})

@@ -3,11 +3,14 @@ import math
 
 from basicsr.evaluation.evaluate import ImageScores, mean_scores
 from basicsr.evaluation.score_files import markdown, summary, write_results
-from basicsr.metrics import Scores
+
+
+def scores(psnr, ssim):
+    return {"psnr": psnr, "ssim": ssim}
 
 
 def image(name, psnr, ssim):
-    return ImageScores(name, {"rgb": Scores(psnr, ssim)}, {"rgb": Scores(20.0, 0.5)})
+    return ImageScores(name, {"rgb": scores(psnr, ssim)}, {"rgb": scores(20.0, 0.5)})
 
 
 MEASURED = {
@@ -18,14 +21,14 @@ MEASURED = {
 
 
 def test_means_count_every_image_once():
-    assert mean_scores([Scores(30, 0.9), Scores(33, 0.6)]) == Scores(31.5, 0.75)
+    assert mean_scores([scores(30, 0.9), scores(33, 0.6)]) == scores(31.5, 0.75)
 
 
 def test_sets_without_clean_images_have_no_row():
     rows = summary(MEASURED, ["rgb"])
     assert [(row.dataset, row.images) for row in rows] == [("Rain_A", 2), ("Rain_B", 1)]
-    assert rows[0].restored.psnr == 32.0
-    assert rows[0].degraded == Scores(20.0, 0.5)
+    assert rows[0].restored["psnr"] == 32.0
+    assert rows[0].degraded == scores(20.0, 0.5)
     assert markdown(rows).splitlines()[2] == (
         "| Rain_A | 2 | rgb | 20.00 | 0.5000 | 32.00 | 0.8500 |"
     )

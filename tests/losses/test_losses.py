@@ -71,7 +71,7 @@ def test_ssim_loss_is_the_dtpnet_protocols_ssim(device) -> None:
     restored = (0.7 * target + 0.3 * restored).clamp(0, 1)
     loss = SSIMLoss()(restored.to(device), target.to(device)).item()
     a, b = (x[0].permute(1, 2, 0).numpy() for x in (restored, target))
-    assert -loss == pytest.approx(measure(a, b, "dtpnet").ssim, abs=1e-5)
+    assert -loss == pytest.approx(measure(a, b, "dtpnet")["ssim"], abs=1e-5)
 
 
 def test_windowed_mean_is_the_convolution_with_the_gaussian_window(device) -> None:

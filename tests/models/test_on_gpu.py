@@ -57,7 +57,7 @@ def test_psnr_on_rain100l_is_the_cpu_s(shared_data, precision):
             for rainy, clean in (source.sample(i) for i in range(IMAGES))
             if clean is not None
         ]
-        return float(np.mean([each.psnr for each in scores]))
+        return float(np.mean([each["psnr"] for each in scores]))
 
     expected = psnr(Restorer(network, torch.device("cpu")))
     on_gpu = Restorer(network, torch.device("cuda"), RestorerSettings(precision))

@@ -37,7 +37,7 @@ def test_loader(run_script, root: Path):
 
 def test_metrics(run_script, root: Path):
     code, out, _ = run_script(
-        *("benchmarks/metrics", "--restored", root / "rain", "--clean", root / "norain"),
+        *("benchmarks/metrics", "--restored", root / "rain", "--gt", root / "norain"),
         *("--workers", 1, "--repeats", 2),
     )
     measured = json.loads(out)

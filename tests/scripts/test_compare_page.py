@@ -30,13 +30,13 @@ def compare_page():
 def folders(tmp_path) -> dict[str, Path]:
     """Two images: gray levels with a white streak that restoring makes weaker."""
     for number, size in ((1, (48, 64)), (2, (64, 48))):
-        clean = np.tile(np.linspace(40, 160, size[1]).astype(np.uint8)[:, None], (size[0], 1, 3))
-        rainy, restored = clean.copy(), clean.copy()
-        rainy[:, 10:13] = 200
+        gt = np.tile(np.linspace(40, 160, size[1]).astype(np.uint8)[:, None], (size[0], 1, 3))
+        lq, restored = gt.copy(), gt.copy()
+        lq[:, 10:13] = 200
         restored[:, 10:13] += 8
-        for name, image in (("rainy", rainy), ("restored", restored), ("clean", clean)):
+        for name, image in (("lq", lq), ("restored", restored), ("gt", gt)):
             write_png(tmp_path / name / f"street & <{number}>.png", image)
-    return {name: tmp_path / name for name in ("rainy", "restored", "clean", "out")}
+    return {name: tmp_path / name for name in ("lq", "restored", "gt", "out")}
 
 
 def arguments(folders: dict[str, Path], *names: str) -> list[str]:
@@ -44,9 +44,7 @@ def arguments(folders: dict[str, Path], *names: str) -> list[str]:
 
 
 def test_sheet_and_page(compare_page, folders, capsys) -> None:
-    compare_page.main(
-        [*arguments(folders, "rainy", "restored", "clean", "out"), "--title", "A & B"]
-    )
+    compare_page.main([*arguments(folders, "lq", "restored", "gt", "out"), "--title", "A & B"])
     assert "2 images" in capsys.readouterr().out
     sheet = read_image(folders["out"] / "sheet.png")
     assert sheet.shape[1] == 14 + 4 * (420 + 14)
@@ -56,21 +54,21 @@ def test_sheet_and_page(compare_page, folders, capsys) -> None:
     assert "<2>" not in page
     scores = [
         measure(
-            *(read_image(folders[k] / f"street & <{number}>.png") for k in (version, "clean")),
+            *(read_image(folders[k] / f"street & <{number}>.png") for k in (version, "gt")),
             "matlab_y",
         )
         for number in (1, 2)
-        for version in ("rainy", "restored")
+        for version in ("lq", "restored")
     ]
-    for psnr, ssim in scores:
+    for psnr, ssim in (each.values() for each in scores):
         assert f"<td>{psnr:.2f} dB</td><td>{ssim:.4f}</td>" in page
-    mean = (scores[1].psnr + scores[3].psnr) / 2
+    mean = (scores[1]["psnr"] + scores[3]["psnr"]) / 2
     assert f"{mean:.2f} dB restored" in page
     assert "<b>matlab_y</b>" in page
 
 
 def test_page_needs_nothing_else(compare_page, folders) -> None:
-    compare_page.main(arguments(folders, "rainy", "restored", "clean", "out"))
+    compare_page.main(arguments(folders, "lq", "restored", "gt", "out"))
     page = (folders["out"] / "index.html").read_text()
     assert "http:" not in page
     assert "https:" not in page
@@ -79,14 +77,14 @@ def test_page_needs_nothing_else(compare_page, folders) -> None:
     head = "data:image/jpeg;base64,"
     assert all(source.startswith(head) for source in sources)
     first = Image.open(io.BytesIO(base64.b64decode(sources[0].removeprefix(head))))
-    rainy = read_image(folders["rainy"] / "street & <1>.png")
-    assert np.abs(np.asarray(first).astype(int) - rainy).mean() < 3
+    lq = read_image(folders["lq"] / "street & <1>.png")
+    assert np.abs(np.asarray(first).astype(int) - lq).mean() < 3
     assert page.count('<input type="range"') == 2
 
 
-def test_without_clean_images(compare_page, folders) -> None:
+def test_without_ground_truth(compare_page, folders) -> None:
     compare_page.main(
-        [*arguments(folders, "rainy", "restored", "out"), "--max-images", "1"],
+        [*arguments(folders, "lq", "restored", "out"), "--max-images", "1"],
     )
     assert read_image(folders["out"] / "sheet.png").shape[1] == 14 + 3 * (420 + 14)
     page = (folders["out"] / "index.html").read_text()
@@ -110,8 +108,8 @@ def test_change_map(compare_page) -> None:
 def test_errors_are_one_line(compare_page, folders, capsys) -> None:
     write_png(folders["restored"] / "street & <1>.png", np.zeros((20, 30, 3), np.uint8))
     with pytest.raises(SystemExit, match="2"):
-        compare_page.main(arguments(folders, "rainy", "restored", "clean", "out"))
+        compare_page.main(arguments(folders, "lq", "restored", "gt", "out"))
     assert capsys.readouterr().err == (
         "error: street & <1>: the images to compare differ in size "
-        "(rainy 64x48, restored 30x20, clean 64x48)\n"
+        "(lq 64x48, restored 30x20, gt 64x48)\n"
     )

@@ -60,7 +60,8 @@ def true_score(dataroot: Path, weights: Path, mode: str) -> tuple[str, str]:
         with torch.no_grad():
             batch = torch.from_numpy(x.copy()).permute(2, 0, 1)[None] / 255
             restored = network.eval()(batch)[0].clamp(0, 1).permute(1, 2, 0).numpy()
-        scores.append(measure(to_levels(restored, np.uint8, mode), target, "matlab_y_double"))
+        levels = to_levels(restored, np.uint8, mode)
+        scores.append(list(measure(levels, target, "matlab_y_double").values()))
     psnr, ssim = np.mean(scores, axis=0)
     return f"{psnr:.2f}", f"{ssim:.3f}"
 

@@ -35,7 +35,7 @@ def test_scores_of_a_layout(run_script, folders, tmp_path) -> None:
     file = tmp_path / "scores.json"
     code, printed, _ = run_script(
         "measure",
-        *("--restored", restored, "--clean", clean, "--layout", "Rain100L", "--json", file),
+        *("--restored", restored, "--gt", clean, "--layout", "Rain100L", "--json", file),
         *("--protocol", "matlab_y", "dtpnet", "--workers", 2),
     )
     assert code == 0
@@ -51,7 +51,7 @@ def test_scores_of_a_layout(run_script, folders, tmp_path) -> None:
         assert shown["image"] == f"rain-{number:03}"
         for protocol in ("matlab_y", "dtpnet"):
             scores = measure(random_image(number), random_image(number + 10), protocol)
-            assert shown[protocol] == {"psnr": scores.psnr, "ssim": scores.ssim}
+            assert shown[protocol] == scores
     assert document["images"][2]["matlab_y"] == {"psnr": "inf", "ssim": 1.0}
     mean = np.mean([image["dtpnet"]["ssim"] for image in document["images"]])
     assert document["results"][1]["ssim"] == pytest.approx(mean)
@@ -61,7 +61,7 @@ def test_errors_are_one_line(run_script, folders) -> None:
     restored, clean = folders
     write_png(restored / "rain-002.png", random_image(2, 40, 40))
     code, printed, complaint = run_script(
-        "measure", "--restored", restored, "--clean", clean, "--layout", "Rain100L"
+        "measure", "--restored", restored, "--gt", clean, "--layout", "Rain100L"
     )
     assert (code, printed) == (2, "")
     assert complaint.splitlines()[-1] == (
@@ -89,7 +89,7 @@ def test_clean_images_beside_rainy_ones(folders) -> None:
     for path in restored.iterdir():
         write_png(clean / path.name, random_image(0))
     pairs = match_restored(restored, clean, "Rain100L")
-    assert [pair.clean.name for pair in pairs] == [f"norain-00{number}.png" for number in (1, 2, 3)]
+    assert [pair.gt.name for pair in pairs] == [f"norain-00{number}.png" for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(("layout", "clean_half"), [("Rain800", 0), ("DID-MDN", 1)])

@@ -10,7 +10,6 @@ import pytest
 from basicsr.evaluation.comparison import AS_PRINTED, SETTINGS, TABLES, blocks, published_entries
 from basicsr.evaluation.evaluate import ImageScores
 from basicsr.evaluation.score_files import summary, write_results
-from basicsr.metrics import Scores
 from basicsr.options import TestOptions as Options  # not a class of tests
 from basicsr.options import load_options
 
@@ -35,7 +34,10 @@ def measured(tmp_path: Path) -> Measure:
         options = load_options(Options, PRENET).model_dump(mode="json")
         options["network_g"].update(network)
         options["datasets"]["test_1"]["name"] = dataset
-        by_protocol = {protocol: Scores(*pair) for protocol, pair in scores.items()}
+        by_protocol = {
+            protocol: dict(zip(("psnr", "ssim"), pair, strict=True))
+            for protocol, pair in scores.items()
+        }
         each = [ImageScores(str(i), by_protocol, by_protocol) for i in range(images)]
         facts = {
             "options": options,

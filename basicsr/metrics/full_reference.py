@@ -1,0 +1,147 @@
+"""PSNR, and structural similarity (Wang et al. 2004, *Image quality assessment: from error
+visibility to structural similarity*) with its usual constants."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from basicsr.metrics.base import METRIC_REGISTRY, Metric
+
+WINDOW = 11
+"""Side of the Gaussian window of SSIM; smaller images have no SSIM without padding."""
+
+_K1, _K2 = 0.01, 0.03
+_STRIP = 64  # rows at a time, so that the maps stay in the processor's cache
+
+
+@METRIC_REGISTRY.register
+class PSNR(Metric):
+    """Peak signal-to-noise ratio; infinite for identical images."""
+
+    name = "psnr"
+    unit = "dB"
+    decimals = 2
+
+    def __call__(self, restored: np.ndarray, target: np.ndarray | None, peak: float) -> float:
+        assert target is not None
+        difference = (restored - target).ravel()
+        mean_square = float(difference @ difference) / difference.size
+        return 10 * math.log10(peak**2 / mean_square) if mean_square else math.inf
+
+
+@METRIC_REGISTRY.register
+class SSIM(Metric):
+    """Structural similarity, mean over positions and channels; 1 for identical images.
+
+    Args:
+        border: "valid" averages over the positions where the whole window fits; "zeros" over all,
+            with zeros beyond the borders, in single precision (peak 1 only).
+        downsample: shrink images of 384 pixels or more first, as Wang's ssim.m of 2009 does.
+    """
+
+    name = "ssim"
+
+    def __init__(
+        self, border: Literal["valid", "zeros"] = "valid", downsample: bool = False
+    ) -> None:
+        self.border = border
+        self.downsample = downsample
+
+    def __call__(self, restored: np.ndarray, target: np.ndarray | None, peak: float) -> float:
+        assert target is not None
+        if self.border == "zeros":
+            return zero_padded_ssim(restored, target)
+        a, b = (np.atleast_3d(image) for image in (restored, target))
+        return float(
+            np.mean([self._channel(a[..., c], b[..., c], peak) for c in range(a.shape[2])])
+        )
+
+    def _channel(self, a: np.ndarray, b: np.ndarray, peak: float) -> float:
+        if self.downsample:
+            a, b = downsampled(a), downsampled(b)
+        return ssim(a, b, peak)
+
+
+def ssim(a: np.ndarray, b: np.ndarray, peak: float) -> float:
+    """Return the mean SSIM of two float64 images (H x W) where the whole window fits."""
+    height, width = (side - WINDOW + 1 for side in a.shape)
+    overlap = WINDOW - 1
+    total = 0.0
+    for top in range(0, height, _STRIP):
+        strip = slice(top, top + _STRIP + overlap)
+        total += _ssim_map(a[strip], b[strip], peak).sum()
+    return float(total / (height * width))
+
+
+def downsampled(image: np.ndarray) -> np.ndarray:
+    """Shrink H x W to H / f x W / f by a box filter, where f is the smaller side / 256, rounded.
+
+    For an even f, MATLAB's imfilter centres the box on the pixel before its middle.
+    """
+    import cv2  # here, so that importing the library does not load OpenCV
+
+    factor = max(1, math.floor(min(image.shape) / 256 + 0.5))
+    centre = ((factor - 1) // 2,) * 2
+    filtered = cv2.blur(image, (factor, factor), anchor=centre, borderType=cv2.BORDER_REFLECT)
+    return filtered[::factor, ::factor]
+
+
+def zero_padded_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the mean SSIM of two images in [0, 1] (H x W x C), zeros beyond the borders.
+
+    This is the SSIM of the training code of PReNet and DTPNet (Po-Hsun Su's pytorch-ssim), in
+    single precision. The variances of flat regions are smaller there than the rounding of the mean
+    squares that they are computed from, which moves the mean by up to 2e-5. Published scores
+    contain this error, so it is reproduced: a two-dimensional window and sums in single precision.
+    """
+    import cv2
+
+    axis = _gaussian(np.float32)
+    window = np.outer(axis, axis)
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return cv2.filter2D(image, cv2.CV_32F, window, borderType=cv2.BORDER_CONSTANT)
+
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    mean_a, mean_b = mean(a), mean(b)
+    square_a, square_b, mean_product = mean_a * mean_a, mean_b * mean_b, mean_a * mean_b
+    variance_a, variance_b = mean(a * a) - square_a, mean(b * b) - square_b
+    covariance = mean(a * b) - mean_product
+    c1, c2 = np.float32(_K1**2), np.float32(_K2**2)
+    luminance = (2 * mean_product + c1) / (square_a + square_b + c1)
+    contrast = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return float((luminance * contrast).mean(dtype=np.float64))
+
+
+def _gaussian(dtype: type[np.floating] = np.float64) -> np.ndarray:
+    """Return one axis of the separable window (sigma 1.5), normalised."""
+    offsets = np.arange(WINDOW) - WINDOW // 2
+    weights = np.exp(-(offsets**2) / (2 * 1.5**2)).astype(dtype)
+    return weights / weights.sum(dtype=np.float64).astype(dtype)
+
+
+def _ssim_map(a: np.ndarray, b: np.ndarray, peak: float) -> np.ndarray:
+    """Return the SSIM at every position.
+
+    Only the sum of the two variances is needed, so four filtered images suffice instead of five.
+    """
+    mean_a, mean_b, squares, product = (_windowed_mean(x) for x in (a, b, a * a + b * b, a * b))
+    c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
+    mean_product = mean_a * mean_b
+    mean_squares = mean_a * mean_a + mean_b * mean_b
+    luminance = (2 * mean_product + c1) / (mean_squares + c1)
+    contrast = (2 * (product - mean_product) + c2) / (squares - mean_squares + c2)
+    return luminance * contrast
+
+
+def _windowed_mean(image: np.ndarray) -> np.ndarray:
+    """Filter H x W to (H - 10) x (W - 10)."""
+    import cv2
+
+    border = WINDOW // 2
+    window = _gaussian()
+    filtered = cv2.sepFilter2D(image, cv2.CV_64F, window, window)
+    return filtered[border:-border, border:-border]
