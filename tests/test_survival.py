@@ -185,7 +185,7 @@ def test_a_loss_that_explodes_is_skipped_counted_and_ended(workplace):
     assert done.returncode == 2
     folder = workplace / "experiments" / "exploding"
     last = done.stderr.strip().splitlines()[-1]
-    assert "3 steps in a row had a loss or gradient that is no finite number" in last
+    assert "3 steps in a row had a non-finite loss or gradient" in last
     assert "step skipped (2 in a row, 2 in all)" in (folder / "train.log").read_text()
     assert list((folder / "nonfinite").glob("*_rank0.npz"))
 
