@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,26 @@ from basicsr.utils.registry import MODEL_REGISTRY, SCHEDULER_REGISTRY
 
 
 def build_model(
-    options: TrainOptions, device: torch.device, world: World | None = None
+    options: TrainOptions,
+    datasets: Mapping[str, RestorationDataset],
+    device: torch.device,
+    world: World | None = None,
 ) -> RestorationModel:
-    """Build the network with its losses, optimizer and learning-rate schedule."""
+    """Build the network with its losses, optimizer and learning-rate schedule.
+
+    Args:
+        options: the training options.
+        datasets: training and validation sets by their keys in `datasets`.
+        device: the device of this process.
+        world: the processes of the run.
+
+    Raises:
+        OptionsError: if a data set or a loss does not fit the network.
+    """
     torch.manual_seed(options.manual_seed)
     network = _network(options)
+    for key, dataset in datasets.items():
+        require_fitting(network, dataset, f"datasets.{key}")
     settings = options.train
     sharded = settings.sharded and world is not None and world.size > 1
     # A network that is to be sharded may not fit the device as a whole.
@@ -58,14 +73,33 @@ def _network(options: TrainOptions) -> RestorationNetwork:
     return network_with_weights(arguments, weights) if weights else build_network(arguments)
 
 
+def require_fitting(network: RestorationNetwork, dataset: RestorationDataset, key: str) -> None:
+    """Raise OptionsError if the channels of a data set are not those of the network.
+
+    Args:
+        network: the network.
+        dataset: the data set; its ground truth is compared if it has one.
+        key: key path of the data set in the option file.
+    """
+    lq, gt = dataset.lq_channels, dataset.gt_channels if dataset.has_gt else network.out_channels
+    if (lq, gt) != (network.in_channels, network.out_channels):
+        images = f"lq of {lq} and gt of {gt}" if dataset.has_gt else f"lq of {lq}"
+        raise OptionsError(
+            f"{key}: {type(dataset).__name__} has {images} channels, but {type(network).__name__} "
+            f"maps {network.in_channels} to {network.out_channels}; change the data set, or "
+            "network_g"
+        )
+
+
 @torch.no_grad()
 def try_losses(network: RestorationNetwork, losses: LossTerms, device: torch.device) -> None:
     """Raise OptionsError if the outputs of the network do not suit a loss."""
     side = network.fitting_side(32)
-    black = torch.zeros(1, 3, side, side, device=device)
-    stages = network.eval()(black, all_stages=True)
+    lq = torch.zeros(1, network.in_channels, side, side, device=device)
+    gt = torch.zeros(1, network.out_channels, side, side, device=device)
+    stages = network.eval()(lq, all_stages=True)
     try:
-        losses(stages, black)
+        losses(stages, gt)
     except ValueError as error:  # for example a stage that is not an image
         raise OptionsError(f"train.losses: {error}") from None
 

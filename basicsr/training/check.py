@@ -16,7 +16,8 @@ def check(options: TrainOptions, device: torch.device) -> None:
     """Build everything in `options`, read one batch, and print what a step will cost."""
     dataset = build_dataset(options.datasets.train.arguments())
     validators = build_validators(options, Path("experiments", options.name))
-    model = build_model(options, device)
+    datasets = {"train": dataset, **{each.key: each.dataset for each in validators}}
+    model = build_model(options, datasets, device)
     batch = next(training_batches(dataset, loader_settings(options, device)))
     print(f"{options.name}: the options are valid; {len(dataset)} training images")
     for validator in validators:
@@ -25,7 +26,8 @@ def check(options: TrainOptions, device: torch.device) -> None:
     for stage in options.datasets.train.patches:
         size = model.network.fitting_side(stage.size)
         per_step = stage.batch_size // options.train.accumulation_steps
-        cost = network_cost(model.network, (per_step, 3, size, size), options.train.precision)
+        shape = (per_step, model.network.in_channels, size, size)
+        cost = network_cost(model.network, shape, options.train.precision)
         memory = training_memory(model.network, cost.activations, options.train.ema_decay > 0)
         print(
             f"patches of {stage.size}, {per_step} at a time: {cost.parameters:,} parameters, "

@@ -101,7 +101,11 @@ class Trainer:
             options.logger.keep_every,
         )
         self.validators = build_validators(options, self.folder.path)
-        self.model = build_model(options, process.device, process.world)
+        self.datasets = {
+            "train": self.dataset,
+            **{validator.key: validator.dataset for validator in self.validators},
+        }
+        self.model = build_model(options, self.datasets, process.device, process.world)
         self.progress = Progress()
         self.report = TrainingReport(process.device, options.train.total_iter, process.world)
         self.bad_images = bad_images(options)
@@ -124,8 +128,7 @@ class Trainer:
         world = self.process.world
         if world.is_main:
             self.folder.lock()
-        validation_sets = {validator.key: validator.dataset for validator in self.validators}
-        self.identity = run_identity(self.options, {"train": self.dataset, **validation_sets})
+        self.identity = run_identity(self.options, self.datasets)
         world.require_same(self.identity["data"], "the data sets")
         state, self.in_own_folder = state_to_resume(self.options, self.folder, auto_resume)
         world.require_same(
