@@ -10,7 +10,13 @@ import torch
 from torch import nn
 
 from basicsr.archs import RestorationNetwork, build_network
-from basicsr.data import BadImages, LoaderSettings, SampleStage, build_dataset
+from basicsr.data import (
+    BadImages,
+    LoaderSettings,
+    RestorationDataset,
+    SampleStage,
+    build_dataset,
+)
 from basicsr.losses import LossTerms, build_losses
 from basicsr.models.pretrained import network_with_weights
 from basicsr.models.restoration_model import OptimizerFactory, RestorationModel, StepSettings

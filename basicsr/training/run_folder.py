@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from torch import Tensor
 
@@ -39,6 +39,7 @@ class RunFolder:
         self.keep = keep
         self.keep_every = keep_every
         self.writer = BackgroundWriter()
+        self._lock: TextIO | None = None
 
     def lock(self) -> None:
         """Prevent other processes from training in this folder until this one ends."""
@@ -55,6 +56,11 @@ class RunFolder:
             logger.warning(
                 "%s: not protected from a second process (%s)", self.path, error.strerror
             )
+
+    def unlock(self) -> None:
+        """Let other processes train in this folder."""
+        if self._lock is not None:
+            self._lock.close()
 
     def start_afresh(self) -> Path | None:
         """Create the folder; rename an earlier run of this name that has checkpoints or weights.

@@ -79,14 +79,17 @@ def train(
     """
     start_logging(world=process.world)
     trainer = Trainer(options, process)
-    trainer.resume(auto_resume, force)
-    if trainer.finished:
-        done = trainer.progress.iteration
-        logger.info("%s: all %d iterations are done already", options.name, done)
-        return
-    trainer.start_loading()
-    trainer.open_folder()
-    trainer.run()
+    try:
+        trainer.resume(auto_resume, force)
+        if trainer.finished:
+            done = trainer.progress.iteration
+            logger.info("%s: all %d iterations are done already", options.name, done)
+            return
+        trainer.start_loading()
+        trainer.open_folder()
+        trainer.run()
+    finally:
+        trainer.folder.unlock()
 
 
 class Trainer:
