@@ -5,9 +5,7 @@ All derive from `RestorationNetwork`, which documents what they have in common.
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +15,7 @@ from torch import Tensor
 from basicsr.archs.base import RestorationNetwork
 from basicsr.archs.released import misfits, strict_load
 from basicsr.utils.errors import CheckpointError
-from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, import_modules
 
 __all__ = [
     "RestorationNetwork",
@@ -27,9 +25,7 @@ __all__ = [
     "strict_load",
 ]
 
-for _module in pkgutil.iter_modules(__path__):
-    if _module.name.endswith("_arch"):
-        importlib.import_module(f"{__name__}.{_module.name}")
+import_modules(__name__, __path__, "_arch")
 
 
 def build_network(options: Mapping[str, Any]) -> RestorationNetwork:

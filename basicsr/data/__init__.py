@@ -5,8 +5,6 @@ Every `*_dataset.py` of this folder registers its class; option files name it.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +19,7 @@ from basicsr.data.paired_dataset import PairedImageDataset
 from basicsr.data.rain_dataset import SyntheticRainDataset
 from basicsr.data.sampling import SampleStage
 from basicsr.io.images import list_images, read_image, write_png
-from basicsr.utils.registry import DATASET_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, import_modules
 
 __all__ = [
     "LAYOUTS",
@@ -46,9 +44,7 @@ __all__ = [
     "write_png",
 ]
 
-for _module in pkgutil.iter_modules(__path__):
-    if _module.name.endswith("_dataset"):
-        importlib.import_module(f"{__name__}.{_module.name}")
+import_modules(__name__, __path__, "_dataset")
 
 
 def build_dataset(options: Mapping[str, Any]) -> RestorationDataset:

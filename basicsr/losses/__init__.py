@@ -1,9 +1,13 @@
-"""Training losses by name, and their weighted sum over a network's stages."""
+"""Training losses by name, and their weighted sum over a network's stages.
+
+Every `*_loss.py` and `*_losses.py` of this folder registers its classes for use in option files.
+"""
 
 from basicsr.losses.base import LossTerms, build_losses
 from basicsr.losses.perceptual_loss import PerceptualLoss
 from basicsr.losses.pixel_losses import CharbonnierLoss, L1Loss, MaskLoss, MSELoss
 from basicsr.losses.structural_losses import EdgeLoss, FFTLoss, SSIMLoss
+from basicsr.utils.registry import import_modules
 
 __all__ = [
     "CharbonnierLoss",
@@ -17,3 +21,5 @@ __all__ = [
     "SSIMLoss",
     "build_losses",
 ]
+
+import_modules(__name__, __path__, "_loss", "_losses")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import inspect
+import pkgutil
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -89,6 +91,16 @@ class Registry:
         arguments = dict(options)
         cls, preset = self.entry(arguments.pop("type"))
         return cls(**{**preset, **arguments})
+
+
+def import_modules(package: str, path: Iterable[str], *suffixes: str) -> None:
+    """Import the modules of a package whose names end in one of `suffixes`.
+
+    Importing them registers their classes, so that a new module needs no mention elsewhere.
+    """
+    for module in pkgutil.iter_modules(path):
+        if module.name.endswith(suffixes):
+            importlib.import_module(f"{package}.{module.name}")
 
 
 class NetworkRegistry(Registry):
