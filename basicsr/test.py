@@ -14,6 +14,7 @@ from basicsr.data import build_dataset
 from basicsr.evaluation.evaluate import evaluate, pictures_in
 from basicsr.evaluation.score_files import markdown, summary, write_results
 from basicsr.inference.restorer import Restorer, RestorerSettings
+from basicsr.models.fitting import require_fitting
 from basicsr.models.pretrained import network_with_weights
 from basicsr.options import TestOptions, load_options, save_options
 from basicsr.utils.cli import add_option_file, command
@@ -57,6 +58,8 @@ def test(options: TestOptions, option_file: str, device: torch.device, world: Wo
     logger = start_logging(folder / "test.log", world)
     weights = Path(options.path.pretrain_network_g)
     network = network_with_weights(options.network_g.arguments(), weights)
+    for key, dataset in datasets.items():
+        require_fitting(network, dataset, f"datasets.{key}")
     for dataset in datasets.values():
         dataset.check()
 

@@ -15,7 +15,13 @@ from basicsr.archs import RestorationNetwork, ops
 from basicsr.archs.strips import FeatureStorage, forward_in_strips
 from basicsr.inference.captured import CapturedNetwork
 from basicsr.inference.tiling import restore_tiles
-from basicsr.utils.devices import PRECISIONS, available_memory, is_out_of_memory, memory_in_use
+from basicsr.utils.devices import (
+    PRECISIONS,
+    available_memory,
+    is_out_of_memory,
+    memory_in_use,
+    to_unit_range,
+)
 from basicsr.utils.errors import DataError, OptionsError
 
 logger = logging.getLogger("basicsr")
@@ -109,7 +115,7 @@ class Restorer:
                 f"not {image.shape[2]}-channel images"
             )
         x = torch.from_numpy(np.ascontiguousarray(image))
-        x = _to_unit_range(rearrange(x, "h w c -> 1 c h w"), self.device)
+        x = to_unit_range(rearrange(x, "h w c -> 1 c h w"), self.device)
         restored = self._ensemble(x) if self.settings.self_ensemble else self._tiled(x)
         return rearrange(restored.clamp(0, 1), "1 c h w -> h w c").cpu().numpy()
 
@@ -183,15 +189,6 @@ def pad_to(x: Tensor, height: int, width: int) -> Tensor:
             if amount:
                 x = F.pad(x, (0, 0, 0, amount) if axis == 2 else (0, amount, 0, 0), mode=mode)
     return x
-
-
-def _to_unit_range(x: Tensor, device: torch.device) -> Tensor:
-    """Return uint8, uint16 or float32 images as float32 on `device`, with integers in [0, 1]."""
-    if x.dtype == torch.uint8:
-        return x.to(device).float() / 255
-    if x.dtype == torch.uint16:  # CUDA has few operations on uint16
-        return x.float().to(device) / 65535
-    return x.to(device)
 
 
 def _turn(x: Tensor, quarters: int, flip: bool) -> Tensor:
