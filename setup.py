@@ -7,7 +7,7 @@ setup(
     package_dir={"basicsr.pretrained_models": "pretrained_models"},  # the shipped weights
     package_data={
         "basicsr.pretrained_models": ["*.safetensors"],
-        "basicsr.archs.cpu_ops": ["*.c"],
+        "basicsr.archs.ops": ["*.c"],
     },
     install_requires=[
         "torch>=2.7",

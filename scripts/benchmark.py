@@ -39,7 +39,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 SUBJECTS = ("inference", "training", "loader", "metrics")
 PATCHES = {"Restormer": (8, 128)}  # batch size and side, as in its paper
 DEFAULT_PATCHES = (4, 96)
-KERNELS = {"Triton": ops.has_kernels, "C": ops.has_c}
+KERNELS = {"Triton": ops.uses_triton, "C": ops.uses_c}
 
 
 @command

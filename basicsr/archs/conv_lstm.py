@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.ops import parts
+from basicsr.archs.ops import split_channels
 
 
 class ConvLSTMCell(nn.Module):
@@ -30,7 +30,7 @@ class ConvLSTMCell(nn.Module):
             gates = F.conv2d(x, self.gates.weight[:, :channels], self.gates.bias, padding=1)
         else:
             gates = self.gates(torch.cat([x, state[0]], dim=1))
-        i, f, o, g = parts(gates, 4)
+        i, f, o, g = split_channels(gates, 4)
         i, g = i.sigmoid(), g.tanh()
         c = i * g if state is None else torch.addcmul(i * g, f.sigmoid(), state[1])
         h = o.sigmoid() * c.tanh()
@@ -50,7 +50,7 @@ class ConvGRUCell(nn.Module):
     def forward(self, x: Tensor, state: tuple[Tensor] | None) -> tuple[Tensor, tuple[Tensor]]:
         """The new h and (h,). No state stands for zeros."""
         h = torch.zeros_like(x) if state is None else state[0]
-        z, b = parts(self.gates(torch.cat([x, h], dim=1)).sigmoid(), 2)
+        z, b = split_channels(self.gates(torch.cat([x, h], dim=1)).sigmoid(), 2)
         g = self.candidate(torch.cat([b * h, x], dim=1)).tanh()
         h = torch.lerp(h, g, z)
         return h, (h,)

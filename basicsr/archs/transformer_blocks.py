@@ -84,7 +84,7 @@ class MDTA(nn.Module):
 
     def attention(self, gram: ops.Gram) -> Tensor:
         """Return softmax(cosine similarity * temperature), N x heads x C/heads x C/heads."""
-        return (ops.cosines(gram) * self.temperature).softmax(dim=-1)
+        return (ops.cosine_similarity(gram) * self.temperature).softmax(dim=-1)
 
     def project(self, x: Tensor, projection: Tensor) -> Tensor:
         """Return the output for `x`, given a `projection` from these or more pixels."""
@@ -183,7 +183,7 @@ class TransformerBlock(nn.Module):
             ops.gram_sums(q, k, self.attn.heads)
             for _, (q, k) in strips(queries_and_keys, x, halo=1)
         )
-        return self.attn.projection(ops.total(grams))
+        return self.attn.projection(ops.sum_grams(grams))
 
     @row_local(halo=2)
     def _with_projection(self, projection: Tensor, x: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class Restorer:
                 settings.tile,
             )
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
-        self.call = CapturedNetwork(self.network) if ops.FAST_GPU else self.network
+        self.call = CapturedNetwork(self.network) if ops.dispatch.FAST_GPU else self.network
         self.device = device
         self.settings = settings
 

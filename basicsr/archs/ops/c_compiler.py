@@ -1,4 +1,4 @@
-"""Compiles C for the processor that it runs on."""
+"""Compilation of C for this processor."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ logger = logging.getLogger(__name__)
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fPIC", "-fopenmp")
 
 
-def compiled(source: str) -> ctypes.CDLL | None:
-    """The library of the C file `source` of this folder; None, with a message, if none can be made.
+def compiled_library(source: str) -> ctypes.CDLL | None:
+    """Compile the C file `source` of this folder, or log why not and return None.
 
-    It is kept in the user's cache, by its source and by what the compiler knows of the processor.
+    The library is cached for the user, under a hash of its source and of the compiler's macros for
+    this processor.
     """
     code = Path(__file__).with_name(source)
     try:
@@ -33,9 +34,9 @@ def compiled(source: str) -> ctypes.CDLL | None:
             _build(code, library)
         return ctypes.CDLL(str(library))
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").splitlines()
-        reason = next((line for line in said if "error" in line), str(error))
-    except (OSError, RuntimeError, ValueError) as error:  # no compiler, no home, quotes in CC
+        messages = error.stderr.decode(errors="replace").splitlines()
+        reason = next((line for line in messages if "error" in line), str(error))
+    except (OSError, RuntimeError, ValueError) as error:  # no compiler, no home, bad quotes in CC
         reason = str(error)
     logger.info("%s is not compiled, and PyTorch computes it more slowly: %s", source, reason)
     return None
@@ -47,7 +48,7 @@ def _cc(*arguments: str | Path) -> bytes:
 
 
 def _cache() -> Path:
-    """The folder of compiled libraries, which nobody else may write into."""
+    """Return the folder of compiled libraries, into which nobody else may write."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dtpnet-derain"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
@@ -57,8 +58,10 @@ def _cache() -> Path:
 
 
 def _build(code: Path, library: Path) -> None:
-    """Linked without an OpenMP library: PyTorch's own is in the process, and must be the only one,
-    lest two crowds of threads wait for each other."""
+    """Compile and link, without an OpenMP library.
+
+    The process has PyTorch's own already. With a second one, two pools of threads would compete.
+    """
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         unlinked, made = Path(folder, "unlinked.o"), Path(folder, "made.so")
         _cc(*FLAGS, "-c", code, "-o", unlinked)

@@ -1,17 +1,15 @@
-"""Channel normalisation. A program has some pixels with all of their channels."""
+"""Channel normalisation in Triton. Each program normalises some pixels, with all channels."""
 
 from __future__ import annotations
-
-import inspect
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from basicsr.archs import ops
-from basicsr.archs.operators import Gradients, channels_last, differentiable
-from basicsr.archs.triton_ops.common import FLOAT32, multiprocessors
+from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
+from basicsr.archs.ops.custom_op import Gradients, channels_last, register_gradients
+from basicsr.archs.ops.triton_common import FLOAT32, multiprocessors
 
 
 @triton.jit
@@ -59,8 +57,11 @@ def _norm_backward(
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """A program does every so-manieth block, and leaves its sums for weight and bias in `partial`,
-    programs x 2 x C."""
+    """Compute the gradient of x, and sums for the gradients of weight and bias.
+
+    Each program processes blocks of pixels at a distance of the number of programs, and writes its
+    sums to `partial`, programs x 2 x C.
+    """
     channel = tl.arange(0, BLOCK_C)
     exists = channel < C
     gain = tl.load(weight + channel, exists, 0.0).to(FLOAT32)[None, :]
@@ -77,7 +78,7 @@ def _norm_backward(
         scale = tl.rsqrt(tl.sum(deviations * deviations, 1) / C + eps)[:, None]
         normalised = (deviations if CENTRED else values) * scale
         d_normalised = d_result * gain
-        # through the scale, which depends on the deviations alone
+        # the gradient through the scale, which depends only on the deviations
         shrinking = deviations * scale * tl.sum(d_normalised * normalised, 1)[:, None] / C
         d_values = (d_normalised - shrinking) * scale
         if CENTRED:
@@ -112,7 +113,7 @@ def _channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) ->
 def _channel_norm_backward(
     dy: Tensor, x: Tensor, weight: Tensor, centred: bool, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of x, and of weight and bias: 2 x C, float32."""
+    """Return the gradients of x, and of weight and bias as one 2 x C float32 tensor."""
     x, dy = channels_last(x), channels_last(dy)
     n, c, h, w = x.shape
     dx = torch.empty_like(x)
@@ -143,8 +144,9 @@ def _gradients(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, eps: 
     return dx, d_weight, None if bias is None else d_bias, None
 
 
-differentiable(_channel_norm, _gradients, inspect.unwrap(ops.channel_norm))
+register_gradients(_channel_norm, _gradients, eager_channel_norm)
 
 
 def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e-5) -> Tensor:
+    """Normalise each pixel's channels; see `channel_norm.py`."""
     return _channel_norm(x, weight, bias, eps)

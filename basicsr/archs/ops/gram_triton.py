@@ -1,11 +1,10 @@
-"""Sums over pixels for the attention of channels to channels.
+"""Gram matrices of transposed attention in Triton.
 
-A program has some of an image's pixels with the channels of one head.
+Each program sums over some pixels of an image, for the channels of one head.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 from typing import Any
 
@@ -14,14 +13,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from basicsr.archs import ops
-from basicsr.archs.operators import differentiable, empty_pixels
-from basicsr.archs.triton_ops.common import FLOAT32, multiprocessors
+from basicsr.archs.ops.custom_op import empty_channels_last, register_gradients
+from basicsr.archs.ops.gram import Gram
+from basicsr.archs.ops.gram import gram_sums as eager_gram_sums
+from basicsr.archs.ops.triton_common import FLOAT32, multiprocessors
 
 
 @triton.jit
 def _tile(image, pixel, end, stride, C: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Pixels' channels, zero from pixel `end` on."""
+    """Load the channels of pixels; they are 0 from pixel `end` on."""
     channel = tl.arange(0, BLOCK_C)
     inside = (pixel < end)[:, None] & (channel < C)[None, :]
     return tl.load(image + pixel.to(tl.int64)[:, None] * stride + channel[None, :], inside, 0.0)
@@ -43,7 +43,7 @@ def _gram_forward(
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """Sums over a span of pixels: splits x images x heads x (C + 2) x C, the squares last."""
+    """Write sums over a span of pixels: splits x images x heads x (C + 2) x C, squares last."""
     split, head, image = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     q += image.to(tl.int64) * q_image + head * C
     k += image.to(tl.int64) * k_image + head * C
@@ -112,22 +112,24 @@ def _gram_backward(
 
 
 def _pixels(x: Tensor) -> Tensor:
-    """N x HW x C with the channels side by side: a view also of some channels of a wider tensor."""
+    """Return `x` as N x HW x C with contiguous channels; a view if it is part of a wider tensor."""
     pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
     return pixels if pixels.stride(2) == 1 else pixels.contiguous()
 
 
 @torch.compiler.assume_constant_result
 def _widest_head() -> int:
-    """How many channels' products fit into a program's registers and shared memory, of which the
-    gradient of 96 takes 128 KiB: more than there is on GPUs that are not made for data centres."""
+    """Return how many channels fit into a program's registers and shared memory.
+
+    The gradient for 96 channels takes 128 KiB of shared memory, which only data-centre GPUs have.
+    """
     if not torch.cuda.is_available():  # the interpreter
         return 128
     return 128 if torch.cuda.get_device_properties().shared_memory_per_block_optin > 2**17 else 64
 
 
 def _blocks(x: Tensor, channels: int) -> dict[str, Any]:
-    """The constants of a launch."""
+    """Return the constants of a launch."""
     block_c = max(16, triton.next_power_of_2(channels))
     # the interpreter cannot multiply matrices of bfloat16
     exact = x.dtype == torch.float32 or os.environ.get("TRITON_INTERPRET") == "1"
@@ -142,12 +144,12 @@ def _blocks(x: Tensor, channels: int) -> dict[str, Any]:
 
 @torch.library.custom_op("derain::gram_sums", mutates_args=())
 def _gram_sums(q: Tensor, k: Tensor, heads: int) -> Tensor:
-    """N x heads x (C/heads + 2) x C/heads: the products, and the squares in the last two rows."""
+    """Return N x heads x (C/heads + 2) x C/heads: products, and squares in the last two rows."""
     n, c, _, _ = q.shape
     q, k = _pixels(q), _pixels(k)
     pixels = q.shape[1]
     blocks = _blocks(q, c // heads)
-    # as many programs as fill the device, but each with enough pixels to be worth its sums
+    # enough programs to fill the device, but each with enough pixels to be worth its sums
     wanted = triton.cdiv(2 * multiprocessors(q), n * heads)
     span = max(triton.cdiv(pixels, wanted), 4 * blocks["BLOCK_P"])
     splits = triton.cdiv(pixels, span)
@@ -164,7 +166,7 @@ def _gram_sums(q: Tensor, k: Tensor, heads: int) -> Tensor:
 @torch.library.custom_op("derain::gram_sums_backward", mutates_args=())
 def _gram_sums_backward(d_sums: Tensor, q: Tensor, k: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     n, c, _, _ = q.shape
-    dq, dk = empty_pixels(q, c), empty_pixels(k, c)
+    dq, dk = empty_channels_last(q, c), empty_channels_last(k, c)
     q, k = _pixels(q), _pixels(k)
     pixels = q.shape[1]
     blocks = _blocks(q, c // heads)
@@ -185,15 +187,15 @@ def _(q: Tensor, k: Tensor, heads: int) -> Tensor:
 
 @_gram_sums_backward.register_fake
 def _(d_sums: Tensor, q: Tensor, k: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    return empty_pixels(q, q.shape[1]), empty_pixels(k, k.shape[1])
+    return empty_channels_last(q, q.shape[1]), empty_channels_last(k, k.shape[1])
 
 
 def _eager(q: Tensor, k: Tensor, heads: int) -> Tensor:
-    gram = inspect.unwrap(ops.gram_sums)(q, k, heads)
+    gram = eager_gram_sums(q, k, heads)
     return torch.cat([gram.products, gram.q_squares[:, :, None], gram.k_squares[:, :, None]], 2)
 
 
-differentiable(
+register_gradients(
     _gram_sums,
     lambda grad, q, k, heads: (*_gram_sums_backward(grad, q, k, heads), None),
     _eager,
@@ -205,10 +207,13 @@ def _products_are_exact() -> bool:
     return torch.get_float32_matmul_precision() == "highest"
 
 
-def gram_sums(q: Tensor, k: Tensor, heads: int) -> ops.Gram:
-    """Exact float32 products are left to cuBLAS: without tensor cores, arithmetic bounds them."""
+def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
+    """Sum products and squares of channels over the pixels; see `gram.py`.
+
+    Exact float32 products are left to cuBLAS: without tensor cores, arithmetic limits their speed.
+    """
     c = q.shape[1] // heads
     if c > _widest_head() or (q.dtype == torch.float32 and _products_are_exact()):
-        return inspect.unwrap(ops.gram_sums)(q, k, heads)
+        return eager_gram_sums(q, k, heads)
     products, q_squares, k_squares = _gram_sums(q, k, heads).split([c, 1, 1], dim=2)
-    return ops.Gram(products, q_squares[:, :, 0], k_squares[:, :, 0])
+    return Gram(products, q_squares[:, :, 0], k_squares[:, :, 0])

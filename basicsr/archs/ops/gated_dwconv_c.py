@@ -1,35 +1,36 @@
-"""The feed-forward part's gated depthwise convolution in C, with gradients, for float32 on a CPU.
+"""Gated depthwise convolution in C, with gradients, for float32 on a CPU.
 
-Importing this compiles it for this processor with GCC (CC in the environment; default: cc), and
-keeps it for all processes. `AVAILABLE` is false where there is none, and PyTorch's own operations
-compute what it would have.
-
-As with the kernels of `triton_ops`, the backward pass computes again what it needs, and a gradient
-that is itself to be differentiated is the eager twin's.
+Importing this module compiles it for this processor with GCC (the environment variable CC; by
+default cc), and caches the library for all processes. `AVAILABLE` is false without a compiler;
+PyTorch's own operations are used then.
 """
 
 from __future__ import annotations
 
 import ctypes
-import inspect
 import math
 
 import torch
 from torch import Tensor
 
-from basicsr.archs import ops
-from basicsr.archs.cpu_ops.compiler import compiled
-from basicsr.archs.operators import Gradients, channels_last, differentiable, empty_pixels
+from basicsr.archs.ops.c_compiler import compiled_library
+from basicsr.archs.ops.custom_op import (
+    Gradients,
+    channels_last,
+    empty_channels_last,
+    register_gradients,
+)
+from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
 
 LANES, BLOCK, SUMS = 8, 16, 10  # of gated_dwconv.c
-BAND = 16  # rows; those around a band are computed twice
+BAND = 16  # least rows of a band; the rows around a band are computed twice
 
-_LIBRARY = compiled("gated_dwconv.c")
+_LIBRARY = compiled_library("gated_dwconv.c")
 AVAILABLE = _LIBRARY is not None
 
 
 def _bands(x: Tensor) -> int:
-    """How many bands of rows threads share out: enough for them to end together."""
+    """Return how many bands of rows to compute in parallel: enough to keep all threads busy."""
     n, c, h, _ = x.shape
     tasks = max(1, n * math.ceil(c / (2 * BLOCK)))
     return max(1, min(h // BAND, math.ceil(8 * torch.get_num_threads() / tasks)))
@@ -52,7 +53,7 @@ def _contiguous(bias: Tensor | None) -> Tensor | None:
 @torch.library.custom_op("derain::gated_dwconv_c", mutates_args=(), device_types="cpu")
 def _gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x, weight, bias = channels_last(x), weight.contiguous(), _contiguous(bias)
-    out = empty_pixels(x, x.shape[1] // 2)
+    out = empty_channels_last(x, x.shape[1] // 2)
     _call("gated_dwconv", x, weight, bias, out, bands=_bands(x))
     return out
 
@@ -61,12 +62,12 @@ def _gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _gated_dwconv_backward(
     d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, weight and bias."""
+    """Return the gradients of x, weight and bias."""
     d_out, x = channels_last(d_out), channels_last(x)
     weight, bias = weight.contiguous(), _contiguous(bias)
     n, c, _, _ = x.shape
     bands = _bands(x)
-    dx, sums = empty_pixels(x, c), x.new_empty(n * bands, SUMS, c)
+    dx, sums = empty_channels_last(x, c), x.new_empty(n * bands, SUMS, c)
     _call("gated_dwconv_backward", x, weight, bias, d_out, dx, sums, bands=bands)
     total = sums.sum(0)
     return dx, total[:-1].t().contiguous().view(weight.shape), total[-1].clone()
@@ -74,14 +75,18 @@ def _gated_dwconv_backward(
 
 @_gated_dwconv.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return empty_pixels(x, x.shape[1] // 2)
+    return empty_channels_last(x, x.shape[1] // 2)
 
 
 @_gated_dwconv_backward.register_fake
 def _(
     d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return empty_pixels(x, x.shape[1]), weight.new_empty(weight.shape), x.new_empty(x.shape[1])
+    return (
+        empty_channels_last(x, x.shape[1]),
+        weight.new_empty(weight.shape),
+        x.new_empty(x.shape[1]),
+    )
 
 
 def _gradients(d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Gradients:
@@ -89,9 +94,9 @@ def _gradients(d_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) ->
     return dx, d_weight, None if bias is None else d_bias
 
 
-differentiable(_gated_dwconv, _gradients, inspect.unwrap(ops.gated_dwconv))
+register_gradients(_gated_dwconv, _gradients, eager_gated_dwconv)
 
 
 def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`ops.gated_dwconv` for a float32 `x` on a CPU with a multiple of 16 channels."""
+    """Return gelu(gate) * value, for float32 `x` on a CPU with a multiple of 16 channels."""
     return _gated_dwconv(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))

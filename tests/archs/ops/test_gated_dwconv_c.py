@@ -1,8 +1,7 @@
-"""The operator in C against its eager twin in float64, and how it is compiled."""
+"""The C version of the gated convolution against its definition in float64; its compilation."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import shutil
 import sys
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from basicsr.archs import cpu_ops, ops
-from basicsr.archs.cpu_ops import compiler
+from basicsr.archs.ops import c_compiler, gated_dwconv_c
+from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager
+from basicsr.archs.ops.gated_dwconv_c import gated_dwconv
 from basicsr.archs.transformer_blocks import GDFN, TransformerBlock
 
-eager = inspect.unwrap(ops.gated_dwconv)
-in_c = pytest.mark.skipif(not cpu_ops.AVAILABLE, reason="there is no C compiler here")
+in_c = pytest.mark.skipif(not gated_dwconv_c.AVAILABLE, reason="there is no C compiler here")
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +54,7 @@ def test_values_and_gradients(shape, has_bias, monkeypatch):
     c = shape[1]
     inputs = [random(*shape), random(c, 1, 3, 3), random(c) if has_bias else None]
     exact = [x if x is None else x.detach().double().requires_grad_() for x in inputs]
-    result, expected = cpu_ops.gated_dwconv(*inputs), eager(*exact)
+    result, expected = gated_dwconv(*inputs), eager(*exact)
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert error(result, expected) < 1e-6
     weights = torch.randn_like(result)
@@ -70,16 +69,16 @@ def test_values_and_gradients(shape, has_bias, monkeypatch):
 def test_gelu_is_the_exact_one_wherever_it_is_not_zero():
     gates = torch.linspace(-9, 40, 4001).view(1, 1, 1, -1).expand(1, 8, 1, -1)
     weight = torch.zeros(16, 1, 3, 3)
-    weight[:, :, 1, 1] = 1  # the convolution gives back what it gets
+    weight[:, :, 1, 1] = 1  # the identity
     x = torch.cat([gates, torch.ones_like(gates)], dim=1).requires_grad_()
-    result = cpu_ops.gated_dwconv(x, weight, None)
+    result = gated_dwconv(x, weight, None)
     exact = gates.double().requires_grad_()
     expected = torch.special.erfc(-exact / 2**0.5) / 2 * exact
     torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=0)
     (slope,) = torch.autograd.grad(result.sum(), x)
     (reference,) = torch.autograd.grad(expected.sum(), exact)
     torch.testing.assert_close(slope[:, :8].double(), reference, rtol=1e-5, atol=1e-7)
-    far = cpu_ops.gated_dwconv(torch.full((1, 16, 1, 1), -1e4), weight, None)
+    far = gated_dwconv(torch.full((1, 16, 1, 1), -1e4), weight, None)
     assert far.isfinite().all()
     assert far.abs().max() < 1e-6
 
@@ -88,16 +87,16 @@ def test_gelu_is_the_exact_one_wherever_it_is_not_zero():
 def test_other_memory_formats_and_parts_of_tensors():
     weight, whole = random(16, 1, 3, 3), torch.randn(1, 40, 6, 5)
     x = whole[:, 8:24, 1:5]
-    expected = cpu_ops.gated_dwconv(x.contiguous(memory_format=torch.channels_last), weight, None)
+    expected = gated_dwconv(x.contiguous(memory_format=torch.channels_last), weight, None)
     for each in (x, whole.contiguous(memory_format=torch.channels_last)[:, 8:24, 1:5]):
-        assert torch.equal(cpu_ops.gated_dwconv(each, weight, None), expected)
+        assert torch.equal(gated_dwconv(each, weight, None), expected)
 
 
 @in_c
-def test_second_derivatives_are_the_eager_ones():
+def test_second_derivatives_are_those_of_the_definition():
     inputs = [random(1, 16, 3, 2), random(16, 1, 3, 3), random(16)]
     seconds = []
-    for function in (cpu_ops.gated_dwconv, eager):
+    for function in (gated_dwconv, eager):
         firsts = torch.autograd.grad(function(*inputs).pow(3).sum(), inputs, create_graph=True)
         seconds.append(torch.autograd.grad(sum(g.square().sum() for g in firsts), inputs))
     for value, expected in zip(*seconds, strict=True):
@@ -105,7 +104,7 @@ def test_second_derivatives_are_the_eager_ones():
 
 
 @in_c
-def test_operators_keep_the_rules_of_torch_library():
+def test_operators_pass_the_checks_of_torch_library():
     x, kernel, bias = random(1, 16, 3, 4), random(16, 1, 3, 3), random(16)
     operators = torch.ops.derain
     for operator, arguments in (
@@ -118,7 +117,7 @@ def test_operators_keep_the_rules_of_torch_library():
 
 @in_c
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_block_with_it_and_without(compiled, monkeypatch):
+def test_a_block_with_and_without_c(compiled, monkeypatch):
     block, x = TransformerBlock(8, 2, 2.66), random(2, 8, 5, 6)
 
     def gradients(function: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
@@ -126,20 +125,24 @@ def test_a_block_with_it_and_without(compiled, monkeypatch):
         return (y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()]))
 
     called = []
-    call = cpu_ops._call
-    monkeypatch.setattr(cpu_ops, "_call", lambda *a, **k: called.append(a[0]) or call(*a, **k))
+    call = gated_dwconv_c._call
+    monkeypatch.setattr(
+        gated_dwconv_c, "_call", lambda *a, **k: called.append(a[0]) or call(*a, **k)
+    )
     function = torch.compile(block, fullgraph=True, backend="aot_eager") if compiled else block
     results = gradients(function)
     assert called == ["gated_dwconv", "gated_dwconv_backward"]
-    monkeypatch.setattr(cpu_ops, "AVAILABLE", False)
+    monkeypatch.setattr(gated_dwconv_c, "AVAILABLE", False)
     for value, expected in zip(results, gradients(block), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
 
 
 @in_c
-def test_only_float32_is_left_to_it(monkeypatch):
+def test_only_float32_is_computed_in_c(monkeypatch):
     called = []
-    monkeypatch.setattr(cpu_ops, "gated_dwconv", lambda x, *_: called.append(x.dtype) or x[:, ::2])
+    monkeypatch.setattr(
+        gated_dwconv_c, "gated_dwconv", lambda x, *_: called.append(x.dtype) or x[:, ::2]
+    )
     part, x = GDFN(4, 2.0), torch.randn(1, 4, 3, 3)
     part.double()(x.double())
     part.float()
@@ -153,11 +156,11 @@ def test_only_float32_is_left_to_it(monkeypatch):
 
 
 @in_c
-def test_no_memory_for_a_row_is_told():
-    """Nothing is read or written: there is no image."""
+def test_missing_memory_for_a_row_is_an_error():
+    """The batch is empty, so that nothing is read or written."""
     x = torch.empty(0, 16, 1, 1).expand(0, 16, 1, 2**50)
     with pytest.raises(MemoryError, match="cannot allocate memory for"):
-        cpu_ops._call("gated_dwconv", x, None, None, None, bands=1)
+        gated_dwconv_c._call("gated_dwconv", x, None, None, None, bands=1)
 
 
 @pytest.fixture
@@ -168,11 +171,11 @@ def cache(tmp_path, monkeypatch):
 
 
 @in_c
-def test_it_is_compiled_once(cache, monkeypatch):
-    assert compiler.compiled("gated_dwconv.c") is not None
+def test_the_library_is_compiled_once(cache, monkeypatch):
+    assert c_compiler.compiled_library("gated_dwconv.c") is not None
     (library,) = cache.iterdir()
-    monkeypatch.setattr(compiler, "_build", None)
-    assert compiler.compiled("gated_dwconv.c")._name == str(library)
+    monkeypatch.setattr(c_compiler, "_build", None)
+    assert c_compiler.compiled_library("gated_dwconv.c")._name == str(library)
 
 
 @pytest.mark.parametrize(
@@ -185,48 +188,48 @@ def test_it_is_compiled_once(cache, monkeypatch):
 def test_without_a_compiler_pytorch_computes(cache, monkeypatch, caplog, command, reason):
     monkeypatch.setenv("CC", command)
     with caplog.at_level(logging.INFO, "basicsr"):
-        assert compiler.compiled("gated_dwconv.c") is None
+        assert c_compiler.compiled_library("gated_dwconv.c") is None
     (message,) = caplog.messages
     assert message.startswith("gated_dwconv.c is not compiled, and PyTorch computes it more slowly")
     assert reason in message
 
 
 @in_c
-def test_what_the_compiler_says_is_told(cache, monkeypatch, caplog, tmp_path):
+def test_the_compiler_message_is_logged(cache, monkeypatch, caplog, tmp_path):
     (tmp_path / "wrong.c").write_text("int main(void) { return nothing; }")
-    monkeypatch.setattr(compiler, "__file__", str(tmp_path / "compiler.py"))
+    monkeypatch.setattr(c_compiler, "__file__", str(tmp_path / "c_compiler.py"))
     with caplog.at_level(logging.INFO, "basicsr"):
-        assert compiler.compiled("wrong.c") is None
+        assert c_compiler.compiled_library("wrong.c") is None
     assert "nothing" in caplog.messages[0]
     assert not any(cache.iterdir())
 
 
-def test_with_gcc_it_can_be_compiled(cache, monkeypatch):
+def test_gcc_compiles_it(cache, monkeypatch):
     if shutil.which("gcc") is None or sys.platform != "linux":
         pytest.skip("needs GCC on Linux")
     monkeypatch.setenv("CC", "gcc")
-    assert compiler.compiled("gated_dwconv.c") is not None
+    assert c_compiler.compiled_library("gated_dwconv.c") is not None
 
 
 @in_c
-def test_a_folder_of_somebody_else_is_not_used(cache, monkeypatch, caplog):
-    monkeypatch.setattr(compiler.os, "getuid", lambda: -1)
+def test_a_cache_of_another_user_is_not_used(cache, monkeypatch, caplog):
+    monkeypatch.setattr(c_compiler.os, "getuid", lambda: -1)
     with caplog.at_level(logging.INFO, "basicsr"):
-        assert compiler.compiled("gated_dwconv.c") is None
+        assert c_compiler.compiled_library("gated_dwconv.c") is None
     assert "somebody else's" in caplog.messages[0]
 
 
 @in_c
-def test_a_folder_that_others_may_write_into_is_not_used(cache, caplog):
+def test_a_cache_that_others_may_write_into_is_not_used(cache, caplog):
     cache.mkdir()
     cache.chmod(0o777)
     with caplog.at_level(logging.INFO, "basicsr"):
-        assert compiler.compiled("gated_dwconv.c") is None
+        assert c_compiler.compiled_library("gated_dwconv.c") is None
     assert "others may write into it" in caplog.messages[0]
 
 
 @in_c
 def test_weights_of_other_types_and_strides():
     x, weight, bias = random(1, 16, 3, 4), random(16, 1, 3, 3), random(32)[::2]
-    expected = cpu_ops.gated_dwconv(x, weight, bias.contiguous())
-    torch.testing.assert_close(cpu_ops.gated_dwconv(x, weight.double(), bias), expected)
+    expected = gated_dwconv(x, weight, bias.contiguous())
+    torch.testing.assert_close(gated_dwconv(x, weight.double(), bias), expected)

@@ -1,4 +1,4 @@
-"""What the kernels share."""
+"""Constants and helpers of all Triton kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FLOAT32 = tl.constexpr(tl.float32)
 
 
 def multiprocessors(x: Tensor) -> int:
-    """How many programs can really run side by side; Triton's interpreter runs one."""
+    """Return how many programs run in parallel; Triton's interpreter runs one."""
     if not x.is_cuda:
         return 1
     return torch.cuda.get_device_properties(x.device).multi_processor_count

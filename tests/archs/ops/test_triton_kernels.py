@@ -1,11 +1,13 @@
-"""The kernels against their eager twins in float64.
+"""The Triton kernels against the definitions of their operations in float64.
 
-On a GPU where there is one. Elsewhere `test_all_of_this_in_the_interpreter` runs this file again in
-Triton's interpreter, which computes on the CPU, and kernels are compiled for an absent GPU.
+They run on a GPU if there is one. Otherwise `test_all_of_this_in_the_interpreter` runs this file
+again in Triton's interpreter, which computes on the CPU, and kernels are compiled for a GPU that is
+not present.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import subprocess
@@ -23,14 +25,21 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from basicsr.archs import build_network, ops
+from basicsr.archs.ops.gram import Gram
 from basicsr.archs.transformer_blocks import TransformerBlock
 
 triton = pytest.importorskip("triton")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+MODULES = {
+    "channel_norm": "channel_norm",
+    "dwconv": "dwconv",
+    "gated_dwconv": "gated_dwconv",
+    "gram_sums": "gram",
+}
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
-kinds = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 sizes = pytest.mark.parametrize("size", [(1, 1, 1), (2, 5, 7)], ids=str)  # batch, rows, columns
 
 
@@ -39,16 +48,24 @@ def seed():
     torch.manual_seed(0)
 
 
+def eager(name: str) -> Callable[..., Any]:
+    """Return the definition of an operation in PyTorch."""
+    return getattr(importlib.import_module(f"basicsr.archs.ops.{MODULES[name]}"), name)
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """Return the Triton version of an operation."""
+    return getattr(importlib.import_module(f"basicsr.archs.ops.{MODULES[name]}_triton"), name)
+
+
 @pytest.fixture
 def kernels(device):
-    """The module, where kernels can run."""
+    """The Triton versions by name, if kernels can run here."""
     if device.type != "cuda" and not INTERPRETED:
         pytest.skip("needs a GPU; test_all_of_this_in_the_interpreter runs it without")
-    from basicsr.archs import triton_ops
-
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")  # else float32 Gram matrices use no kernel
-    yield triton_ops
+    yield function_of
     torch.set_float32_matmul_precision(precision)
 
 
@@ -65,10 +82,10 @@ def error(value: Tensor, expected: Tensor) -> float:
 def check(
     function: Callable[..., Any], name: str, inputs: list[Any], tolerance: float
 ) -> tuple[Tensor, ...]:
-    """The results of `function`: they and their gradients are those of the eager `name`."""
+    """Compare results and gradients of `function` with the definition of `name`; return results."""
     exact = [x.detach().double().requires_grad_() if isinstance(x, Tensor) else x for x in inputs]
     results = function(*inputs)
-    expected = inspect.unwrap(getattr(ops, name))(*exact)
+    expected = eager(name)(*exact)
     results, expected = (x if isinstance(x, tuple) else (x,) for x in (results, expected))
     weights = [torch.randn_like(x) for x in results]
     wanted, exact_wanted = ([x for x in each if isinstance(x, Tensor)] for each in (inputs, exact))
@@ -81,7 +98,7 @@ def check(
     return results
 
 
-@kinds
+@dtypes
 @sizes
 @pytest.mark.parametrize("channels", [3, 48])
 @pytest.mark.parametrize("centred", [True, False])
@@ -90,7 +107,7 @@ def test_channel_norm(kernels, device, dtype, size, channels, centred):
     x = random(device, n, channels, h, w, dtype=dtype)
     weight, bias = random(device, channels), random(device, channels) if centred else None
     (result,) = check(
-        kernels.channel_norm, "channel_norm", [x, weight, bias, 1e-5], TOLERANCE[dtype]
+        kernels("channel_norm"), "channel_norm", [x, weight, bias, 1e-5], TOLERANCE[dtype]
     )
     assert result.dtype == dtype
     assert result.is_contiguous(memory_format=torch.channels_last)
@@ -98,16 +115,17 @@ def test_channel_norm(kernels, device, dtype, size, channels, centred):
 
 @pytest.mark.parametrize("centred", [True, False])
 def test_channel_norm_of_more_pixels_than_programs(kernels, device, centred):
-    """A program of the backward pass then does several blocks; the last one is not full."""
+    """Programs of the backward pass then process several blocks; the last one is not full."""
     x, weight = random(device, 1, 513, 3, 3 if INTERPRETED else 4001), random(device, 513)
     bias = random(device, 513) if centred else None
-    check(kernels.channel_norm, "channel_norm", [x, weight, bias, 1e-5], 2e-6)
+    check(kernels("channel_norm"), "channel_norm", [x, weight, bias, 1e-5], 2e-6)
 
 
 @pytest.mark.parametrize(
     ("dtype", "shape", "has_bias"),
     [
-        (torch.float32, (1, 6, 5, 2), True),  # programs have 4 rows, 16 columns and 128 bytes
+        # programs have 4 rows, 16 columns and 128 bytes of channels
+        (torch.float32, (1, 6, 5, 2), True),
         (torch.float32, (2, 6, 1, 17), False),
         (torch.float32, (1, 2 * 35, 1, 1), False),
         (torch.bfloat16, (1, 6, 5, 2), True),
@@ -117,30 +135,30 @@ def test_channel_norm_of_more_pixels_than_programs(kernels, device, centred):
 def test_depthwise_convolutions(kernels, device, dtype, shape, has_bias):
     x, channels = random(device, *shape, dtype=dtype), shape[1]
     weight, bias = random(device, channels, 1, 3, 3), random(device, channels) if has_bias else None
-    with torch.no_grad():  # which both round, but the reference does not round them
+    with torch.no_grad():  # kernels round parameters to the type of x; the reference does not
         for parameter in (weight, bias):
             if parameter is not None:
                 parameter.copy_(parameter.to(dtype))
     for name in ("dwconv", "gated_dwconv"):
-        (result,) = check(getattr(kernels, name), name, [x, weight, bias], TOLERANCE[dtype])
+        (result,) = check(kernels(name), name, [x, weight, bias], TOLERANCE[dtype])
         assert result.dtype == dtype
         assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-@kinds
+@dtypes
 @sizes
 @pytest.mark.parametrize("heads", [1, 2])
 def test_gram_sums(kernels, device, dtype, size, heads):
     n, h, w = size
     x = random(device, n, 60, h, w, dtype=dtype)
 
-    def of_parts(x: Tensor) -> ops.Gram:
+    def of_parts(x: Tensor) -> Gram:
         q, k, _ = x.chunk(3, dim=1)
-        return kernels.gram_sums(q, k, heads)
+        return kernels("gram_sums")(q, k, heads)
 
     reference = x.detach().double().requires_grad_()
     q, k, _ = reference.chunk(3, dim=1)
-    expected = inspect.unwrap(ops.gram_sums)(q, k, heads)
+    expected = eager("gram_sums")(q, k, heads)
     result = of_parts(x)
     weights = [torch.randn_like(each) for each in result]
     tolerance = 2e-6 if INTERPRETED else 2e-3  # the hardware multiplies tf32
@@ -153,16 +171,16 @@ def test_gram_sums(kernels, device, dtype, size, heads):
 
 
 def test_gram_sums_over_many_pixels(kernels, device):
-    """Several programs have parts of the sum, and several blocks each."""
+    """Several programs compute parts of the sum, from several blocks each."""
     q, k = (random(device, 1, 16, 1, 1030 if INTERPRETED else 200_003) for _ in range(2))
-    check(kernels.gram_sums, "gram_sums", [q, k, 1], 2e-6 if INTERPRETED else 2e-3)
+    check(kernels("gram_sums"), "gram_sums", [q, k, 1], 2e-6 if INTERPRETED else 2e-3)
 
 
 def test_exact_and_wide_gram_sums_are_left_to_the_libraries(kernels, device):
     q, k = (random(device, 1, 130, 2, 2) for _ in range(2))
-    check(kernels.gram_sums, "gram_sums", [q, k, 1], 2e-3)
+    check(kernels("gram_sums"), "gram_sums", [q, k, 1], 2e-3)
     torch.set_float32_matmul_precision("highest")
-    check(kernels.gram_sums, "gram_sums", [q, k, 2], 2e-6)
+    check(kernels("gram_sums"), "gram_sums", [q, k, 2], 2e-6)
 
 
 def test_other_memory_formats(kernels, device):
@@ -170,15 +188,15 @@ def test_other_memory_formats(kernels, device):
     weight, kernel = random(device, 4), random(device, 4, 1, 3, 3)
     last = x.contiguous(memory_format=torch.channels_last)
     for function, *arguments in (
-        (kernels.channel_norm, weight, None),
-        (kernels.gated_dwconv, kernel, None),
-        (lambda x: kernels.gram_sums(x, x, 1).products,),
+        (kernels("channel_norm"), weight, None),
+        (kernels("gated_dwconv"), kernel, None),
+        (lambda x: kernels("gram_sums")(x, x, 1).products,),
     ):
         torch.testing.assert_close(function(x, *arguments), function(last, *arguments))
 
 
 @pytest.mark.parametrize("name", ["channel_norm", "dwconv", "gated_dwconv", "gram_sums"])
-def test_second_derivatives_are_the_eager_ones(kernels, device, name):
+def test_second_derivatives_are_those_of_the_definition(kernels, device, name):
     inputs: dict[str, list[Any]] = {
         "channel_norm": [random(device, 1, 4, 2, 3), random(device, 4), random(device, 4)],
         "dwconv": [random(device, 1, 4, 2, 3), random(device, 4, 1, 3, 3), random(device, 4)],
@@ -188,7 +206,7 @@ def test_second_derivatives_are_the_eager_ones(kernels, device, name):
     arguments = inputs[name]
     wanted = [x for x in arguments if isinstance(x, Tensor)]
     seconds = []
-    for function in (getattr(kernels, name), inspect.unwrap(getattr(ops, name))):
+    for function in (kernels(name), eager(name)):
         result = function(*arguments)
         total = sum(x.pow(3).sum() for x in (result if isinstance(result, tuple) else [result]))
         firsts = torch.autograd.grad(total, wanted, create_graph=True)
@@ -197,7 +215,7 @@ def test_second_derivatives_are_the_eager_ones(kernels, device, name):
         torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_operators_keep_the_rules_of_torch_library(kernels, device):
+def test_operators_pass_the_checks_of_torch_library(kernels, device):
     """Shapes, strides and types of the results are as announced; gradients are registered."""
     x, weight, kernel = (random(device, *shape) for shape in ((1, 6, 3, 4), (6,), (6, 1, 3, 3)))
     operators = torch.ops.derain
@@ -216,8 +234,8 @@ def test_operators_keep_the_rules_of_torch_library(kernels, device):
 
 
 @pytest.mark.parametrize(("precision", "compiled"), [("fp32", False), ("bf16", True)])
-def test_a_block_of_them(kernels, device, monkeypatch, precision, compiled):
-    """Through the choice in `ops`, which is made to choose kernels where there is no GPU."""
+def test_a_block_with_kernels(kernels, device, monkeypatch, precision, compiled):
+    """Dispatch is made to choose kernels even without a GPU."""
     block = TransformerBlock(8, 2, 2.0).to(device, memory_format=torch.channels_last)
     x = random(device, 1, 8, 2, 3)
 
@@ -226,9 +244,9 @@ def test_a_block_of_them(kernels, device, monkeypatch, precision, compiled):
             y = function(x).float()
         return torch.autograd.grad(y.square().sum(), [x, *block.parameters()])
 
-    monkeypatch.setattr(ops, "has_kernels", lambda x: False)
+    monkeypatch.setattr(ops.dispatch, "uses_triton", lambda x: False)
     expected = gradients(block)
-    monkeypatch.setattr(ops, "has_kernels", lambda x: True)
+    monkeypatch.setattr(ops.dispatch, "uses_triton", lambda x: True)
     function: Any = block
     if compiled:
         backend = "inductor" if device.type == "cuda" else "aot_eager"
@@ -240,10 +258,12 @@ def test_a_block_of_them(kernels, device, monkeypatch, precision, compiled):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_operations_on_a_gpu_are_these(monkeypatch):
-    from basicsr.archs import triton_ops
+    from basicsr.archs.ops import channel_norm_triton
 
-    monkeypatch.setattr(ops, "FAST_GPU", True)
-    monkeypatch.setattr(triton_ops, "channel_norm", lambda x, weight, bias, eps=1e-5: "kernel")
+    monkeypatch.setattr(ops.dispatch, "FAST_GPU", True)
+    monkeypatch.setattr(
+        channel_norm_triton, "channel_norm", lambda x, weight, bias, eps=1e-5: "kernel"
+    )
     x, weight = torch.randn(1, 4, 2, 2, device="cuda"), torch.ones(4, device="cuda")
     assert ops.channel_norm(x, weight, None) == "kernel"
     assert isinstance(ops.channel_norm(x.double(), weight.double(), None), Tensor)
@@ -251,9 +271,9 @@ def test_operations_on_a_gpu_are_these(monkeypatch):
 
 
 def test_networks_on_a_gpu_compute_with_kernels(monkeypatch):
-    """Whether a GPU is there or not: these tensors have shapes, but no data."""
+    """No GPU is needed: these tensors have shapes, but no data."""
     called = set()
-    monkeypatch.setattr(ops, "FAST_GPU", True)
+    monkeypatch.setattr(ops.dispatch, "FAST_GPU", True)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
 
     class Watch(TorchDispatchMode):
@@ -270,13 +290,13 @@ def test_networks_on_a_gpu_compute_with_kernels(monkeypatch):
 
 @pytest.mark.parametrize(("shared", "widest"), [(101376, 64), (166912, 128), (232448, 128)])
 def test_wide_heads_need_the_shared_memory_of_large_gpus(monkeypatch, shared, widest):
-    """That of an RTX 3090, an A100 and an H100."""
-    from basicsr.archs.triton_ops import gram
+    """Shared memory of an RTX 3090, an A100 and an H100."""
+    from basicsr.archs.ops import gram_triton
 
     properties = SimpleNamespace(shared_memory_per_block_optin=shared)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: properties)
-    assert gram._widest_head() == widest
+    assert gram_triton._widest_head() == widest
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
@@ -294,13 +314,13 @@ def test_all_of_this_in_the_interpreter():
 
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled for the interpreter")
-@kinds
+@dtypes
 def test_compile_for_a_gpu_that_is_not_there(monkeypatch, dtype):
-    """For Hopper: with vectors of 16 bytes, and nothing spilled from registers (of DTPNet's own
-    sizes, hidden channels padded)."""
-    from triton.runtime.jit import JITFunction
+    """Kernels for Hopper load vectors of 16 bytes, and spill no registers.
 
-    from basicsr.archs import triton_ops
+    The sizes are DTPNet's, with padded hidden channels.
+    """
+    from triton.runtime.jit import JITFunction
 
     launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
     monkeypatch.setattr(
@@ -312,10 +332,10 @@ def test_compile_for_a_gpu_that_is_not_there(monkeypatch, dtype):
     cpu = torch.device("cpu")
     x, q, k = (random(cpu, 1, width, 16, 16, dtype=dtype) for width in (352, 64, 64))
     results = [
-        triton_ops.channel_norm(q, random(cpu, 64), random(cpu, 64)),
-        triton_ops.dwconv(q, random(cpu, 64, 1, 3, 3), None),
-        triton_ops.gated_dwconv(x, random(cpu, 352, 1, 3, 3), None),
-        *triton_ops.gram_sums(q, k, 1),
+        function_of("channel_norm")(q, random(cpu, 64), random(cpu, 64)),
+        function_of("dwconv")(q, random(cpu, 64, 1, 3, 3), None),
+        function_of("gated_dwconv")(x, random(cpu, 352, 1, 3, 3), None),
+        *function_of("gram_sums")(q, k, 1),
     ]
     torch.autograd.backward(results, [torch.ones_like(result) for result in results])
     assert len(launches) == 9
@@ -326,7 +346,7 @@ def test_compile_for_a_gpu_that_is_not_there(monkeypatch, dtype):
 
 
 def compiled_for_hopper(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -> Any:
-    """A launch's kernel, specialised as Triton does it for these arguments."""
+    """Compile the kernel of a launch, specialised for its arguments as Triton does."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -350,11 +370,11 @@ def compiled_for_hopper(kernel: Any, arguments: tuple[Any, ...], constants: dict
 
 
 def resources(cubin: bytes) -> str:
-    """What a kernel takes, in lower case: "reg 40 stack 0 ..."."""
+    """Return the resource usage of a kernel, in lower case: "reg 40 stack 0 ..."."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         command = [tool, "--dump-resource-usage", file.name]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return told.lower().replace(":", " ")
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return usage.lower().replace(":", " ")

@@ -1,0 +1,85 @@
+"""Choice of the implementation of each operation: Triton, C, or the definition in PyTorch.
+
+- Triton: on CUDA, if DERAIN_FAST_GPU=1 is set in the environment and Triton can be imported. There
+  are no kernels for float64.
+- C: the float32 gated depthwise convolution on a CPU with a C compiler.
+
+Implementations are imported at their first use: Triton's take seconds, and the C version compiles.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
+from basicsr.archs.ops.dwconv import dwconv as eager_dwconv
+from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
+from basicsr.archs.ops.gram import Gram
+from basicsr.archs.ops.gram import gram_sums as eager_gram_sums
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+FAST_GPU = os.environ.get("DERAIN_FAST_GPU") == "1"  # kernels and graphs are opt-in on a GPU
+C_CHANNELS = 16  # the C version needs a multiple of this
+
+
+def uses_triton(x: Tensor) -> bool:
+    """Return whether Triton's kernels compute operations on `x`."""
+    return x.is_cuda and x.dtype != torch.float64 and HAS_TRITON and FAST_GPU
+
+
+def uses_c(x: Tensor) -> bool:
+    """Return whether the C version can compute operations on `x`.
+
+    Fake tensors, on which costs are counted, are left to PyTorch's own operations.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor:
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    from basicsr.archs.ops import gated_dwconv_c
+
+    return gated_dwconv_c.AVAILABLE
+
+
+def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e-5) -> Tensor:
+    """Normalise each pixel's channels; see `channel_norm.py`."""
+    if uses_triton(x):
+        from basicsr.archs.ops import channel_norm_triton
+
+        return channel_norm_triton.channel_norm(x, weight, bias, eps)
+    return eager_channel_norm(x, weight, bias, eps)
+
+
+def dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the depthwise 3x3 convolution of `x`; see `dwconv.py`."""
+    if uses_triton(x):
+        from basicsr.archs.ops import dwconv_triton
+
+        return dwconv_triton.dwconv(x, weight, bias)
+    return eager_dwconv(x, weight, bias)
+
+
+def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return gelu(gate) * value for the halves of dwconv(x); see `gated_dwconv.py`."""
+    if uses_triton(x):
+        from basicsr.archs.ops import gated_dwconv_triton
+
+        return gated_dwconv_triton.gated_dwconv(x, weight, bias)
+    if x.shape[1] % C_CHANNELS == 0 and uses_c(x):
+        from basicsr.archs.ops import gated_dwconv_c
+
+        return gated_dwconv_c.gated_dwconv(x, weight, bias)
+    return eager_gated_dwconv(x, weight, bias)
+
+
+def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
+    """Sum products and squares of channels over the pixels; see `gram.py`."""
+    if uses_triton(q):
+        from basicsr.archs.ops import gram_triton
+
+        return gram_triton.gram_sums(q, k, heads)
+    return eager_gram_sums(q, k, heads)
