@@ -8,21 +8,18 @@ from basicsr.utils.errors import OptionsError
 
 
 def require_fitting(network: RestorationNetwork, dataset: RestorationDataset, key: str) -> None:
-    """Raise OptionsError, in one line, if the channels of a data set and a network differ.
+    """Raise OptionsError if the channels of a data set are not those of the network.
 
     Args:
-        network: Network that is trained or tested.
-        dataset: Data set with or without ground truth.
-        key: Key of the data set in the option file ("datasets.val"), for the message.
+        network: the network that is trained or tested.
+        dataset: the data set; its ground truth is compared if it has one.
+        key: key path of the data set in the option file, such as "datasets.val".
     """
-    fits = dataset.lq_channels == network.in_channels
-    images = f"{dataset.lq_channels}-channel inputs"
-    if dataset.has_gt:
-        fits = fits and dataset.gt_channels == network.out_channels
-        images += f" and {dataset.gt_channels}-channel ground truth"
-    if not fits:
+    lq, gt = dataset.lq_channels, dataset.gt_channels if dataset.has_gt else network.out_channels
+    if (lq, gt) != (network.in_channels, network.out_channels):
+        images = f"lq of {lq} and gt of {gt}" if dataset.has_gt else f"lq of {lq}"
         raise OptionsError(
-            f"{key}: {type(dataset).__name__} gives {images}, but {type(network).__name__} "
-            f"restores {network.out_channels}-channel images from {network.in_channels}-channel "
-            "inputs; change the color or folders of the data set, or the channels of network_g"
+            f"{key}: {type(dataset).__name__} has {images} channels, but {type(network).__name__} "
+            f"maps {network.in_channels} to {network.out_channels}; change the data set, or "
+            "network_g"
         )

@@ -18,6 +18,7 @@ from basicsr.data import (
     build_dataset,
 )
 from basicsr.losses import LossTerms, build_losses
+from basicsr.models.fitting import require_fitting
 from basicsr.models.pretrained import network_with_weights
 from basicsr.models.restoration_model import OptimizerFactory, RestorationModel, StepSettings
 from basicsr.models.schedules import warmed_up
@@ -77,24 +78,6 @@ def build_model(
 def _network(options: TrainOptions) -> RestorationNetwork:
     arguments, weights = options.network_g.arguments(), options.path.pretrain_network_g
     return network_with_weights(arguments, weights) if weights else build_network(arguments)
-
-
-def require_fitting(network: RestorationNetwork, dataset: RestorationDataset, key: str) -> None:
-    """Raise OptionsError if the channels of a data set are not those of the network.
-
-    Args:
-        network: the network.
-        dataset: the data set; its ground truth is compared if it has one.
-        key: key path of the data set in the option file.
-    """
-    lq, gt = dataset.lq_channels, dataset.gt_channels if dataset.has_gt else network.out_channels
-    if (lq, gt) != (network.in_channels, network.out_channels):
-        images = f"lq of {lq} and gt of {gt}" if dataset.has_gt else f"lq of {lq}"
-        raise OptionsError(
-            f"{key}: {type(dataset).__name__} has {images} channels, but {type(network).__name__} "
-            f"maps {network.in_channels} to {network.out_channels}; change the data set, or "
-            "network_g"
-        )
 
 
 @torch.no_grad()

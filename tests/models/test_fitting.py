@@ -29,15 +29,13 @@ def test_equal_channels_fit(channels):
 @pytest.mark.parametrize(
     ("network", "images", "message"),
     [
-        ((3, 3), (1, 1), "gives 1-channel inputs and 1-channel ground truth, but "),
-        ((6, 3), (6, 1), "gives 6-channel inputs and 1-channel ground truth, but "),
-        ((6, 3), (3, None), "gives 3-channel inputs, but RestorationNetwork restores 3-channel "),
+        ((3, 3), (1, 1), "has lq of 1 and gt of 1 channels, but RestorationNetwork maps 3 to 3"),
+        ((6, 3), (6, 1), "has lq of 6 and gt of 1 channels, but RestorationNetwork maps 6 to 3"),
+        ((6, 3), (3, None), "has lq of 3 channels, but RestorationNetwork maps 6 to 3"),
     ],
 )
 def test_other_channels_are_a_one_line_error_with_both_names(network, images, message):
     with pytest.raises(OptionsError) as error:
         require_fitting(RestorationNetwork(*network), Images(*images), "datasets.test_1")
     assert str(error.value).startswith(f"datasets.test_1: Images {message}")
-    assert f"RestorationNetwork restores {network[1]}-channel images" in str(error.value)
-    assert f"from {network[0]}-channel inputs" in str(error.value)
     assert "\n" not in str(error.value)

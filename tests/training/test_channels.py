@@ -13,8 +13,8 @@ import yaml
 
 from basicsr.archs import build_network
 from basicsr.data import build_dataset
+from basicsr.models.fitting import require_fitting
 from basicsr.options import TrainOptions, load_options
-from basicsr.training.build import require_fitting
 from basicsr.training.check import check
 from basicsr.training.trainer import Process, train
 from basicsr.utils.distributed import World
