@@ -42,7 +42,7 @@ def project(tmp_path: Path) -> Path:
         sharp = coarse.resize((64, 48), Image.Resampling.NEAREST)
         sharp.save(tmp_path / f"datasets/Toy/sharp/{number}.png")
         blurry = coarse.resize((64, 48), Image.Resampling.BILINEAR)
-        blurry.save(tmp_path / f"datasets/Toy/blurry/{number}_blur.png")
+        blurry.save(tmp_path / f"datasets/Toy/blurry/{number}.png")
     return tmp_path
 
 
@@ -91,3 +91,26 @@ def test_loss(project: Path):
         "print(loss([image], torch.zeros_like(image))[0].item())",
     )
     assert float(value) == 0.5 * 2
+
+
+def test_metric_and_protocol(project: Path):
+    printed = follow("A metric or protocol", project)
+    pairs = [
+        [
+            np.asarray(Image.open(project / f"datasets/Toy/{folder}/{number}.png"), float)
+            for folder in ("blurry", "sharp")
+        ]
+        for number in range(4)
+    ]
+    error = np.mean([np.abs(blurry - sharp)[4:-4, 4:-4].mean() / 255 for blurry, sharp in pairs])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()]
+    columns = dict(zip(rows[0], rows[2], strict=True))
+    assert (columns["images"], columns["protocol"]) == ("4", "cropped_rgb")
+    assert float(columns["MAE"]) == pytest.approx(error, abs=1e-6)
+
+
+def test_data_set_and_layout(project: Path):
+    printed = follow("A data set or layout", project)
+    assert "pairs           4, 4 readable" in printed
+    assert "faults          none" in printed
+    assert "patches of 48, 4 at a time" in printed

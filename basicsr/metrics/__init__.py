@@ -12,6 +12,7 @@ from basicsr.metrics.base import (
     measure,
     protocol_names,
 )
+from basicsr.utils.registry import import_modules
 
 __all__ = [
     "METRIC_REGISTRY",
@@ -24,3 +25,5 @@ __all__ = [
     "measure",
     "protocol_names",
 ]
+
+import_modules(__name__, __path__, "_protocol")
