@@ -8,6 +8,7 @@ setup(
     package_data={
         "basicsr.pretrained_models": ["*.safetensors"],
         "basicsr.archs.ops": ["*.c"],
+        "basicsr.metrics": ["niqe_model/*"],
     },
     install_requires=[
         "torch>=2.7",

@@ -1,6 +1,6 @@
 """Image quality: `measure(restored, target, protocol)`, and the registries behind it."""
 
-from basicsr.metrics import protocols  # noqa: F401  (registers its classes)
+from basicsr.metrics import niqe, protocols  # noqa: F401  (registers its classes)
 from basicsr.metrics.base import (
     METRIC_REGISTRY,
     PROTOCOL_REGISTRY,
