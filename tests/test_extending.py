@@ -113,4 +113,4 @@ def test_data_set_and_layout(project: Path):
     printed = follow("A data set or layout", project)
     assert "pairs           4, 4 readable" in printed
     assert "faults          none" in printed
-    assert "patches of 48, 4 at a time" in printed
+    assert "toy: the options are valid; 4 training images" in printed
