@@ -60,18 +60,18 @@ def restore(
 
     Args:
         image: H x W x 3 RGB or H x W x 1 gray, uint8 or uint16.
-        weights: Name of shipped weights, or a .safetensors file of this project.
+        weights: name of shipped weights, or a .safetensors file of this project.
         device: "auto" (a GPU if there is one), "cuda" or "cpu".
         precision: "fp32" or "bf16".
-        memory: Memory budget in GiB; by default 90 % of the free memory.
+        memory: memory budget in GiB; by default 90 % of the free memory.
 
     Returns:
         The restored image, with the shape and type of `image`.
 
     Raises:
         DataError: `image` is another kind of array.
-        OptionsError: Another argument is invalid.
-        CheckpointError: The weights are missing, or do not contain the options of their network.
+        OptionsError: another argument is invalid.
+        CheckpointError: the weights are missing, or do not contain the options of their network.
     """
     image = np.array(image)  # a copy, because np.asarray of a Pillow image is read-only
     is_photograph = image.ndim == 3 and image.shape[2] in (1, 3) and image.size

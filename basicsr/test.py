@@ -44,13 +44,13 @@ def test(options: TestOptions, option_file: str, device: torch.device, world: Wo
     """Restore and measure every data set of a test; write images and scores to `results/<name>`.
 
     Args:
-        options: Options of the test.
-        option_file: File that they come from, for the provenance.
-        device: Device that the network runs on.
-        world: Processes that share the images of each data set.
+        options: options of the test.
+        option_file: file that they come from, for the provenance.
+        device: device that the network runs on.
+        world: processes that share the images of each data set.
 
     Raises:
-        UserError: Weights, images and options do not fit together; nothing has been restored.
+        UserError: weights, images and options do not fit together; nothing has been restored.
     """
     datasets = {key: build_dataset(each.arguments()) for key, each in options.datasets.items()}
     folder = Path("results", options.name)

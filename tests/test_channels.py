@@ -187,7 +187,9 @@ def test_photographs_are_restored_where_the_network_is_for_them(trained):
     rng = np.random.default_rng(0)
     image = rng.integers(0, np.iinfo(case.dtype).max, (20, 27, 3), case.dtype)
     if case.in_channels == 6:
-        with pytest.raises(CheckpointError, match="from 6-channel images, such as two views"):
+        with pytest.raises(
+            CheckpointError, match=r"maps 6 channels \(a left and a right view\) to 3,"
+        ):
             restore(image, weights, device="cpu")
         return
     restorer = Restorer(saved_network(weights)[0], torch.device("cpu"))

@@ -30,9 +30,9 @@ class CapturedNetwork:
     for inputs of more than `MOST_PIXELS`, whose kernels take longer than their launches.
 
     Args:
-        network: A network in eval mode. Its parameters must keep their storage; their values may
+        network: network in eval mode. Its parameters must keep their storage; their values may
             change.
-        limit: Number of graphs to keep; the least recently used one is dropped first.
+        limit: number of graphs to keep; the least recently used one is dropped first.
     """
 
     def __init__(self, network: nn.Module, limit: int = 4) -> None:

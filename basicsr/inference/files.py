@@ -42,13 +42,13 @@ def restore_files(
     """Restore the files that are not restored yet. A file that fails does not stop the others.
 
     Args:
-        restorer: Network that restores the images.
-        jobs: Files to restore.
-        records: Files that were restored before; the new ones are added.
-        compare: Also write the degraded and the restored image side by side.
+        restorer: network that restores the images.
+        jobs: files to restore.
+        records: files that were restored before; the new ones are added.
+        compare: also write the degraded and the restored image side by side.
 
     Raises:
-        OSError: The disk is full, or a folder is not writable.
+        OSError: the disk is full, or a folder is not writable.
     """
     restored, before, failures = 0, 0, []
     pixels = sum(job.pixels() for job in jobs)
@@ -75,10 +75,11 @@ def require_photographs(network: RestorationNetwork, file: Path) -> None:
     """Raise CheckpointError unless the network, read from `file`, restores gray or RGB images."""
     channels = (network.in_channels, network.out_channels)
     if channels not in ((1, 1), (3, 3)):
+        views = " (a left and a right view)" if channels == (6, 3) else ""
         raise CheckpointError(
-            f"{file}: {type(network).__name__} restores {network.out_channels}-channel images from "
-            f"{network.in_channels}-channel images, such as two views of a scene; a photograph has "
-            "1 or 3 channels. Restore a data set with basicsr/test.py instead"
+            f"{file}: {type(network).__name__} maps {network.in_channels} channels{views} to "
+            f"{network.out_channels}, but a photograph has 1 or 3; restore a data set of such "
+            "images with basicsr/test.py"
         )
 
 
@@ -89,7 +90,7 @@ def restore_photograph(restorer: Restorer, image: np.ndarray) -> np.ndarray:
     image as three equal channels; the result is their mean.
 
     Args:
-        restorer: Restorer of a network for gray or for RGB images.
+        restorer: restorer of a network for gray or for RGB images.
         image: H x W x 1 or H x W x 3, uint8 or uint16.
 
     Returns:

@@ -49,11 +49,11 @@ def find_jobs(inputs: Sequence[str], folder: Path) -> list[RestoreJob]:
     Hidden files are skipped, and so are files in `folder` itself.
 
     Args:
-        inputs: Files, folders (whose structure is kept), or patterns of files and folders.
-        folder: Folder for the restored files.
+        inputs: files, folders (whose structure is kept), or patterns of files and folders.
+        folder: folder for the restored files.
 
     Raises:
-        DataError: An input does not exist, there is nothing to restore, or a restored file would
+        DataError: an input does not exist, there is nothing to restore, or a restored file would
             overwrite an input or another restored file.
     """
     jobs: dict[Path, RestoreJob] = {}
@@ -108,8 +108,8 @@ class Records:
     file that this command wrote: others, and files that were changed since, are never overwritten.
 
     Args:
-        folder: Folder of the restored files.
-        settings: Options that the restored images depend on (weights, precision).
+        folder: folder of the restored files.
+        settings: options that the restored images depend on (weights, precision).
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:

@@ -40,15 +40,15 @@ class RestorerSettings:
 
     Args:
         precision: "fp32", or "bf16" to run the network under autocast.
-        tile: Side in pixels of the square tiles that larger images are restored in, one by one;
+        tile: side in pixels of the square tiles that larger images are restored in, one by one;
             None for the whole image. A tile does not see its surroundings: the result changes.
-        tile_overlap: Pixels by which neighbouring tiles overlap; they are blended linearly there.
-        self_ensemble: Average over the eight flips and quarter turns of the image.
-        memory_gib: Memory budget in GiB: resident memory of the process on a CPU, allocated tensors
+        tile_overlap: pixels by which neighbouring tiles overlap; they are blended linearly there.
+        self_ensemble: average over the eight flips and quarter turns of the image.
+        memory_gib: memory budget in GiB: resident memory of the process on a CPU, allocated tensors
             on a GPU. Images are computed in strips that fit in it; the result stays the same.
             Without a budget, only large images on a CPU and images that do not fit in memory are
             computed in strips.
-        features: Where strips keep feature maps: in "memory", as "bf16" (rounded, half of the
+        features: where strips keep feature maps: in "memory", as "bf16" (rounded, half of the
             memory), or on "disk" (in temporary files, once they fill half of the budget).
     """
 
@@ -107,7 +107,7 @@ class Restorer:
             The restored H x W x C' float32 image, clipped to [0, 1]. C' is `out_channels`.
 
         Raises:
-            DataError: The image has another number of channels.
+            DataError: the image has another number of channels.
         """
         if image.shape[2] != self.network.in_channels:
             raise DataError(

@@ -14,10 +14,10 @@ def restore_tiles(
     """Restore an image tile by tile; neighbouring tiles are blended linearly where they overlap.
 
     Args:
-        restore: Maps N x C x h x w to N x C' x h x w.
+        restore: maps N x C x h x w to N x C' x h x w.
         image: N x C x H x W.
-        tile: Side of the tiles in pixels. An image that is no larger is a single tile.
-        overlap: Pixels by which neighbouring tiles overlap, less than `tile`.
+        tile: side of the tiles in pixels. An image that is no larger is a single tile.
+        overlap: pixels by which neighbouring tiles overlap, less than `tile`.
 
     Returns:
         The restored N x C' x H x W image.
