@@ -174,7 +174,7 @@ def test_which_score_and_where_its_data_set_is(original, dataroot, tmp_path, run
 def test_commands_of_the_readme_fit_the_tools(run_script, tmp_path, monkeypatch):
     """Up to the point where their files are opened, which are not here."""
     readme = (Path(__file__).parents[2] / "pretrained_models" / "README.md").read_text()
-    blocks = "\n".join(readme.split("```")[1::2]).replace("\\\n", " ")
+    blocks = "\n".join(readme.replace("```bash", "```").split("```")[1::2]).replace("\\\n", " ")
     commands = [shlex.split(line) for line in blocks.splitlines() if line]
     assert len(commands) == 8
     monkeypatch.chdir(tmp_path)
