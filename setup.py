@@ -28,6 +28,7 @@ setup(
     ],
     extras_require={
         "wandb": ["wandb>=0.17"],
+        "iqa": ["pyiqa>=0.1.14"],
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",

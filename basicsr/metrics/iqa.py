@@ -1,0 +1,130 @@
+"""Metrics of the package pyiqa (https://github.com/chaofengc/IQA-PyTorch), as "iqa:NAME".
+
+The package comes with the extra `iqa`. It reads weights from `$TORCH_HOME/hub/pyiqa` and, for
+torchvision's backbones, `$TORCH_HOME/hub/checkpoints`, and downloads what is missing. By default,
+TORCH_HOME is ~/.cache/torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from basicsr.metrics.base import PROTOCOL_FAMILIES, Metric, Protocol, SingleMetric
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.registry import suggest
+
+PREFIX = "iqa"
+
+
+class IQAMetric(Metric):
+    """Metric of pyiqa, of 8-bit images in RGB.
+
+    Args:
+        name: name in pyiqa: "lpips", "musiq", ...
+        weights: file to read instead of pyiqa's own, for metrics that have one file of weights.
+    """
+
+    def __init__(self, name: str, weights: str | Path | None = None) -> None:
+        configurations = _import_pyiqa("pyiqa.default_model_configs").DEFAULT_CONFIGS
+        modes = {each: facts.get("metric_mode") for each, facts in configurations.items()}
+        known = sorted(each for each, mode in modes.items() if mode in ("FR", "NR"))
+        if name not in known:
+            raise OptionsError(
+                f"pyiqa has no metric of single images named '{name}'{suggest(name, known)}; "
+                f"it has {', '.join(known)}"
+            )
+        self.name = name
+        self.better = "lower" if configurations[name].get("lower_better") else "higher"
+        self.needs_reference = modes[name] == "FR"
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        options = {} if weights is None else {"pretrained_model_path": str(weights)}
+        self._model = _create(name, self.device, options)
+        self._lock = threading.Lock()  # measuring runs in threads; not every model allows that
+
+    def __call__(self, restored: np.ndarray, target: np.ndarray | None, peak: float) -> float:
+        images = [restored] if target is None else [restored, target]
+        with self._lock, torch.inference_mode():
+            return float(self._model(*(self._tensor(image, peak) for image in images)))
+
+    def _tensor(self, image: np.ndarray, peak: float) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        return (tensor.to(self.device).float() / peak).expand(-1, 3, -1, -1)
+
+
+def iqa_protocol(name: str, weights: str | Path | None = None) -> Protocol:
+    """Return the protocol "iqa:NAME": a metric of pyiqa on its own.
+
+    Raises OptionsError if pyiqa is not installed, has no such metric, or lacks its weights.
+    """
+    metric = IQAMetric(name, weights)
+    reference = "with" if metric.needs_reference else "without"
+    return SingleMetric(
+        metric,
+        f"{PREFIX}:{name}",
+        f"{name} of pyiqa, of 8-bit RGB, {reference} ground truth; {metric.better} is better",
+    )
+
+
+PROTOCOL_FAMILIES[PREFIX] = iqa_protocol
+
+
+def _import_pyiqa(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyiqa":
+            raise OptionsError(f"pyiqa cannot be imported: {error}") from None
+        raise OptionsError(
+            'iqa metrics need the package pyiqa: pip install "dtpnet-derain[iqa]"'
+        ) from None
+
+
+def _create(name: str, device: str, options: dict[str, str]) -> Any:
+    pyiqa = _import_pyiqa("pyiqa")
+    with _recorded_downloads() as downloads:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints the files that it reads
+                return pyiqa.create_metric(name, device=torch.device(device), **options)
+        except (OSError, ImportError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if downloads:
+                url, file = downloads[-1]
+                raise OptionsError(
+                    f"iqa:{name}: {file} is missing and cannot be downloaded ({reason}); get it "
+                    f"from {url}"
+                ) from None
+            raise OptionsError(f"iqa:{name}: pyiqa cannot create it: {reason}") from None
+
+
+@contextlib.contextmanager
+def _recorded_downloads() -> Iterator[list[tuple[str, str]]]:
+    """Record (URL, file) of every download in progress; a finished one is removed again.
+
+    pyiqa and torchvision both download by `torch.hub.download_url_to_file`, whose errors name no
+    file.
+    """
+    pending: list[tuple[str, str]] = []
+    original = torch.hub.download_url_to_file
+
+    def download(url: str, dst: str, *arguments: Any, **options: Any) -> None:
+        pending.append((url, dst))
+        original(url, dst, *arguments, **options)
+        pending.pop()
+
+    holders = [torch.hub, importlib.import_module("pyiqa.utils.download_util")]
+    for holder in holders:
+        holder.download_url_to_file = download  # type: ignore[attr-defined]
+    try:
+        yield pending
+    finally:
+        for holder in holders:
+            holder.download_url_to_file = original  # type: ignore[attr-defined]
