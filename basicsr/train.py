@@ -9,7 +9,8 @@ import argparse
 
 from basicsr.options import TrainOptions, load_options
 from basicsr.training.check import check
-from basicsr.training.trainer import Process, train
+from basicsr.training.run import Process
+from basicsr.training.trainer import train
 from basicsr.utils.cli import add_option_file, command
 from basicsr.utils.devices import select_device
 from basicsr.utils.distributed import distributed_world, was_restarted

@@ -15,7 +15,8 @@ from basicsr.metrics import measure
 from basicsr.options import TrainOptions, load_options, save_options
 from basicsr.options.foreign import is_foreign
 from basicsr.test import test as run_test
-from basicsr.training.trainer import Process, train
+from basicsr.training.run import Process
+from basicsr.training.trainer import train
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.interruptions import StopRequest, Watchdog

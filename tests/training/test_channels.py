@@ -16,7 +16,8 @@ from basicsr.data import build_dataset
 from basicsr.models.fitting import require_fitting
 from basicsr.options import TrainOptions, load_options
 from basicsr.training.check import check
-from basicsr.training.trainer import Process, train
+from basicsr.training.run import Process
+from basicsr.training.trainer import train
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.interruptions import StopRequest, Watchdog
