@@ -17,7 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 # These packages register what option files can name.
 from basicsr import archs, data, losses, models  # noqa: F401
 from basicsr.archs.strips import FeatureStorage
-from basicsr.metrics import get_protocol
+from basicsr.metrics import get_protocol, get_score
 from basicsr.options.foreign import MODEL_TYPES
 from basicsr.utils.components import Component, OneOf, Strict, fields_of
 from basicsr.utils.errors import OptionsError
@@ -30,6 +30,14 @@ from basicsr.utils.registry import (
     Entry,
     suggest,
 )
+
+
+def _known_score(name: str) -> str:
+    try:
+        get_score(name)
+    except OptionsError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 def _known_protocols(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -165,7 +173,7 @@ class Validation(Evaluation):
     """
 
     val_freq: Positive
-    best: str | None = None
+    best: Annotated[str, AfterValidator(_known_score)] | None = None
 
 
 class TrainingPaths(Strict):
@@ -250,6 +258,13 @@ class TrainOptions(Options):
             raise ValueError("'val' and 'datasets.val' go together: give both, or none")
         if self.datasets.val is None and self.datasets.validation:
             raise ValueError("datasets.val is missing; it is the first validation set")
+        if self.val is not None and self.val.best is not None:
+            measured = self.protocols_of("val")
+            if self.val.best.partition("/")[0] not in measured:
+                raise ValueError(
+                    f"val.best: '{self.val.best}' is not measured on datasets.val; its protocols "
+                    f"are {', '.join(measured)}"
+                )
         planned = sum(stage.iters for stage in self.datasets.train.patches)
         if planned != self.train.total_iter:
             raise ValueError(

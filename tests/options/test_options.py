@@ -136,11 +136,19 @@ def test_effective_options_can_be_saved_and_loaded_again(file, tmp_path):
         ("datasets:val_2:sed=1", "datasets.val_2: needs a 'type'"),
         (
             "datasets:val_2={name: c, type: PairedImageDataset, sed: 1}",
-            "datasets.val_2.sed: unknown key; known here: cache, cache_gib, ",
+            "datasets.val_2.sed: unknown key; known here: bit_depth, cache, cache_gib, ",
         ),
         (
             "datasets:val_2={name: c, type: PairedImageDataset, protocols: [rgbb]}",
             "datasets.val_2.protocols: no protocol is called 'rgbb' (did you mean 'rgb'?)",
+        ),
+        (
+            "val:best=matlab_y/psrn",
+            "val.best: protocol 'matlab_y' has no metric 'psrn' (did you mean 'psnr'?)",
+        ),
+        (
+            "val:best=rgb/ssim",
+            "val.best: 'rgb/ssim' is not measured on datasets.val; its protocols are matlab_y",
         ),
         ("val=~", "'val' and 'datasets.val' go together: give both, or none"),
     ],

@@ -89,7 +89,7 @@ def run(settings, **more):
         train(settings, Process(CPU, World(), stop, watchdog), **more)
 
 
-@pytest.mark.parametrize("case", ["gray"])
+@pytest.mark.parametrize("case", SETS)
 def test_a_run_to_its_end_and_resumed(folder, case):
     run(options(case))
     experiment = folder / "experiments" / "run"
