@@ -7,9 +7,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from runs import ROOT, run
+
+from basicsr.io.images import read_image, write_png
+from basicsr.metrics import measure
 
 
 @pytest.fixture
@@ -106,6 +110,28 @@ def test_scores_images_and_provenance_of_a_test(trained, workplace):
     assert measured.returncode == 0, measured.stderr
     again = json.loads((workplace / "measured.json").read_text())
     assert f"{mean:.9f}"[:9] in json.dumps(again)
+
+
+def test_images_without_ground_truth_are_measured_by_protocols_without_reference(
+    trained, workplace
+):
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        image = rng.integers(0, 256, (200, 210, 3), dtype=np.uint8)
+        write_png(workplace / "large" / f"{i}.png", image)
+    done = run("test.py", "-opt", "test.yml", "--force_yml", "name=no-reference",
+               "datasets={test_1: {name: real, type: ImageFolderDataset, dataroot_lq: large}}",
+               "val:protocols=[matlab_y, niqe]", cwd=workplace)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = workplace / "results" / "no-reference"
+    (row,) = json.loads((results / "scores.json").read_text())["results"]
+    assert (row["dataset"], row["protocol"], row["images"]) == ("real", "niqe", 2)
+    for key, folder in (
+        ("niqe", results / "real" / "restored"),
+        ("input_niqe", workplace / "large"),
+    ):
+        scores = [measure(read_image(folder / f"{i}.png"), None, "niqe")["niqe"] for i in range(2)]
+        assert row[key] == pytest.approx(np.mean(scores), abs=1e-6)
 
 
 def test_check_prints_the_cost_and_starts_no_run(workplace):
