@@ -11,7 +11,7 @@ from test_survival import children_of, options, states, waits_for
 
 
 def require_close(folder, straight, tolerance=1e-5):
-    """The loss curve and the scores of the single process, within float32 rounding."""
+    """Compare loss curve and scores with those of a single process, within float32 rounding."""
     ours, theirs = timeless_metrics(folder), timeless_metrics(straight)
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for own, other in zip(ours, theirs, strict=True):
@@ -20,7 +20,7 @@ def require_close(folder, straight, tolerance=1e-5):
 
 
 def kill_a_rank(launcher):
-    """SIGKILL to the last process that torchrun started; its number."""
+    """Kill the last process that torchrun started; return its id."""
     victim = max(children_of(launcher))
     os.kill(victim, signal.SIGKILL)
     return victim
@@ -47,8 +47,8 @@ def test_ranks_train_as_one_process(trained, workplace, ranks, more):
 @pytest.mark.parametrize(
     "then", [1, pytest.param(4, marks=pytest.mark.slow)], ids=["one rank", "four ranks"]
 )
-def test_a_sharded_run_of_two_goes_on_with_another_number(trained, workplace, then):
-    """Stopped by a signal to one rank's launcher, which passes it on; then resumed."""
+def test_a_sharded_run_of_two_resumes_with_another_number(trained, workplace, then):
+    """Stopped by a signal to the launcher, which forwards it; then resumed."""
     name = f"shrinking_{then}"
     folder = workplace / "experiments" / name
     process = start("train.py", *options(name, "train:sharded=true"), cwd=workplace, ranks=2)
@@ -63,7 +63,7 @@ def test_a_sharded_run_of_two_goes_on_with_another_number(trained, workplace, th
     require_close(folder, trained)
 
 
-def test_ranks_share_the_images_of_a_test_and_give_the_same_numbers(trained, workplace):
+def test_ranks_that_share_a_test_set_give_the_same_scores(trained, workplace):
     """Five images on two ranks."""
     scores = []
     for name, ranks in (("alone", None), ("shared", 2)):
@@ -77,7 +77,7 @@ def test_ranks_share_the_images_of_a_test_and_give_the_same_numbers(trained, wor
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_takes_the_others_down(trained, workplace):
+def test_a_killed_rank_ends_the_others(trained, workplace):
     folder = workplace / "experiments" / "bereaved"
     process = start("train.py", *options("bereaved"), cwd=workplace, ranks=2)
     assert waits_for(lambda: states(folder), process)
@@ -87,8 +87,8 @@ def test_a_rank_that_dies_takes_the_others_down(trained, workplace):
     assert re.search(rf"exitcode\s*: -9 \(pid: {victim}\)", log)
 
 
-def test_a_rank_that_dies_is_named_and_all_go_on(trained, workplace):
-    """torchrun --max-restarts: a rank is killed, all are started again and resume."""
+def test_a_killed_rank_is_named_and_the_run_restarts(trained, workplace):
+    """With torchrun --max-restarts, all ranks are started again and resume."""
     folder = workplace / "experiments" / "restarted"
     process = start("train.py", *options("restarted"), cwd=workplace, ranks=2,
                     torchrun=["--max-restarts", "1"])  # fmt: skip

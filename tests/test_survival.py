@@ -1,4 +1,4 @@
-"""What a training run survives: it loses no more than the steps since its last checkpoint."""
+"""Training runs that are killed, stopped, or run into a full disk, bad data or bad gradients."""
 
 import os
 import random
@@ -14,7 +14,7 @@ from basicsr.training.run_folder import RunFolder
 
 
 def waits_for(condition, process=None, seconds=200):
-    """Whether `condition` comes true while `process` lives."""
+    """Return whether `condition` becomes true while `process` runs."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline or (process and process.poll() is not None):
@@ -24,7 +24,7 @@ def waits_for(condition, process=None, seconds=200):
 
 
 def children_of(process):
-    """The numbers of the processes it started: loader workers, or torchrun's ranks."""
+    """Return the ids of its child processes: loader workers, or torchrun's ranks."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return [int(number) for number in children.split()]
 
@@ -34,7 +34,7 @@ def options(name, *more):
 
 
 def require_same_run(folder, straight, weights=("net_g_latest", "net_g_best")):
-    """Bit for bit the weights, the optimizer, the scores and the log of the uninterrupted run."""
+    """Compare weights, optimizer, scores and log with the uninterrupted run, bit for bit."""
     for name in weights:
         file = f"models/{name}.safetensors"
         assert (folder / file).read_bytes() == (straight / file).read_bytes()
@@ -51,8 +51,8 @@ def states(folder):
     return list((folder / "training_states").glob("*.json"))
 
 
-def test_a_killed_run_goes_on_bit_for_bit(trained, workplace):
-    """SIGKILL in the middle, and another number of workers afterwards."""
+def test_a_killed_run_resumes_bit_for_bit(trained, workplace):
+    """SIGKILL in the middle of the run; resumed with another number of workers."""
     process = start("train.py", *options("killed"), cwd=workplace)
     folder = workplace / "experiments" / "killed"
     assert waits_for(lambda: states(folder), process), "no state was saved in time"
@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_bit_for_bit(trained, workplace):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_twenty_random_kills_change_nothing(trained, workplace):
-    """SIGKILL to the whole process group at random moments, each time resumed, until it is done."""
+    """SIGKILL to the process group at random moments; resumed each time until it is finished."""
     folder = workplace / "experiments" / "mauled"
     rng, began = random.Random(0), time.monotonic()
     process = start("train.py", *options("mauled"), cwd=workplace)
@@ -100,8 +100,8 @@ def test_twenty_random_kills_change_nothing(trained, workplace):
         pytest.param("SIGUSR1", marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_saves_and_ends_with_its_code(trained, workplace, name):
-    """Sent to every process of the group, as a scheduler does it."""
+def test_a_signal_saves_and_exits_with_code_75(trained, workplace, name):
+    """The signal goes to every process of the group, as a scheduler sends it."""
     run_name = f"stopped{name}"
     folder = workplace / "experiments" / run_name
     process = start("train.py", *options(run_name, "logger:save_checkpoint_freq=1000"),
@@ -120,7 +120,7 @@ def test_a_signal_saves_and_ends_with_its_code(trained, workplace, name):
         require_same_run(folder, trained)
 
 
-def test_a_run_that_changed_is_named_and_not_resumed_unawares(trained, workplace):
+def test_changed_options_and_data_are_named_and_not_resumed(trained, workplace):
     longer = options("longer", "train:total_iter=14", "datasets:train:patches:1:iters=7",
                      "train:optim_g:lr=0.01",
                      f"path:resume_state={trained}/training_states/00000012.state")  # fmt: skip
@@ -141,14 +141,14 @@ def test_a_run_that_changed_is_named_and_not_resumed_unawares(trained, workplace
     assert timeless_metrics(workplace / "experiments" / "longer")[-1]["iteration"] == 14
 
 
-def test_a_finished_run_is_finished(trained, workplace):
+def test_a_finished_run_is_not_continued(trained, workplace):
     again = run("train.py", *options("tiny"), "--auto_resume", cwd=workplace)
     assert again.returncode == 0, again.stderr
     assert "all 12 iterations are done already" in again.stdout
 
 
-def test_a_full_disk_is_told_and_outlived(trained, workplace):
-    """The disk refuses files as large as a state, until somebody makes room."""
+def test_a_full_disk_is_reported_and_survived(trained, workplace):
+    """Files as large as a training state cannot be written until the limit is lifted."""
     folder = workplace / "experiments" / "full"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -157,8 +157,8 @@ def test_a_full_disk_is_told_and_outlived(trained, workplace):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     log = folder / "train.log"
-    told = "THE CHECKPOINT COULD NOT BE SAVED"
-    assert waits_for(lambda: log.exists() and told in log.read_text(), process)
+    message = "THE CHECKPOINT COULD NOT BE SAVED"
+    assert waits_for(lambda: log.exists() and message in log.read_text(), process)
     assert not states(folder)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
     assert process.wait(timeout=120) == 0
@@ -166,7 +166,7 @@ def test_a_full_disk_is_told_and_outlived(trained, workplace):
     require_same_run(folder, trained, weights=["net_g_latest"])
 
 
-def test_a_loader_that_hangs_is_told_with_stacks(trained, workplace):
+def test_a_loader_that_hangs_is_reported_with_stacks(trained, workplace):
     process = start("train.py", *options("hanging", "train:stall_timeout=12"), cwd=workplace)
     metrics = workplace / "experiments" / "hanging" / "metrics.jsonl"
     assert waits_for(lambda: metrics.exists() and metrics.read_text(), process)
@@ -179,7 +179,7 @@ def test_a_loader_that_hangs_is_told_with_stacks(trained, workplace):
     assert "in step" in log  # the stack of the main thread
 
 
-def test_a_loss_that_explodes_is_skipped_counted_and_ended(workplace):
+def test_non_finite_steps_are_skipped_counted_and_abort(workplace):
     done = run("train.py", *options("exploding", "train:optim_g={type: SGD, lr: 1.0e30}",
                "train:nonfinite_limit=3", "train:ema_decay=0"), cwd=workplace)  # fmt: skip
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""torch.compile, which takes a minute for a network on a CPU."""
+"""Training steps with torch.compile, which takes a minute for a network on a CPU."""
 
 import pytest
 import torch

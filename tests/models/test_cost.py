@@ -9,7 +9,7 @@ from basicsr.models.cost import WARM_UP, latency, network_cost, training_memory
 
 
 class Small(nn.Module):
-    """A convolution, a ReLU, a convolution, and each image's 3 x 3 channel products."""
+    """Two convolutions with a ReLU between them, and the 3 x 3 channel products of each image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def test_registered_networks_at_256(name, parameters, giga_macs):
     assert cost.macs / 1e9 == pytest.approx(giga_macs, abs=0.005)
 
 
-def test_size_does_not_matter_to_the_counting():
+def test_counting_works_for_any_size():
     small = network_cost(build_network({"type": "PRN_r"}), (1, 3, 64, 64))
     large = network_cost(build_network({"type": "PRN_r"}), (1, 3, 64 * 2**10, 64))
     assert large.macs == 2**10 * small.macs
@@ -72,6 +72,6 @@ def test_latency_without_enough_memory(device):
         latency(Small(), (1, 3, 2**22, 2**22), device, runs=1)
 
 
-def test_an_error_of_the_network_is_no_lack_of_memory(device):
+def test_an_error_of_the_network_is_raised(device):
     with pytest.raises(RuntimeError, match="channels"):
         latency(Small(), (1, 4, 16, 16), device, runs=1)

@@ -1,4 +1,4 @@
-"""What networks compute on a GPU, with kernels, bf16, graphs and torch.compile, against the CPU."""
+"""Networks on a GPU, with kernels, bf16, graphs and torch.compile, compared with the CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMAGES = 5
 
 @pytest.mark.parametrize("name", ["DTPNet-T", "Restormer"])
 @pytest.mark.parametrize("way", ["eager", "kernels", "bf16", "graphs", "compiled"])
-def test_results_are_the_cpu_s(name, way, monkeypatch):
+def test_results_equal_those_of_the_cpu(name, way, monkeypatch):
     monkeypatch.setattr(ops.dispatch, "FAST_GPU", way != "eager")
     torch.manual_seed(0)
     x = torch.rand(1, 3, 64, 72)
@@ -45,8 +45,8 @@ def test_results_are_the_cpu_s(name, way, monkeypatch):
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_psnr_on_rain100l_is_the_cpu_s(shared_data, precision):
-    """Within 0.01 dB, for the authors' PReNet; no transformer's trained weights are at hand."""
+def test_psnr_on_rain100l_equals_that_of_the_cpu(shared_data, precision):
+    """Within 0.01 dB, for the authors' PReNet."""
     weights = shared_data / "weights" / "PReNet" / "Rain100L" / "PReNet6" / "net_latest.pth"
     network = network_with_weights({"type": "PReNet"}, weights)
     source = PairedImageDataset(str(shared_data / "Rain100L"), "Rain100L")

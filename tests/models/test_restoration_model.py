@@ -125,7 +125,7 @@ def test_non_finite_gradients_are_found(device, bad):
 
 
 class Normalized(TwoStages):
-    """A network whose forward pass changes buffers."""
+    """Network whose forward pass changes buffers."""
 
     def __init__(self):
         super().__init__()
@@ -136,7 +136,7 @@ class Normalized(TwoStages):
 
 
 class Spiked(TwoStages):
-    """A network whose output is infinite for a batch that is all black."""
+    """Network whose output is infinite for a batch that is all black."""
 
     def forward(self, x, all_stages=False):
         stages = super().forward(x, all_stages=True)
@@ -145,7 +145,7 @@ class Spiked(TwoStages):
 
 
 class SpikedNormalized(Spiked, Normalized):
-    """Both."""
+    """Network with both properties."""
 
 
 OPTIMIZERS = {
@@ -185,7 +185,7 @@ def test_a_skipped_step_changes_nothing(device, optimizer, skipped):
 
 
 def require_equal(ours, theirs):
-    """Bit for bit; the learning rate of a skipped step does not matter."""
+    """Compare bit for bit, except for the learning rate, which every step sets."""
     flat = [
         torch.utils._pytree.tree_flatten_with_path(
             {**state, "optimizer": state["optimizer"]["state"]}
@@ -200,7 +200,7 @@ def require_equal(ours, theirs):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_step_does_not_wait_for_the_gpu():
+def test_a_step_never_waits_for_the_gpu():
     model = build(
         torch.device("cuda", 0),
         optimizer=functools.partial(torch.optim.AdamW, fused=True),
@@ -235,7 +235,7 @@ def test_bf16_steps_stay_close_to_float32(device):
     )
 
 
-def test_a_restored_model_goes_on_bit_for_bit():
+def test_a_resumed_model_continues_bit_for_bit():
     cpu = torch.device("cpu")
     straight = build(cpu, ema_decay=0.9)
     for iteration in range(6):
@@ -256,8 +256,8 @@ def test_a_restored_model_goes_on_bit_for_bit():
         assert torch.equal(ours, theirs)
 
 
-def test_a_fused_optimizer_goes_on_from_moments_of_another_layout():
-    """A sharded run's are contiguous; the kernel goes through memory as it lies."""
+def test_a_fused_optimizer_resumes_from_moments_of_another_layout():
+    """Moments of a sharded run are contiguous; the fused kernel ignores strides."""
 
     def model():
         return build(
@@ -277,7 +277,7 @@ def test_a_fused_optimizer_goes_on_from_moments_of_another_layout():
     assert torch.equal(weights(straight), weights(resumed))
 
 
-def test_a_state_of_something_else_is_refused(device):
+def test_a_state_of_another_model_is_an_error(device):
     with pytest.raises(CheckpointError, match="ema_decay"):
         build(device).load_state_dict(build(device, ema_decay=0.9).state_dict())
     state = build(device).state_dict()

@@ -11,7 +11,7 @@ from basicsr.models.schedules import (
 from basicsr.utils.errors import OptionsError
 
 
-def test_multi_step_drops_at_its_milestones():
+def test_multi_step_decays_at_its_milestones():
     rate = MultiStepLR(milestones=(30, 50), gamma=0.2)
     assert [rate(i, 1.0) for i in (0, 29, 30, 49)] == [1.0, 1.0, 0.2, 0.2]
     assert rate(50, 1e-3) == pytest.approx(4e-5)
@@ -24,7 +24,7 @@ def test_restormers_schedule_is_constant_and_then_a_cosine():
     assert rate(300000, 3e-4) == 1e-6
 
 
-def test_restarts_begin_at_their_weight():
+def test_restarts_start_at_their_weight():
     rate = CosineAnnealingRestartLR((100, 100), (1.0, 0.5), eta_min=0.0)
     assert rate(100, 1.0) == 0.5
     assert rate(50, 1.0) == pytest.approx(0.5)
@@ -32,7 +32,7 @@ def test_restarts_begin_at_their_weight():
     assert rate(500, 1.0) == 0.0
 
 
-def test_warm_up_is_a_straight_line():
+def test_warm_up_is_linear():
     rate = warmed_up(MultiStepLR((1000,)), 4)
     assert [rate(i, 1.0) for i in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     schedule = MultiStepLR((10,))

@@ -1,4 +1,4 @@
-"""Option files of BasicSR, NAFNet and Restormer, with the keys and values they have there."""
+"""Translation of option files of BasicSR, NAFNet and Restormer."""
 
 from __future__ import annotations
 
@@ -183,20 +183,20 @@ def write(tmp_path):
 
 
 @pytest.fixture
-def refusals(write):
-    """The faults of RESTORMER with assignments, or of another file."""
+def errors_of(write):
+    """Return the errors of RESTORMER with assignments, or of another file."""
 
-    def told(*force: str, text: str = RESTORMER) -> list[str]:
+    def errors(*force: str, text: str = RESTORMER) -> list[str]:
         file = write(text)
         with pytest.raises(OptionsError) as caught:
             load_options(TrainOptions, file, force)
         return [line.removeprefix(f"{file}: ") for line in str(caught.value).splitlines()]
 
-    return told
+    return errors
 
 
 def test_restormers_own_file_is_its_recipe(write):
-    """It comes to the same as the option file that is shipped, names and data sets apart."""
+    """It equals the shipped option file, except for names and data sets."""
     shipped = Path(__file__).parents[2] / "options/train/Deraining/Restormer_Rain13K.yml"
     ours, theirs = load_options(TrainOptions, shipped), load_options(TrainOptions, write(RESTORMER))
     assert theirs.network_g == ours.network_g
@@ -215,7 +215,7 @@ def test_restormers_own_file_is_its_recipe(write):
     assert theirs.logger.save_checkpoint_freq == 4000
 
 
-def test_what_was_mapped_is_printed(write, capsys):
+def test_the_translation_is_printed(write, capsys):
     file = write(RESTORMER)
     load_options(TrainOptions, file)
     assert capsys.readouterr().out.splitlines() == [
@@ -238,7 +238,7 @@ def test_what_was_mapped_is_printed(write, capsys):
     ]
 
 
-def test_the_effective_options_are_ours(write, tmp_path, capsys):
+def test_the_saved_options_are_translated(write, tmp_path, capsys):
     options = load_options(TrainOptions, write(RESTORMER))
     save_options(options, tmp_path / "saved.yml")
     capsys.readouterr()
@@ -251,7 +251,7 @@ def test_weights_and_biases_go_to_the_project_of_the_file(write):
     assert options.logger.wandb_project == "rain"
 
 
-def test_assignments_are_in_the_words_of_the_file_or_in_ours(write):
+def test_assignments_use_foreign_or_own_keys(write):
     force = ["num_gpu=2", "train:precision=bf16", "datasets:train:dataroot_gt=elsewhere"]
     options = load_options(TrainOptions, write(RESTORMER), force)
     assert options.datasets.train.patches[0].batch_size == 16
@@ -277,7 +277,7 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
 
 
 @pytest.mark.parametrize(
-    ("assignment", "fault"),
+    ("assignment", "message"),
     [
         ("scale=2", "scale: 2 is not supported: networks here keep the size of their input"),
         ("num_gpu=many", "num_gpu: expected a number of GPUs or auto, not 'many'"),
@@ -332,29 +332,29 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
         ("train:zzz=3", "train.zzz: unknown key; known here: accumulation_steps"),
     ],
 )
-def test_unsupported_values_are_errors(refusals, assignment, fault):
-    (line,) = refusals(assignment)
-    assert line.startswith(fault)
+def test_unsupported_values_are_errors(errors_of, assignment, message):
+    (line,) = errors_of(assignment)
+    assert line.startswith(message)
 
 
-def test_all_refusals_come_at_once(refusals):
-    lines = refusals("scale=4", "train:mixing_augs:mixup=true", "network_g:dimm=3", "foo=1")
+def test_all_errors_are_reported_together(errors_of):
+    lines = errors_of("scale=4", "train:mixing_augs:mixup=true", "network_g:dimm=3", "foo=1")
     assert [line.split(":")[0] for line in lines] == ["scale", "train", "network_g.dimm", "foo"]
 
 
-def test_weights_that_need_not_fit_are_refused(refusals):
+def test_loading_weights_that_do_not_fit_is_not_supported(errors_of):
     force = ["path:pretrain_network_g=weights.pth", "path:strict_load_g=false"]
-    assert refusals(*force) == [
+    assert errors_of(*force) == [
         "path.strict_load_g: False is not supported: weights must fit the network"
     ]
 
 
-def test_sections_of_the_wrong_kind_are_faults_not_crashes(refusals):
+def test_sections_of_a_wrong_type_are_errors(errors_of):
     for key in ("datasets", "network_g", "path", "train", "val", "logger"):
-        assert any(line.startswith(key) for line in refusals(f"{key}=3"))
+        assert any(line.startswith(key) for line in errors_of(f"{key}=3"))
 
 
-def test_nafnet_clips_unless_told_not_to(write):
+def test_nafnet_clips_by_default(write):
     text = RESTORMER.replace("ImageCleanModel", "ImageRestorationModel")
     text = text.replace("  use_grad_clip: true\n", "")
     assert load_options(TrainOptions, write(text)).train.clip_grad_norm == 0.01
@@ -364,7 +364,7 @@ def test_nafnet_clips_unless_told_not_to(write):
     assert load_options(TrainOptions, write(basicsr)).train.clip_grad_norm is None
 
 
-def test_nafnets_cosine_is_one_period(write, refusals):
+def test_nafnets_cosine_is_one_period(write, errors_of):
     force = ["train:scheduler={type: TrueCosineAnnealingLR, T_max: 300000, eta_min: 1e-7}"]
     options = load_options(TrainOptions, write(RESTORMER), force)
     assert options.train.scheduler.arguments() == {
@@ -373,7 +373,7 @@ def test_nafnets_cosine_is_one_period(write, refusals):
         "restart_weights": (1.0,),
         "eta_min": 1e-7,
     }
-    assert refusals(*force, "train:scheduler:T_max=200000") == [
+    assert errors_of(*force, "train:scheduler:T_max=200000") == [
         "train.scheduler.T_max: 200000: the rate would rise again after it"
     ]
 
@@ -386,15 +386,15 @@ def test_nafnets_cosine_is_one_period(write, refusals):
         ("SRModel", "{type: CharbonnierLoss}", 1.0, 1e-6),
     ],
 )
-def test_charbonnier_is_that_of_its_author(write, author, given, weight, eps):
+def test_charbonnier_is_the_authors(write, author, given, weight, eps):
     text = RESTORMER.replace("ImageCleanModel", author)
     (loss,) = load_options(TrainOptions, write(text), [f"train:pixel_opt={given}"]).train.losses
     assert loss.weight == weight
     assert loss.arguments()["eps"] == pytest.approx(eps)
 
 
-def test_the_protocols_measure_what_the_metrics_did():
-    """BasicSR's PSNR of 8-bit RGB images, and of their Y channel, which it does not round."""
+def test_the_protocols_equal_basicsrs_metrics():
+    """BasicSR's PSNR of 8-bit RGB images, and of their unrounded Y channel."""
     rng = np.random.default_rng(0)
     target = rng.integers(0, 256, (40, 50, 3), np.uint8)
     noise = rng.integers(-20, 20, target.shape)
@@ -432,7 +432,7 @@ def test_several_validation_sets_are_numbered(write, capsys):
 
 
 @pytest.mark.parametrize("model_type", ["RestorationModel", "ESRGANModel", None, ["SRModel"]])
-def test_other_files_are_left_alone(model_type):
+def test_other_files_are_not_translated(model_type):
     assert not is_foreign({"model_type": model_type, "num_gpu": 1})
 
 

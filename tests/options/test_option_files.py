@@ -1,4 +1,4 @@
-"""Every option file that is shipped: it loads, its network builds, its parts fit each other."""
+"""All shipped option files load, their networks build, and their parts fit each other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def name(file: Path) -> str:
 
 
 def stages(options: Options) -> int:
-    """How many outputs of the network are supervised."""
+    """Return the number of supervised outputs of the network."""
     return _stages(tuple(options.network_g.arguments().items()))
 
 
@@ -80,7 +80,7 @@ def test_never_trains_or_selects_on_a_test_set(file):
 
 
 @pytest.mark.parametrize("file", TEST, ids=name)
-def test_names_layouts_that_exist(file):
+def test_layouts_exist(file):
     for each in load_options(schema.TestOptions, file).datasets.values():
         assert each.arguments().get("layout") in {*LAYOUTS, None}
 
@@ -105,8 +105,8 @@ def test_epochs_are_converted_to_iterations(file, iterations, milestones):
     )
 
 
-def test_patches_that_an_image_of_rain100_is_cut_into():
-    """The counts that the epochs above are made of: 321 x 481 pixels, cropped to 320 x 480."""
+def test_patches_per_image_of_rain100():
+    """The counts behind the epochs above: 321 x 481 pixels, cropped to 320 x 480."""
     prenet = len(range(0, 321 - 100 + 1, 80)) * len(range(0, 481 - 100 + 1, 80))
     dtpnet = len(range(0, 320 - 96 + 1, 96)) * len(range(0, 480 - 96 + 1, 96))
     assert (prenet, dtpnet) == (15, 15)

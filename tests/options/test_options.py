@@ -1,4 +1,4 @@
-"""What is said about faults of option files, and what is read from files without any."""
+"""Loading option files, and the messages for their errors."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def file(tmp_path) -> Path:
     return path
 
 
-def faults(file: Path, *force: str, kind=TrainOptions) -> list[str]:
-    """The lines of the error, less the file's name in front of each."""
+def errors_of(file: Path, *force: str, kind=TrainOptions) -> list[str]:
+    """Return the lines of the error, without the file name."""
     with pytest.raises(OptionsError) as caught:
         load_options(kind, file, force)
     return [line.removeprefix(f"{file}: ") for line in str(caught.value).splitlines()]
 
 
-def test_a_good_file_is_read_with_its_defaults(file):
+def test_a_valid_file_is_loaded_with_its_defaults(file):
     options = load_options(TrainOptions, file)
     assert options.train.optim_g.lr == 1e-4
     assert options.network_g.arguments()["dim"] == 24
@@ -60,7 +60,7 @@ def test_a_good_file_is_read_with_its_defaults(file):
     assert options.datasets.train.use_rot
 
 
-def test_arguments_are_those_of_the_constructor(file):
+def test_arguments_of_a_component_are_its_constructors(file):
     options = load_options(TrainOptions, file)
     assert options.datasets.val.arguments() == {
         "type": "PairedImageDataset",
@@ -84,7 +84,7 @@ def test_effective_options_can_be_saved_and_loaded_again(file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("assignment", "fault"),
+    ("assignment", "message"),
     [
         ("modeltype=x", "modeltype: unknown key (did you mean 'model_type'?); known here: "),
         ("network_g:dimm=3", "network_g.dimm: unknown key (did you mean 'dim'?); known here: "),
@@ -153,21 +153,21 @@ def test_effective_options_can_be_saved_and_loaded_again(file, tmp_path):
         ("val=~", "'val' and 'datasets.val' go together: give both, or none"),
     ],
 )
-def test_a_fault_is_named_with_its_place(file, assignment, fault):
-    (line,) = faults(file, assignment)
-    assert line.startswith(fault)
+def test_an_error_names_its_key(file, assignment, message):
+    (line,) = errors_of(file, assignment)
+    assert line.startswith(message)
 
 
 @pytest.mark.parametrize("missing", ["name", "network_g", "train", "datasets", "model_type"])
-def test_what_is_missing_is_named(file, missing):
+def test_a_missing_key_is_named(file, missing):
     content = yaml.safe_load(GOOD)
     del content[missing]
     file.write_text(yaml.safe_dump(content))
-    assert faults(file) == [f"{missing}: required, but missing"]
+    assert errors_of(file) == [f"{missing}: required, but missing"]
 
 
-def test_all_faults_come_at_once(file):
-    lines = faults(file, "network_g:dimm=3", "train:precision=fp16", "val:val_freq=a", "what=1")
+def test_all_errors_are_reported_together(file):
+    lines = errors_of(file, "network_g:dimm=3", "train:precision=fp16", "val:val_freq=a", "what=1")
     assert [line.split(":")[0] for line in lines] == [
         "network_g.dimm",
         "train.precision",
@@ -177,7 +177,7 @@ def test_all_faults_come_at_once(file):
 
 
 @pytest.mark.parametrize(
-    ("assignment", "fault"),
+    ("assignment", "message"),
     [
         ("a", "--force_yml a: expected a:b:c=value"),
         ("=3", "--force_yml =3: expected a:b:c=value"),
@@ -201,8 +201,8 @@ def test_all_faults_come_at_once(file):
         ),
     ],
 )
-def test_a_wrong_assignment_is_named(file, assignment, fault):
-    assert faults(file, assignment) == [fault]
+def test_invalid_assignments(file, assignment, message):
+    assert errors_of(file, assignment) == [message]
 
 
 def test_several_validation_sets_with_their_own_protocols(file):
@@ -221,7 +221,7 @@ def test_several_validation_sets_with_their_own_protocols(file):
     assert "protocols" not in options.datasets.validation["val_2"].arguments()
 
 
-def test_assignments_are_parsed_as_yaml_and_make_sections(file):
+def test_assignments_are_parsed_as_yaml_and_create_sections(file):
     force = ["train:optim_g:betas=[0.5, 0.9]", "logger:print_freq=7", "train:losses:1:weight=2"]
     options = load_options(TrainOptions, file, force)
     assert options.train.optim_g.betas == (0.5, 0.9)
@@ -230,7 +230,7 @@ def test_assignments_are_parsed_as_yaml_and_make_sections(file):
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "message"),
     [
         ("name: a\nname: b\n", ", line 2, column 1: the key 'name' stands here twice"),
         ("train:\n  x: 1\n  x: 2\n", ", line 3, column 3: the key 'x' stands here twice"),
@@ -241,24 +241,24 @@ def test_assignments_are_parsed_as_yaml_and_make_sections(file):
         ("", ": an option file holds 'key: value' lines; this one does not"),
     ],
 )
-def test_what_is_no_option_file_is_told_with_its_line(file, text, fault):
+def test_invalid_yaml_is_reported_with_its_line(file, text, message):
     file.write_text(text)
     with pytest.raises(OptionsError) as caught:
         load_options(TrainOptions, file)
-    assert str(caught.value) == f"{file}{fault}"
+    assert str(caught.value) == f"{file}{message}"
 
 
 def test_no_such_file(tmp_path):
-    assert faults(tmp_path / "no.yml") == ["there is no such option file"]
+    assert errors_of(tmp_path / "no.yml") == ["there is no such option file"]
 
 
-def test_a_picture_is_no_option_file(file):
+def test_a_binary_file(file):
     file.write_bytes(b"\x89PNG\r\n\x1a\n\xff")
-    assert faults(file) == ["not a text file"]
+    assert errors_of(file) == ["not a text file"]
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "1.e-4", "+1E-4", "!!float 1e-4", "0.0001"])
-def test_numbers_as_people_write_them(file, text):
+def test_notations_of_numbers(file, text):
     options = load_options(TrainOptions, file, [f"train:optim_g:lr={text}"])
     assert options.train.optim_g.lr == 1e-4
 
@@ -267,7 +267,7 @@ def test_a_date_is_text(file):
     assert load_options(TrainOptions, file, ["name=2024-01-31"]).name == "2024-01-31"
 
 
-def test_test_files_name_each_data_set_once(file):
+def test_names_of_test_sets_must_differ(file):
     dataset = {"name": "x", "type": "ImageFolderDataset", "dataroot_lq": "there"}
     content = {
         "name": "t",
@@ -276,9 +276,9 @@ def test_test_files_name_each_data_set_once(file):
         "datasets": {"test_1": dataset, "test_2": dict(dataset)},
     }
     file.write_text(yaml.safe_dump(content))
-    assert faults(file, kind=schema.TestOptions) == [
+    assert errors_of(file, kind=schema.TestOptions) == [
         "datasets: two data sets are named 'x'; give them different names"
     ]
-    assert faults(file, "datasets={}", kind=schema.TestOptions) == [
+    assert errors_of(file, "datasets={}", kind=schema.TestOptions) == [
         "datasets: expected at least 1 of them, not {}"
     ]

@@ -1,4 +1,4 @@
-"""Writing in the background: what fails is told, and tried again."""
+"""Writing in the background: failed jobs are reported and retried."""
 
 import errno
 import threading
@@ -11,7 +11,7 @@ from basicsr.utils.errors import UserError
 
 
 class Disk:
-    """Full until `full` is set to False."""
+    """Stand-in for a disk that is full until `full` is set to False."""
 
     def __init__(self, full=True):
         self.full = full
@@ -44,7 +44,7 @@ def test_the_caller_does_not_wait_for_the_disk():
     assert done == [True]
 
 
-def test_what_failed_is_told_and_written_once_there_is_room(caplog):
+def test_a_failed_job_is_reported_and_retried(caplog):
     writer, disk = BackgroundWriter(), Disk()
     writer.submit("checkpoint", disk.job(1))
     writer._tasks["checkpoint"].outcome.exception()
@@ -55,7 +55,7 @@ def test_what_failed_is_told_and_written_once_there_is_room(caplog):
     assert disk.written == [1]
 
 
-def test_a_newer_job_takes_the_place_of_a_failed_one():
+def test_a_newer_job_replaces_a_failed_one():
     writer, disk = BackgroundWriter(), Disk()
     writer.submit("checkpoint", disk.job(1))
     writer._tasks["checkpoint"].outcome.exception()
@@ -65,7 +65,7 @@ def test_a_newer_job_takes_the_place_of_a_failed_one():
     assert disk.written == [2]
 
 
-def test_patience_ends_in_an_error():
+def test_retrying_ends_in_an_error():
     writer, disk = BackgroundWriter(), Disk()
     writer.submit("checkpoint", disk.job(1))
     with pytest.raises(UserError, match=r"not everything could be saved .*No space left"):
@@ -74,14 +74,14 @@ def test_patience_ends_in_an_error():
         writer.finish(1000, lambda: True)
 
 
-def test_a_failure_is_told_although_a_newer_job_has_come(caplog):
+def test_a_failure_is_reported_although_a_newer_job_follows(caplog):
     writer, disk = BackgroundWriter(), Disk()
     writer.submit("checkpoint", disk.job(1))
     writer.submit("checkpoint", disk.job(2))
     assert "THE CHECKPOINT COULD NOT BE SAVED" in caplog.text
 
 
-def test_a_fault_of_the_program_is_not_taken_for_the_disks():
+def test_errors_that_are_not_the_disks_are_raised():
     writer = BackgroundWriter()
     writer.submit("checkpoint", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -43,7 +43,7 @@ def test_a_report_continues_from_its_state(tmp_path):
     assert lines(tmp_path)[0]["train/loss"] == 6.0
 
 
-def test_a_skipped_step_counts_in_no_mean(tmp_path):
+def test_a_skipped_step_does_not_count_in_the_means(tmp_path):
     report = TrainingReport(CPU, 10)
     report.step_done({"loss": torch.tensor(4.0)}, GOOD, 1)
     report.step_done({"loss": torch.tensor(float("nan"))}, SKIPPED, 1)
@@ -52,7 +52,7 @@ def test_a_skipped_step_counts_in_no_mean(tmp_path):
     assert (line["train/loss"], line["train/skipped_steps"]) == (4.0, 1)
 
 
-def test_only_skipped_steps_have_no_mean(tmp_path):
+def test_skipped_steps_alone_have_no_means(tmp_path):
     report = TrainingReport(CPU, 10)
     report.step_done({"loss": torch.tensor(float("inf"))}, SKIPPED, 1)
     report.write(RunLog(tmp_path, 0, tensorboard=False), 1, 0.1, {})

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole, verified, and no more than wanted."""
+"""Checkpoints of a run: complete, verified and pruned."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_the_last_checkpoints_stay(tmp_path):
+def test_the_last_checkpoints_are_kept(tmp_path):
     folder = run_folder(tmp_path)
     assert folder.latest_state() is None
     save(folder, 2, 4, 6)
@@ -47,7 +47,7 @@ def test_the_last_checkpoints_stay(tmp_path):
     assert load_weights(folder.path / "models/net_g_latest.safetensors").state_dict["w"][0] == 6
 
 
-def test_every_nth_checkpoint_stays(tmp_path):
+def test_every_nth_checkpoint_is_kept(tmp_path):
     folder = run_folder(tmp_path, keep=1, keep_every=4)
     save(folder, *range(1, 11))
     assert names(folder.path / "training_states")[::2] == [
@@ -68,7 +68,7 @@ def test_a_manifest_has_the_hashes(tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "no state", "manifest", "empty"])
-def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(tmp_path, harm, caplog):
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, harm, caplog):
     folder = run_folder(tmp_path)
     save(folder, 2, 4)
     state = folder.path / "training_states/00000004.state"
@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(tmp_path, harm,
     assert "trying the checkpoint before it" in caplog.text
 
 
-def test_no_good_checkpoint_is_an_error(tmp_path):
+def test_only_damaged_checkpoints_are_an_error(tmp_path):
     folder = run_folder(tmp_path)
     save(folder, 2)
     (folder.path / "training_states/00000002.state").write_bytes(b"")
@@ -100,8 +100,8 @@ def test_no_good_checkpoint_is_an_error(tmp_path):
         verified_state(folder.path / "training_states/00000002.state")
 
 
-def test_a_state_that_was_being_written_does_not_count(tmp_path):
-    """Killed between the state and its manifest; the next checkpoint clears up."""
+def test_a_state_without_a_manifest_is_ignored(tmp_path):
+    """The process was killed between the two; the next checkpoint removes the state."""
     folder = run_folder(tmp_path)
     save(folder, 2)
     states = folder.path / "training_states"
@@ -113,14 +113,14 @@ def test_a_state_that_was_being_written_does_not_count(tmp_path):
     assert len(names(states)) == 4
 
 
-def test_going_back_drops_what_came_after(tmp_path):
+def test_resuming_earlier_drops_later_checkpoints(tmp_path):
     folder = run_folder(tmp_path, keep=5)
     save(folder, 2, 4, 6)
     folder.drop_after(4)
     assert folder.latest_state()["iteration"] == 4
 
 
-def test_other_files_do_no_harm(tmp_path):
+def test_other_files_are_ignored(tmp_path):
     folder = run_folder(tmp_path)
     save(folder, 2)
     (folder.path / "training_states/backup of 9.json").write_text("{}")
@@ -129,7 +129,7 @@ def test_other_files_do_no_harm(tmp_path):
     assert (folder.path / "training_states/backup of 9.json").exists()
 
 
-def test_an_older_run_is_renamed_and_an_empty_one_used(tmp_path):
+def test_an_earlier_run_is_renamed_and_an_empty_folder_used(tmp_path):
     folder = run_folder(tmp_path)
     assert folder.start_afresh() is None
     save(folder, 2)
@@ -138,14 +138,14 @@ def test_an_older_run_is_renamed_and_an_empty_one_used(tmp_path):
     assert folder.latest_state() is None
 
 
-def test_a_second_process_is_kept_out(tmp_path):
+def test_a_second_process_is_locked_out(tmp_path):
     first, second = run_folder(tmp_path), run_folder(tmp_path)
     first.lock()
     with pytest.raises(UserError, match="another process is training this run"):
         second.lock()
 
 
-def test_best_weights_that_a_state_tells_of_may_be_lost(tmp_path):
+def test_missing_best_weights_are_noticed(tmp_path):
     folder = run_folder(tmp_path)
     assert not folder.has_best_of(6)
     folder.save_best({"w": torch.zeros(3)}, NETWORK, iteration=6)
@@ -154,7 +154,7 @@ def test_best_weights_that_a_state_tells_of_may_be_lost(tmp_path):
     assert not folder.has_best_of(8)
 
 
-def test_a_refused_checkpoint_leaves_the_last_one(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     folder = run_folder(tmp_path, keep=1)
     save(folder, 2)
 
@@ -168,7 +168,7 @@ def test_a_refused_checkpoint_leaves_the_last_one(tmp_path, monkeypatch):
     assert folder.latest_state()["iteration"] == 2
 
 
-def test_what_is_saved_is_the_state_at_the_time(tmp_path):
+def test_the_state_is_saved_as_it_was_at_the_call(tmp_path):
     folder = run_folder(tmp_path)
     weights = {"w": torch.zeros(1000)}
     folder.save({**PROGRESS, "iteration": 1, "network": weights}, weights, NETWORK)

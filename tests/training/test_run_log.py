@@ -17,7 +17,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_resumed_log_drops_what_is_done_again(tmp_path):
+def test_a_resumed_log_drops_later_iterations(tmp_path):
     log = RunLog(tmp_path, 0, tensorboard=False)
     for iteration in (10, 20, 30):
         log.scalars(iteration, {"loss": iteration / 10})
@@ -57,7 +57,7 @@ def test_a_full_disk_makes_metrics_wait(tmp_path, caplog):
     assert [line["iteration"] for line in lines(tmp_path)] == [1, 2, 3]
 
 
-def test_a_console_that_is_a_full_file_ends_nothing(tmp_path, monkeypatch):
+def test_a_console_on_a_full_disk_does_not_end_a_run(tmp_path, monkeypatch):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with (tmp_path / "slurm.out").open("w", buffering=1) as console:
         monkeypatch.setattr(sys, "stdout", console)
@@ -72,7 +72,7 @@ def test_a_console_that_is_a_full_file_ends_nothing(tmp_path, monkeypatch):
     assert "before" in (tmp_path / "slurm.out").read_text()
 
 
-def test_tensorboard_goes_on_in_a_new_file_after_a_full_disk(tmp_path, monkeypatch):
+def test_tensorboard_continues_in_a_new_file_after_a_full_disk(tmp_path, monkeypatch):
     log = RunLog(tmp_path, 0, tensorboard=True)
 
     def full(*arguments):
@@ -108,7 +108,7 @@ class FakeWandb(types.ModuleType):
         return image.shape
 
 
-def test_weights_and_biases_gets_what_tensorboard_gets(tmp_path, monkeypatch):
+def test_weights_and_biases_gets_scalars_and_pictures(tmp_path, monkeypatch):
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     log = RunLog(tmp_path / "run", 0, tensorboard=False, wandb_project="rain")
@@ -119,7 +119,7 @@ def test_weights_and_biases_gets_what_tensorboard_gets(tmp_path, monkeypatch):
     assert wandb.logged == [(5, {"train/loss": 0.25}), (5, {"rainy": (4, 6, 3)}), "finished"]
 
 
-def test_weights_and_biases_that_refuse(tmp_path, monkeypatch):
+def test_a_failed_start_of_weights_and_biases(tmp_path, monkeypatch):
     wandb = FakeWandb()
     monkeypatch.setattr(FakeWandb, "init", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(FakeWandb, "Error", ZeroDivisionError)
@@ -128,7 +128,7 @@ def test_weights_and_biases_that_refuse(tmp_path, monkeypatch):
         RunLog(tmp_path / "run", 0, tensorboard=False, wandb_project="rain")
 
 
-def test_weights_and_biases_that_are_not_there(tmp_path, monkeypatch):
+def test_weights_and_biases_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(OptionsError, match="pip install wandb"):
         RunLog(tmp_path, 0, tensorboard=False, wandb_project="rain")
