@@ -133,10 +133,11 @@ def test_too_small_a_memory_budget_is_a_one_line_error(tmp_path, shipped, monkey
     assert "allow more" in error
 
 
-def test_the_python_function_equals_the_command(tmp_path, shipped, monkeypatch):
+def test_the_python_function_equals_the_command(tmp_path, shipped, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_png(Path("in.png"), IMAGE)
     main(["in.png", "-o", "out"])
+    assert f"restoring 1 file with {shipped.name} on " in capsys.readouterr().out
     restored = restore(IMAGE)
     assert restored.dtype == np.uint8
     np.testing.assert_array_equal(restored, read_image("out/in.png"))
@@ -153,6 +154,29 @@ def test_16_bits_from_python(shipped, device):
     coarse = restore(IMAGE, device=device.type)
     assert np.abs(restored / 257 - coarse).max() <= 0.5 + 1e-3
     assert np.any(restored % 257)
+
+
+def test_gray_images_from_python(shipped):
+    gray = IMAGE[..., :1]
+    restored = restore(gray, device="cpu")
+    assert (restored.shape, restored.dtype) == (gray.shape, np.uint8)
+    as_rgb = restore(gray.repeat(3, axis=2), device="cpu")
+    assert np.abs(restored - as_rgb.mean(axis=2, keepdims=True)).max() <= 1
+
+
+def test_networks_for_two_views_are_a_one_line_error(tmp_path, monkeypatch, capsys):
+    options = {"type": "PReNet", "recurrent_iter": 1, "channels": 8, "in_channels": 6}
+    save_weights(tmp_path / "views.safetensors", build_network(options).state_dict(), options)
+    monkeypatch.chdir(tmp_path)
+    write_png(Path("a.png"), IMAGE)
+    with pytest.raises(SystemExit) as stopped:
+        main(["a.png", "-o", "out", "--weights", "views.safetensors", "--device", "cpu"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: views.safetensors: PReNet maps 6 channels (a left and a right view) to 3, but a "
+        "photograph has 1 or 3; restore a data set of such images with basicsr/test.py\n"
+    )
+    assert not Path("out").exists()
 
 
 def test_other_arrays_are_rejected(shipped):
