@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from basicsr.io.images import BitDepth, Color, ImageFormat, image_format, read_image
+from basicsr.io.images import BitDepth, Color, image_format, read_image
 from basicsr.utils.errors import DataError
 
 CacheKind = Literal["none", "memory", "disk"]
@@ -25,7 +25,8 @@ class _Place(NamedTuple):
 
     slot: int
     offset: int
-    format: ImageFormat
+    shape: tuple[int, int, int]
+    dtype: np.dtype
 
 
 class DecodeCache:
@@ -78,7 +79,7 @@ class DecodeCache:
         for slot, (path, format) in enumerate(found):
             offset = self._bytes + self._bytes % format.dtype.itemsize  # aligned
             if offset + format.nbytes <= gib * 2**30:
-                self._places[path] = _Place(slot, offset, format)
+                self._places[path] = _Place(slot, offset, format.shape, format.dtype)
                 self._bytes = offset + format.nbytes
         self._key = key.hexdigest()[:32]
         self._open()
@@ -88,12 +89,11 @@ class DecodeCache:
         place = self._places.get(path)
         if place is None:
             return read_image(path, self.color, self.bit_depth)
-        shape, dtype = place.format.shape, place.format.dtype
-        cached: np.ndarray = np.ndarray(shape, dtype, self._map, place.offset)
+        cached: np.ndarray = np.ndarray(place.shape, place.dtype, self._map, place.offset)
         if not self._verified[place.slot]:
             if self._checksums[place.slot] != _checksum(cached):
                 image = read_image(path, self.color, self.bit_depth)
-                if image.shape != shape or image.dtype != dtype:  # the file has changed
+                if image.shape != place.shape or image.dtype != place.dtype:  # the file has changed
                     return image
                 cached[:] = image
                 self._checksums[place.slot] = _checksum(image)

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch.utils.data import DataLoader, Dataset
 
 from basicsr.data.base import PATCH, ImagePair, RestorationDataset, generator
@@ -177,38 +176,30 @@ class _BatchLayout(NamedTuple):
 
     @classmethod
     def of(cls, dataset: RestorationDataset) -> _BatchLayout:
-        dtypes = (
-            torch.from_numpy(np.empty(0, dtype)).dtype
-            for dtype in (dataset.lq_dtype, dataset.gt_dtype)
-        )
-        lq_dtype, gt_dtype = dtypes
-        return cls((dataset.lq_channels, dataset.gt_channels), (lq_dtype, gt_dtype))
+        lq, gt = (torch.from_numpy(np.empty(0, t)) for t in (dataset.lq_dtype, dataset.gt_dtype))
+        return cls((dataset.lq_channels, dataset.gt_channels), (lq.dtype, gt.dtype))
 
     def slot_bytes(self, pairs: int, size: int) -> int:
         """Return the bytes of `pairs` pairs of patches, aligned for any of the types."""
-        *_, stop = self._bounds(pairs, size)
+        _, _, stop = self._bounds(pairs, size)
         return stop + -stop % max(dtype.itemsize for dtype in self.dtypes)
 
     def views(
         self, memory: torch.Tensor, pairs: int, size: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return `lq` and `gt` as views of the first bytes of `memory`."""
-        _, lq_stop, gt_start, gt_stop = self._bounds(pairs, size)
-        parts = (memory[:lq_stop], memory[gt_start:gt_stop])
-        lq, gt = (
-            part.view(dtype).view(pairs, size, size, channels)
-            for part, dtype, channels in zip(parts, self.dtypes, self.channels, strict=True)
-        )
-        return lq, gt
+        lq_stop, gt_start, gt_stop = self._bounds(pairs, size)
+        lq = memory[:lq_stop].view(self.dtypes[0])
+        gt = memory[gt_start:gt_stop].view(self.dtypes[1])
+        shape = (pairs, size, size)
+        return lq.view(*shape, self.channels[0]), gt.view(*shape, self.channels[1])
 
-    def _bounds(self, pairs: int, size: int) -> tuple[int, int, int, int]:
-        """Return where the bytes of `lq` and of `gt` start and stop."""
-        lq_bytes, gt_bytes = (
-            pairs * size * size * channels * dtype.itemsize
-            for channels, dtype in zip(self.channels, self.dtypes, strict=True)
-        )
-        gt_start = lq_bytes + -lq_bytes % self.dtypes[1].itemsize
-        return 0, lq_bytes, gt_start, gt_start + gt_bytes
+    def _bounds(self, pairs: int, size: int) -> tuple[int, int, int]:
+        """Return where the bytes of `lq` stop, and where those of `gt` start and stop."""
+        pixels = pairs * size * size
+        lq_stop = pixels * self.channels[0] * self.dtypes[0].itemsize
+        gt_start = lq_stop + -lq_stop % self.dtypes[1].itemsize  # aligned
+        return lq_stop, gt_start, gt_start + pixels * self.channels[1] * self.dtypes[1].itemsize
 
 
 class _Loaded(NamedTuple):
@@ -317,11 +308,10 @@ def _received(
         size = layout.slot_bytes(loaded.pairs, loaded.size)
         batch = torch.empty(size, dtype=torch.uint8, pin_memory=pin_memory)
         batch.copy_(memory[loaded.slot, :size])
-        lq, gt = (
-            rearrange(patches, "b h w c -> b c h w")
-            for patches in layout.views(batch, loaded.pairs, loaded.size)
+        lq, gt = layout.views(batch, loaded.pairs, loaded.size)
+        yield TrainingBatch(
+            lq.permute(0, 3, 1, 2), gt.permute(0, 3, 1, 2), loaded.names, loaded.skipped
         )
-        yield TrainingBatch(lq, gt, loaded.names, loaded.skipped)
 
 
 def _alive(loader: DataLoader) -> Iterator[Any]:

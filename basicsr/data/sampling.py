@@ -156,8 +156,8 @@ def turned(patch: np.ndarray, *, mirror: bool, upside_down: bool, transpose: boo
         patch = cv2.transpose(patch)
     elif transpose:
         patch = patch.swapaxes(0, 1)
-    # OpenCV drops the axis of a single channel
-    return np.ascontiguousarray(patch).reshape(*patch.shape[:2], channels)
+    patch = np.ascontiguousarray(patch)
+    return patch if patch.ndim == 3 else patch[..., None]  # OpenCV drops a single channel's axis
 
 
 def _reflected(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -56,7 +56,7 @@ class StoredImages:
         depth.
         """
         image = self.decode(path)
-        if (image.shape[2], image.dtype) != (self.channels, self.dtype):
+        if image.shape[2] != self.channels or image.dtype != self.dtype:
             raise DataError(
                 f"{path}: has {_described(image.shape[2], image.dtype)}, but {self.example} has "
                 f"{_described(self.channels, self.dtype)}; set color and bit_depth"

@@ -139,3 +139,48 @@ def test_a_folder_that_cannot_be_written(files, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(files[0]))
     with pytest.raises(DataError, match=r"no decode cache of .*lower cache_gib or set"):
         DecodeCache(files, "disk", 1.0)
+
+
+@pytest.mark.parametrize("kind", ["none", "memory", "disk"])
+@pytest.mark.parametrize(("color", "bit_depth"), [("gray", 8), ("rgb", 16), ("as_stored",) * 2])
+def test_any_channels_and_depth(files, kind, color, bit_depth):
+    write_png(files[1], np.arange(15, dtype=np.uint16).reshape(3, 5, 1) * 1000)
+    cache = DecodeCache(files, kind, 1.0, color, bit_depth)
+    for _ in range(2):
+        for path in files:
+            expected = read_image(path, color, bit_depth)
+            assert cache(path).dtype == expected.dtype
+            assert cache(path).flags.aligned
+            np.testing.assert_array_equal(cache(path), expected)
+
+
+def test_gray_and_colour_do_not_share_a_file(files):
+    for color, channels in (("rgb", 3), ("gray", 1), ("rgb", 3)):
+        assert DecodeCache(files, "disk", 1.0, color)(files[0]).shape == (6, 8, channels)
+
+
+def test_folder_and_file_are_private(files):
+    DecodeCache(files, "disk", 1.0)
+    folder = Path(os.environ["XDG_CACHE_HOME"]) / "dtpnet-derain"
+    (file,) = folder.iterdir()
+    assert [path.stat().st_mode & 0o777 for path in (folder, file)] == [0o700, 0o600]
+    folder.chmod(0o777)
+    DecodeCache(files, "disk", 1.0)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_in_place_of_the_file_is_refused(files):
+    DecodeCache(files, "disk", 1.0)
+    (file,) = (Path(os.environ["XDG_CACHE_HOME"]) / "dtpnet-derain").iterdir()
+    other = files[0].with_name("other")
+    file.rename(other)
+    file.symlink_to(other)
+    with pytest.raises(DataError, match=r"no decode cache of .*Too many levels of symbolic links"):
+        DecodeCache(files, "disk", 1.0)
+
+
+def test_a_folder_of_another_user_is_refused(files, monkeypatch):
+    DecodeCache(files, "disk", 1.0)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(DataError, match="dtpnet-derain: belongs to another user; set XDG_CACHE"):
+        DecodeCache(files, "disk", 1.0)

@@ -11,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basicsr.data import (
+    ImagePair,
     LoaderSettings,
+    RestorationDataset,
     SampleStage,
     SyntheticRainDataset,
     build_dataset,
     training_batches,
 )
+from basicsr.data.loader import _BatchLayout
 from basicsr.data.sampling import Draw, SampleSchedule
 from basicsr.utils.errors import DataError, OptionsError
 
@@ -195,3 +198,98 @@ def test_rain_is_drawn_on_the_patch_after_it_was_turned(make_images):
     down, across = (rain.diff(dim=dim).abs().mean() for dim in (1, 2))
     assert down < 0.8 * across
     assert np.isfinite(float(down))
+
+
+class Announced(RestorationDataset):
+    """Images of given channels and types, each value different from its neighbours."""
+
+    def __init__(self, lq: tuple[int, type], gt: tuple[int, type]) -> None:
+        self.names = [str(number) for number in range(5)]
+        self.lq_channels, self.gt_channels = lq[0], gt[0]
+        self.types = np.dtype(lq[1]), np.dtype(gt[1])
+
+    @property
+    def lq_dtype(self) -> np.dtype:
+        return self.types[0]
+
+    @property
+    def gt_dtype(self) -> np.dtype:
+        return self.types[1]
+
+    def files(self, index: int) -> list[Path]:
+        return []
+
+    def read(self, index: int) -> ImagePair:
+        return ImagePair(
+            self._image(index, self.lq_channels, self.lq_dtype),
+            self._image(index, self.gt_channels, self.gt_dtype),
+        )
+
+    def _image(self, index: int, channels: int, dtype: np.dtype) -> np.ndarray:
+        """Return an image whose first channel numbers the pixels, and the others follow from it."""
+        levels = np.arange(13 * 15).reshape(13, 15, 1) + 7 * np.arange(channels) + index
+        return levels.astype(dtype) / dtype.type(3) if dtype == np.float32 else levels.astype(dtype)
+
+
+FORMATS = [
+    ((6, np.uint8), (3, np.uint8)),
+    ((1, np.uint8), (1, np.uint8)),
+    ((6, np.uint16), (3, np.uint16)),
+    ((1, np.float32), (1, np.uint8)),
+    ((3, np.float32), (3, np.uint16)),
+    ((1, np.uint8), (3, np.float32)),
+    ((5, np.uint8), (7, np.uint16)),
+]
+
+
+@pytest.mark.parametrize(("lq", "gt"), FORMATS)
+def test_any_channels_and_types(lq, gt):
+    dataset = Announced(lq, gt)
+    stages = [SampleStage(5, 2, 4), SampleStage(17, 4, 3)]  # 17 is more than the images have
+    batches = _batches(dataset, patches=stages)
+    assert [tuple(batch.lq.shape) for batch in batches] == (
+        [(2, lq[0], 5, 5)] * 4 + [(4, lq[0], 17, 17)] * 3
+    )
+    for batch in batches:
+        assert batch.gt.shape[1] == gt[0]
+        assert batch.lq.is_contiguous(memory_format=torch.channels_last)
+        for side, (_, dtype) in ((batch.lq.numpy(), lq), (batch.gt.numpy(), gt)):
+            assert side.dtype == dtype
+            scale = 3 if dtype == np.float32 else 1
+            steps = np.diff(side.astype(float), axis=1) * scale
+            np.testing.assert_allclose(steps, 7, atol=1e-4)
+        if lq == gt:
+            assert torch.equal(batch.lq, batch.gt)
+    _assert_same(batches, _batches(dataset, patches=stages, num_workers=2))
+
+
+def test_all_orientations_of_both_sides_agree():
+    for batch in _batches(
+        Announced((1, np.uint16), (6, np.float32)), patches=[SampleStage(5, 8, 20)]
+    ):
+        lq = batch.lq.numpy()[:, 0].astype(float)
+        np.testing.assert_allclose(batch.gt.numpy()[:, 0] * 3, lq, atol=1e-4)
+
+
+@pytest.mark.parametrize(("lq", "gt"), FORMATS)
+def test_the_memory_holds_the_patches_and_no_more(lq, gt):
+    layout = _BatchLayout.of(Announced(lq, gt))
+    patches = sum(4 * 8 * 8 * channels * np.dtype(dtype).itemsize for channels, dtype in (lq, gt))
+    assert patches <= layout.slot_bytes(4, 8) < patches + 8
+    if lq[1] == gt[1] == np.uint8:
+        assert layout.slot_bytes(3, 7) == 3 * 7 * 7 * (lq[0] + gt[0])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_data_set_that_announces_something_else_is_one_line(num_workers):
+    dataset = Announced((1, np.uint8), (3, np.uint8))
+    dataset.lq_channels, dataset.read = (
+        3,
+        lambda index: ImagePair(np.zeros((9, 9, 1), np.uint8), np.zeros((9, 9, 3), np.uint8)),
+    )
+    with pytest.raises(DataError) as caught:
+        _batches(dataset, num_workers=num_workers)
+    assert str(caught.value) == (
+        "the data set yields lq of (8, 8, 1) uint8, but announces (8, 8, 3) uint8; "
+        "correct its lq_channels or lq_dtype"
+    )
