@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from basicsr.metrics import Metric, Protocol, get_protocol, protocol_names
 from basicsr.utils.cli import command, script_parser
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import atomic_write
@@ -32,6 +34,23 @@ class Curve(NamedTuple):
 
     iterations: list[int]
     values: list[float]
+
+
+class Score(NamedTuple):
+    """Score of a validation set ("val", "val_2", ...)."""
+
+    dataset: str
+    protocol: Protocol
+    metric: Metric
+
+    @property
+    def ranks(self) -> bool:
+        """Whether this is the first metric of its protocol."""
+        return self.metric is self.protocol.metrics[0]
+
+    def __str__(self) -> str:
+        dataset = "" if self.dataset == "val" else f", {self.dataset}"
+        return f"{self.metric.label} ({self.protocol.name}{dataset})"
 
 
 class Run(NamedTuple):
@@ -91,8 +110,9 @@ def read_curves(file: Path) -> dict[str, Curve]:
 
 def table(runs: Sequence[Run]) -> str:
     """Return a Markdown table of the runs' state."""
-    scores = sorted({m for run in runs for m in run.curves if _is_score(m) and "psnr" in m})
-    heads = ["run", "iterations", "last loss", *(f"best {_label(m)}" for m in scores)]
+    scores = {m: score for run in runs for m in run.curves if (score := parse_score(m))}
+    ranking = {m: scores[m] for m in sorted(scores) if scores[m].ranks}
+    heads = ["run", "iterations", "last loss", *(f"best {each}" for each in ranking.values())]
     lines = [[*heads, "images/s", "waiting for data"]]
     lines.append(["---"] * len(lines[0]))
     for run in runs:
@@ -101,7 +121,7 @@ def table(runs: Sequence[Run]) -> str:
                 run.name,
                 str(max(curve.iterations[-1] for curve in run.curves.values())),
                 _number(run.last("train/loss"), ".5f"),
-                *(_best(run.curves.get(metric)) for metric in scores),
+                *(_best(run.curves.get(name), score.metric) for name, score in ranking.items()),
                 _number(run.median("time/images_per_second"), ".3g"),
                 _number(run.median("time/waiting_for_data"), ".0%"),
             ]
@@ -109,10 +129,10 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _best(curve: Curve | None) -> str:
+def _best(curve: Curve | None, metric: Metric) -> str:
     if curve is None:
         return ""
-    best = max(curve.values)
+    best = max(curve.values) if metric.better == "higher" else min(curve.values)
     return f"{best:.4f} at {curve.iterations[curve.values.index(best)]}"
 
 
@@ -120,20 +140,29 @@ def _number(value: float, form: str) -> str:
     return "" if math.isnan(value) else format(value, form)
 
 
-def _is_score(metric: str) -> bool:
-    return metric.startswith("val/")
+def parse_score(name: str) -> Score | None:
+    """Return the score logged as `name`, such as "val_2/matlab_y_psnr"; None for other values.
+
+    Metrics of optional packages have no score here: creating them would load their weights.
+    """
+    match = re.fullmatch(r"(val(?:_\d+)?)/(.+)", name)
+    if not match:
+        return None
+    for protocol in map(get_protocol, protocol_names()):
+        for metric in protocol.metrics:
+            if match[2] == f"{protocol.name}_{metric.name}":
+                return Score(match[1], protocol, metric)
+    return None
 
 
-def _label(score: str) -> str:
-    """ "val/matlab_y_psnr" -> "PSNR (matlab_y)"."""
-    protocol, _, name = score.removeprefix("val/").rpartition("_")
-    return f"{name.upper()} ({protocol})"
+def _is_validation(name: str) -> bool:
+    return name.startswith("val")
 
 
-def _title(metric: str) -> str:
-    if _is_score(metric):
-        return f"validation {_label(metric)}" + (", dB" if metric.endswith("psnr") else "")
-    return metric.removeprefix("train/").replace("_", " ")
+def _title(name: str) -> str:
+    if score := parse_score(name):
+        return f"validation {score}" + (f", {score.metric.unit}" if score.metric.unit else "")
+    return name.removeprefix("train/").replace("_", " ")
 
 
 def smoothed(values: Sequence[float], window: int) -> np.ndarray:
@@ -155,7 +184,7 @@ def plotted_metrics(runs: Sequence[Run]) -> list[str]:
     terms = [metric for metric in training if metric not in others]
     if len(terms) == 1:
         training.remove(terms[0])
-    return [*(m for m in logged if _is_score(m)), *training]
+    return [*(m for m in logged if _is_validation(m)), *training]
 
 
 def draw(file: Path, runs: Sequence[Run], window: int) -> None:
@@ -175,7 +204,7 @@ def draw(file: Path, runs: Sequence[Run], window: int) -> None:
     for axes, metric in zip(grid.flat, metrics, strict=False):
         for run in runs:
             if metric in run.curves:
-                exact = _is_score(metric) or metric == "train/learning_rate"
+                exact = _is_validation(metric) or metric == "train/learning_rate"
                 _plot(axes, run.curves[metric], styles[run.name], 1 if exact else window)
         axes.set(title=_title(metric), xlabel="iteration")
         axes.grid(alpha=0.3)

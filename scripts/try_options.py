@@ -18,6 +18,7 @@ from pathlib import Path
 from plot_runs import read_curves
 from pydantic import ValidationError
 
+from basicsr.metrics import get_protocol
 from basicsr.options.yaml_files import read_yaml
 from basicsr.utils.cli import command, script_parser
 from basicsr.utils.components import Strict
@@ -77,20 +78,21 @@ def train(base: str, assignments: list[str]) -> None:
 
 def table(runs: dict[str, Path], protocol: str) -> str:
     """Return a Markdown table of the last validation of each run."""
-    heads = ["try", "iterations", f"PSNR ({protocol})", "SSIM", "images/s"]
+    metrics = get_protocol(protocol).metrics
+    heads = ["try", "iterations", *(f"{m.label} ({protocol})" for m in metrics), "images/s"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, folder in runs.items():
         log = folder / "metrics.jsonl"
         curves = read_curves(log) if log.is_file() else {}
-        psnr, ssim = (curves.get(f"val/{protocol}_{score}") for score in ("psnr", "ssim"))
-        if psnr is None or ssim is None:
-            lines.append(f"| {name} | | | | |")
-            continue
-        speed = statistics.median(curves[SPEED].values)
-        lines.append(
-            f"| {name} | {psnr.iterations[-1]} | {psnr.values[-1]:.2f} | "
-            f"{ssim.values[-1]:.4f} | {speed:.1f} |"
-        )
+        scores = [curves.get(f"val/{protocol}_{metric.name}") for metric in metrics]
+        cells = [name, *[""] * (len(heads) - 1)]
+        if scores[0] is not None:
+            cells[1] = str(scores[0].iterations[-1])
+            cells[-1] = f"{statistics.median(curves[SPEED].values):.1f}"
+        for column, (metric, score) in enumerate(zip(metrics, scores, strict=True), start=2):
+            if score is not None:
+                cells[column] = f"{score.values[-1]:.{metric.decimals}f}"
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -98,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="YAML file of tries")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these tries")
-    parser.add_argument("--protocol", default="matlab_y")
+    parser.add_argument("--protocol", default="matlab_y", metavar="NAME", help="default: matlab_y")
     parser.add_argument("--table", action="store_true", help="print the table without training")
     return parser
 

@@ -67,6 +67,22 @@ def test_table_and_picture(run_script, run_of, tmp_path, monkeypatch):
     assert len([values for _, values in drawn if len(values) == 5]) == 3  # L1Loss is the loss
 
 
+def test_scores_are_read_from_their_logged_names(load_script):
+    parse_score = load_script("plot_runs").parse_score
+    assert str(parse_score("val/matlab_y_double_psnr")) == "PSNR (matlab_y_double)"
+    assert str(parse_score("val_2/niqe_niqe")) == "NIQE (niqe, val_2)"
+    assert parse_score("val/rgb_ssim").ranks is False
+    assert parse_score("train/loss") is None
+    assert parse_score("val/iqa:lpips_lpips") is None
+
+
+def test_the_best_of_a_metric_may_be_its_lowest(load_script):
+    plot_runs = load_script("plot_runs")
+    curve = plot_runs.Curve([100, 200, 300], [5.0, 4.0, 4.5])
+    table = plot_runs.table([plot_runs.Run("A", {"val/niqe_niqe": curve})])
+    assert table.splitlines()[2] == "| A | 300 |  | 4.0000 at 200 |  |  |"
+
+
 def test_runs_with_the_same_name_get_unique_names(run_script, run_of, tmp_path):
     first, second = run_of("monday/try", 2), run_of("friday/try", 2)
     _, printed, _ = run_script("plot_runs", first, second, first, "--out", tmp_path / "x.png")
