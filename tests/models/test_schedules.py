@@ -45,5 +45,5 @@ def test_one_value_for_each_period():
 
 
 def test_at_least_one_period():
-    with pytest.raises(OptionsError, match="periods: none is given"):
+    with pytest.raises(OptionsError, match="periods: give at least one period"):
         CosineAnnealingRestartLR(())

@@ -1,0 +1,191 @@
+"""Small training runs in this process: channels, validation sets, and reading the device late."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from basicsr.options import TrainOptions, load_options
+from basicsr.training import trainer
+from basicsr.training.check import check
+from basicsr.training.run import Process
+from basicsr.training.run_folder import RunFolder
+from basicsr.training.trainer import Trainer, train
+from basicsr.utils.distributed import World
+from basicsr.utils.errors import OptionsError, Stopped, UserError
+from basicsr.utils.interruptions import StopRequest, Watchdog
+
+CPU = torch.device("cpu")
+RESTORMER = {
+    "type": "Restormer",
+    "dim": 8,
+    "num_blocks": [1, 1, 1, 1],
+    "num_refinement_blocks": 1,
+    "heads": [1, 1, 1, 1],
+}
+GRAY = {**RESTORMER, "inp_channels": 1, "out_channels": 1}
+DUAL = {**RESTORMER, "inp_channels": 6, "dual_pixel_task": True}
+SETS = {
+    "gray": {"dataroot_lq": "lq", "color": "gray"},
+    "dual view": {"dataroot_lq": ["lq", "right"], "bit_depth": 16},
+}
+NETWORKS = {"gray": GRAY, "dual view": DUAL}
+ITERATIONS = 8
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with pairs of 16-bit images of 40 x 33 pixels, and a right view of each."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("lq", "right", "gt"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            image = rng.integers(0, 65536, (33, 40, 3), dtype=np.uint16)
+            cv2.imwrite(str(tmp_path / name / f"{i}.png"), image)
+    return tmp_path
+
+
+@pytest.fixture(params=[1, 3, 10])
+def read_interval(request, monkeypatch):
+    """Steps after which the device is read."""
+    monkeypatch.setitem(trainer.READ_INTERVAL, "cpu", request.param)
+    return request.param
+
+
+def options(case, *force):
+    images = {"name": "pairs", "type": "PairedImageDataset", "dataroot_gt": "gt", **SETS[case]}
+    content = {
+        "name": "run",
+        "model_type": "RestorationModel",
+        "device": "cpu",
+        "network_g": NETWORKS[case],
+        "datasets": {
+            "train": {
+                **images,
+                "patches": [{"size": 16, "batch_size": 2, "iters": ITERATIONS}],
+                "num_worker_per_gpu": 0,
+            },
+            "val": images,
+            "val_2": {**images, "protocols": ["dtpnet", "rgb"]},
+        },
+        "train": {
+            "total_iter": ITERATIONS,
+            "optim_g": {"type": "AdamW", "lr": 1e-3},
+            "scheduler": {"type": "MultiStepLR", "milestones": [5]},
+            "losses": [{"type": "L1Loss"}],
+            "ema_decay": 0.9,
+        },
+        "val": {"val_freq": ITERATIONS, "protocols": ["rgb"], "best": "rgb/ssim"},
+        "logger": {"print_freq": 5, "save_checkpoint_freq": 4, "use_tb_logger": False},
+    }
+    with open("train.yml", "w") as file:
+        yaml.safe_dump(content, file)
+    return load_options(TrainOptions, "train.yml", force)
+
+
+def run(settings, **more):
+    with StopRequest() as stop, Watchdog(100) as watchdog:
+        train(settings, Process(CPU, World(), stop, watchdog), **more)
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+@pytest.fixture
+def straight(folder):
+    """An uninterrupted run that reads the device after every step."""
+    run(options("dual view", "name=straight"))
+    return folder / "experiments" / "straight"
+
+
+def test_several_validation_sets(straight):
+    scores = [line for line in metrics(straight) if line["iteration"] == ITERATIONS][1:]
+    assert [sorted(line) for line in scores] == [
+        ["iteration", "val/rgb_psnr", "val/rgb_ssim"],
+        ["iteration", "val_2/dtpnet_psnr", "val_2/dtpnet_ssim"],
+        ["iteration", "val_2/rgb_psnr", "val_2/rgb_ssim"],
+    ]
+    assert scores[0]["val/rgb_psnr"] == scores[2]["val_2/rgb_psnr"]  # the same images
+    best = RunFolder(straight, keep=3).latest_state()["best"]
+    assert best == {
+        "iteration": ITERATIONS,
+        "criterion": "rgb/ssim",
+        "psnr": scores[0]["val/rgb_psnr"],
+        "ssim": scores[0]["val/rgb_ssim"],
+    }
+    for name in ("00000008.png", "00000008_val_2.png"):
+        picture = cv2.imread(str(straight / "samples" / name), cv2.IMREAD_UNCHANGED)
+        assert (picture.shape, picture.dtype) == ((33, 120, 3), np.uint8)
+    restored = straight / "visualization/val_2/restored/0.png"
+    assert cv2.imread(str(restored), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+
+
+def test_reading_the_device_late_changes_nothing(straight, folder, read_interval):
+    run(options("dual view"))
+    late = folder / "experiments" / "run"
+    for name in ("net_g_4", "net_g_8", "net_g_best"):
+        file = f"models/{name}.safetensors"
+        assert (late / file).read_bytes() == (straight / file).read_bytes()
+    assert metrics(late) == metrics(straight)
+
+
+def test_a_request_to_stop_is_followed_at_once_by_a_single_process(
+    straight, folder, read_interval, monkeypatch
+):
+    step = Trainer.step
+
+    def asked_at_the_second(self, iteration):
+        step(self, iteration)
+        if iteration == 2:
+            self.run.process.stop.name = "SIGTERM"
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped, match="SIGTERM"):
+        patched.setattr(Trainer, "step", asked_at_the_second)
+        run(options("dual view"))
+    stopped = folder / "experiments" / "run"
+    assert [file.stem for file in (stopped / "training_states").glob("*.json")] == ["00000002"]
+    run(options("dual view"), auto_resume=True)
+    file = "models/net_g_8.safetensors"
+    assert (stopped / file).read_bytes() == (straight / file).read_bytes()
+    assert metrics(stopped) == metrics(straight)
+
+
+def test_the_abort_names_the_step_however_late_it_is_noticed(folder, read_interval):
+    """The first update makes the weights infinite, the three steps after it are skipped."""
+    settings = options("gray", "train:optim_g={type: SGD, lr: 1.0e+38}", "train:nonfinite_limit=3")
+    with pytest.raises(UserError, match=r"iteration 4: 3 steps in a row .*00000004_rank0.npz"):
+        run(settings)
+    saved = np.load(folder / "experiments/run/nonfinite/00000004_rank0.npz")
+    assert saved["lq"].shape == (2, 1, 16, 16)
+    assert not list((folder / "experiments/run").glob("training_states/*.json"))
+
+
+@pytest.mark.parametrize(("case", "channels"), [("gray", 1), ("dual view", 6)])
+def test_check_prints_the_shape_of_a_batch(folder, case, channels, capsys):
+    check(options(case), CPU)
+    printed = capsys.readouterr().out
+    assert f"first batch: (2, {channels}, 16, 16)" in printed
+    assert "datasets.val_2: 3 validation images" in printed
+    assert "GMACs forward" in printed
+    assert not (folder / "experiments").exists()
+
+
+def test_a_loss_that_does_not_suit_the_channels(folder):
+    settings = options("gray", "train:losses=[{type: MaskLoss}]")
+    with pytest.raises(OptionsError, match=r"train.losses: MaskLoss needs 1 channels and a mask"):
+        check(settings, CPU)
+
+
+def test_a_data_set_that_does_not_fit_leaves_no_folder(folder):
+    settings = options("gray", "datasets:val_2:color=rgb")
+    with pytest.raises(OptionsError, match=r"datasets.val_2: PairedImageDataset has lq of 3"):
+        run(settings)
+    assert not (folder / "experiments").exists()
