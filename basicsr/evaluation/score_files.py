@@ -8,11 +8,40 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel
 
 from basicsr.evaluation.evaluate import ImageScores, mean_scores
 from basicsr.metrics import Scores, get_protocol
 from basicsr.utils.files import atomic_write
+
+
+class MetricFacts(BaseModel):
+    """What tables need of a metric; see `basicsr.metrics.Metric`."""
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower"]
+    decimals: int
+
+    @classmethod
+    def of(cls, metric: Any) -> MetricFacts:
+        """Return the facts of a metric or of its class."""
+        return cls(**{name: getattr(metric, name) for name in cls.model_fields})
+
+    @property
+    def label(self) -> str:
+        return self.name.upper()
+
+
+class ProtocolFacts(BaseModel):
+    """What tables need of a protocol. scores.json has it, as the protocol's package may be missing
+    where tables are made."""
+
+    name: str
+    description: str
+    metrics: list[MetricFacts]
 
 
 class MeanScores(NamedTuple):
@@ -71,7 +100,7 @@ def write_results(
     """
     document = {
         "method": method,
-        "protocols": {mean.protocol: protocol_facts(mean.protocol) for mean in means},
+        "protocols": {mean.protocol: protocol_facts(mean.protocol).model_dump() for mean in means},
         "results": [
             {
                 "dataset": mean.dataset,
@@ -90,21 +119,11 @@ def write_results(
     _write(folder / "scores.tex", _latex(method, means))
 
 
-def protocol_facts(name: str) -> dict[str, Any]:
-    """Return what tables need to know of a protocol, so that they can do without its package."""
+def protocol_facts(name: str) -> ProtocolFacts:
+    """Return the facts of a registered protocol."""
     protocol = get_protocol(name)
-    return {
-        "description": protocol.description,
-        "metrics": [
-            {
-                "name": metric.name,
-                "unit": metric.unit,
-                "better": metric.better,
-                "decimals": metric.decimals,
-            }
-            for metric in protocol.metrics
-        ],
-    }
+    metrics = [MetricFacts.of(metric) for metric in protocol.metrics]
+    return ProtocolFacts(name=protocol.name, description=protocol.description, metrics=metrics)
 
 
 def json_scores(scores: Scores) -> dict[str, float | str]:

@@ -1,6 +1,6 @@
 """Image quality: `measure(restored, target, protocol)`, and the registries behind it."""
 
-from basicsr.metrics import iqa, niqe, protocols  # noqa: F401  (they register themselves)
+from basicsr.metrics import iqa, protocols  # noqa: F401  (they register themselves)
 from basicsr.metrics.base import (
     METRIC_REGISTRY,
     PROTOCOL_REGISTRY,

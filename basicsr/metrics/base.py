@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -28,6 +29,7 @@ class Metric(ABC):
         needs_reference: whether the ground truth is needed.
         reads: pixel values that a protocol of this metric alone hands to it, see `Protocol.reads`.
         device: where it is computed, "cpu" or "cuda".
+        bounds: lowest and highest possible value; result files with others are rejected.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Metric(ABC):
     needs_reference: bool = True
     reads: Levels = "8bit"
     device: str = "cpu"
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @abstractmethod
     def __call__(self, restored: np.ndarray, target: np.ndarray | None, peak: float) -> float:

@@ -43,6 +43,7 @@ class SSIM(Metric):
     """
 
     name = "ssim"
+    bounds = (-1, 1)
 
     def __init__(
         self, border: Literal["valid", "zeros"] = "valid", downsample: bool = False

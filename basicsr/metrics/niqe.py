@@ -7,11 +7,12 @@ The model of photographs is the authors' release; `niqe_model/LICENSE.txt` has i
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 
 import numpy as np
 
-from basicsr.metrics.base import METRIC_REGISTRY, PROTOCOL_REGISTRY, Metric, SingleMetric
+from basicsr.metrics.base import METRIC_REGISTRY, Metric
 from basicsr.utils.errors import DataError
 
 BLOCK = 96
@@ -35,6 +36,7 @@ class NIQE(Metric):
     better = "lower"
     decimals = 3
     needs_reference = False
+    bounds = (0, math.inf)
 
     def __call__(self, restored: np.ndarray, target: np.ndarray | None, peak: float) -> float:
         features = image_features(gray_levels(restored))
@@ -47,22 +49,6 @@ class NIQE(Metric):
         difference = model_mean - features_mean
         inverse = np.linalg.pinv((model_covariance + covariance) / 2)
         return float(np.sqrt(difference @ inverse @ difference))
-
-
-@PROTOCOL_REGISTRY.register
-class NIQEProtocol(SingleMetric):
-    """NIQE on its own."""
-
-    name = "niqe"
-
-    def __init__(self) -> None:
-        super().__init__(
-            NIQE(),
-            self.name,
-            "NIQE of 8-bit gray levels with the authors' parameters, no ground truth needed; "
-            "lower is better",
-            smallest_side=2 * BLOCK,  # the covariance needs more than one block
-        )
 
 
 @functools.cache

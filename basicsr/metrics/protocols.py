@@ -1,4 +1,4 @@
-"""Protocols of the deraining literature and of RGB denoising tables.
+"""Protocols of the deraining literature, of RGB denoising tables, and without ground truth.
 
 Their numbers differ by up to 1.3 dB on the same images: scores of different protocols do not
 compare.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from basicsr.metrics.base import PROTOCOL_REGISTRY, Protocol
+from basicsr.metrics.base import PROTOCOL_REGISTRY, Protocol, SingleMetric
 from basicsr.metrics.full_reference import PSNR, SSIM, WINDOW
+from basicsr.metrics.niqe import BLOCK, NIQE
 
 _LUMA = np.array([65481.0, 128553.0, 24966.0])
 _STRIP = 32  # rows at a time, so that their float64 copies stay in the processor's cache
@@ -79,6 +80,22 @@ class DTPNetRGB(Protocol):
     def convert(self, image: np.ndarray) -> np.ndarray:
         height, width = (side // 32 * 32 for side in image.shape[:2])
         return image[:height, :width]
+
+
+@PROTOCOL_REGISTRY.register
+class NIQEAlone(SingleMetric):
+    """NIQE, for images without ground truth."""
+
+    name = "niqe"
+
+    def __init__(self) -> None:
+        super().__init__(
+            NIQE(),
+            self.name,
+            "NIQE of 8-bit gray levels with the authors' parameters, no ground truth needed; "
+            "lower is better",
+            smallest_side=2 * BLOCK,  # the covariance needs more than one block
+        )
 
 
 def luma(image: np.ndarray) -> np.ndarray:
