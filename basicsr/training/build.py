@@ -18,6 +18,7 @@ from basicsr.data import (
     build_dataset,
 )
 from basicsr.losses import LossTerms, build_losses
+from basicsr.metrics import get_protocol
 from basicsr.models.fitting import require_fitting
 from basicsr.models.pretrained import network_with_weights
 from basicsr.models.restoration_model import OptimizerFactory, RestorationModel, StepSettings
@@ -119,8 +120,12 @@ def build_validators(options: TrainOptions, folder: Path) -> list[Validator]:
     validators = []
     for key, section in options.datasets.validation.items():
         dataset = build_dataset(section.arguments())
-        if not dataset.has_gt:
-            raise OptionsError(f"datasets.{key}: there is no ground truth to validate against")
+        protocols = [get_protocol(name) for name in options.protocols_of(key)]
+        if not dataset.has_gt and any(protocol.needs_reference for protocol in protocols):
+            raise OptionsError(
+                f"datasets.{key}: {type(dataset).__name__} has no ground truth; give it protocols "
+                "that need none, such as niqe"
+            )
         dataset.check()
         validators.append(Validator(key, dataset, options, folder))
     return validators

@@ -35,6 +35,7 @@ class Criterion(NamedTuple):
 
     @property
     def name(self) -> str:
+        """Name as in `val.best`."""
         return f"{self.protocol}/{self.metric}"
 
     def improves(self, scores: MeanScores, best: Mapping[str, Any]) -> bool:
@@ -72,7 +73,7 @@ class Validator:
         self.network_options = options.network_g.arguments()
         self.protocols = options.protocols_of(key)
         pictures = folder / "visualization"
-        self.keep = _unless_disk_is_full(
+        self.save_image = _unless_disk_is_full(
             pictures_in(pictures if key == "val" else pictures / key, dataset)
         )
 
@@ -99,7 +100,7 @@ class Validator:
             self.dataset,
             self.protocols,
             settings.quantize,
-            self.keep if settings.save_img else None,
+            self.save_image if settings.save_img else None,
             model.world,
             before_each,
         )
@@ -158,10 +159,12 @@ def _eight_bit_rgb(image: np.ndarray) -> np.ndarray:
     return image if image.dtype == np.uint8 else to_levels(image.clip(0, 1), np.uint8)
 
 
-def _unless_disk_is_full(keep: SaveImage) -> SaveImage:
+def _unless_disk_is_full(save_image: SaveImage) -> SaveImage:
+    """Warn if an image cannot be written, instead of ending the run."""
+
     def attempt(name: str, image: np.ndarray, pair: ImagePair) -> None:
         try:
-            keep(name, image, pair)
+            save_image(name, image, pair)
         except OSError as error:
             logger.warning("the restored image of %s is not saved: %s", name, error.strerror)
 

@@ -12,6 +12,7 @@ import yaml
 
 from basicsr.options import TrainOptions, load_options
 from basicsr.training import trainer
+from basicsr.training.build import build_validators
 from basicsr.training.check import check
 from basicsr.training.run import Process
 from basicsr.training.run_folder import RunFolder
@@ -147,9 +148,10 @@ def test_a_request_to_stop_is_followed_at_once_by_a_single_process(
         if iteration == 2:
             self.run.process.stop.name = "SIGTERM"
 
-    with monkeypatch.context() as patched, pytest.raises(Stopped, match="SIGTERM"):
+    with monkeypatch.context() as patched:
         patched.setattr(Trainer, "step", asked_at_the_second)
-        run(options("dual view"))
+        with pytest.raises(Stopped, match="SIGTERM"):
+            run(options("dual view"))
     stopped = folder / "experiments" / "run"
     assert [file.stem for file in (stopped / "training_states").glob("*.json")] == ["00000002"]
     run(options("dual view"), auto_resume=True)
@@ -166,6 +168,16 @@ def test_the_abort_names_the_step_however_late_it_is_noticed(folder, read_interv
     saved = np.load(folder / "experiments/run/nonfinite/00000004_rank0.npz")
     assert saved["lq"].shape == (2, 1, 16, 16)
     assert not list((folder / "experiments/run").glob("training_states/*.json"))
+
+
+def test_validation_sets_without_ground_truth_need_protocols_without(folder):
+    def validators(protocols):
+        real = f"{{name: a, type: ImageFolderDataset, dataroot_lq: lq, protocols: [{protocols}]}}"
+        return build_validators(options("gray", f"datasets:val_2={real}"), folder)
+
+    assert [each.key for each in validators("niqe")] == ["val", "val_2"]
+    with pytest.raises(OptionsError, match=r"datasets.val_2: ImageFolderDataset has no ground tr"):
+        validators("niqe, rgb")
 
 
 @pytest.mark.parametrize(("case", "channels"), [("gray", 1), ("dual view", 6)])
