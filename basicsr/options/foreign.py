@@ -122,7 +122,8 @@ class _Translator:
         self.ignore(options, path, "files of a pair have equal names here", filename_tmpl="{}")
         self.ignore(options, path, "all images of the folders are used", meta_info_file=None)
         self.ignore(options, path, "images are RGB in [0, 1]", mean=None, std=None)
-        self.ignore(options, path, "images are RGB in [0, 1]", color="n")
+        if options.get("color") not in ("rgb", "gray", "as_stored"):  # the values of this project
+            self.ignore(options, path, "use rgb or gray", color="n")
 
     def sampling(self, options: dict[str, Any], train: dict[str, Any], gpus: int) -> None:
         """Translate how patches are drawn."""

@@ -253,9 +253,11 @@ def test_weights_and_biases_go_to_the_project_of_the_file(write):
 
 def test_assignments_use_foreign_or_own_keys(write):
     force = ["num_gpu=2", "train:precision=bf16", "datasets:train:dataroot_gt=elsewhere"]
+    force.append("datasets:train:color=gray")
     options = load_options(TrainOptions, write(RESTORMER), force)
     assert options.datasets.train.patches[0].batch_size == 16
     assert options.datasets.train.arguments()["dataroot_gt"] == "elsewhere"
+    assert options.datasets.train.arguments()["color"] == "gray"
     assert options.train.precision == "bf16"
 
 
@@ -301,7 +303,7 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
             "datasets.train.use_shuffle: False is not supported: samples are always shuffled",
         ),
         ("datasets:train:mean=[0.5]", "datasets.train.mean: [0.5] is not supported: images are"),
-        ("datasets:val:color=y", "datasets.val.color: 'y' is not supported: images are RGB in"),
+        ("datasets:val:color=y", "datasets.val.color: 'y' is not supported: use rgb or gray"),
         ("datasets:train:gt_sizes=[1]", "datasets.train: gt_size, batch_size_per_gpu and train.t"),
         ("datasets:train:gt_size=big", "datasets.train: gt_size, batch_size_per_gpu and train.to"),
         (
