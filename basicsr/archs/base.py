@@ -64,8 +64,8 @@ class RestorationNetwork(nn.Module):
         channels, height, width = x.shape[-3:]
         if channels != self.in_channels:
             raise ValueError(
-                f"{type(self).__name__}: images must have {self.in_channels} channels, "
-                f"not {channels}"
+                f"{type(self).__name__}: {self.in_channels}-channel images are needed, "
+                f"not {channels}-channel ones"
             )
         multiple = self.size_multiple
         if height % multiple or width % multiple:
