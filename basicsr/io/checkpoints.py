@@ -1,4 +1,4 @@
-"""Weights as .safetensors, and training states; nothing that is read can run code."""
+"""Read and write weights (.safetensors) and training states; reading never runs code."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ _STATE_KEYS = {"iteration", "validation_due", "identity", "network", "average", 
 
 
 class Weights(NamedTuple):
-    """A state dict, the `network_g` options it was saved with (None in foreign files), and the
-    other facts that were saved with it."""
+    """Weights of a file.
+
+    Args:
+        state_dict: the tensors.
+        network: `network_g` options that were saved with them; None in foreign files.
+        facts: other metadata that was saved with them.
+    """
 
     state_dict: dict[str, Tensor]
     network: dict[str, Any] | None
@@ -37,18 +42,22 @@ def save_weights(
 ) -> None:
     """Write a `.safetensors` file with the network's options and other `facts` as metadata.
 
-    They are one entry of it: the format keeps several in no fixed order, and equal weights should
-    be equal files.
+    The metadata is a single entry: the format keeps several entries in no fixed order, and equal
+    weights should make equal files.
     """
     metadata = {METADATA: json.dumps({"network_g": dict(network), **facts})}
-    # copies, because a parameter that a network shares with itself is refused otherwise
+    # copies, because safetensors refuses a parameter that two keys share
     tensors = {key: value.contiguous() for key, value in copied(state_dict).items()}
     with atomic_write(path) as file:
         file.write(save(tensors, metadata))
 
 
 def load_weights(path: str | Path) -> Weights:
-    """Read our `.safetensors`, or the tensors of a `.pth`, wrapped as authors wrap them or not."""
+    """Read a `.safetensors` or `.pth` file of weights.
+
+    A state dict may be inside the dicts that authors save (`params_ema`, `params`, `state_dict`,
+    `model`). Raises CheckpointError for other files.
+    """
     path = Path(path)
     _require_file(path)
     if path.suffix != ".safetensors":
@@ -64,27 +73,27 @@ def load_weights(path: str | Path) -> Weights:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a training state, complete or not at all."""
-    content = io.BytesIO()  # torch.save to a file hides what went wrong with the file
+    """Write a training state, completely or not at all."""
+    content = io.BytesIO()  # torch.save to a file hides the reason of a failure
     torch.save(dict(state), content)
     with atomic_write(path) as file:
         file.write(content.getbuffer())
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
-    """Read a training state back onto the CPU."""
+    """Read a training state onto the CPU. Raises CheckpointError for other files."""
     path = Path(path)
     _require_file(path)
     state = _load_tensors(path)
     if not isinstance(state, dict) or not state.keys() >= _STATE_KEYS:
         raise CheckpointError(
-            f"{path}: no training state; resume_state wants a file of training_states/"
+            f"{path}: not a training state; resume_state expects a file of training_states/"
         )
     return state
 
 
 def copied(content: Any) -> Any:
-    """`content` with a copy on the CPU of every tensor in its dicts and lists."""
+    """Return `content` with a copy on the CPU of every tensor in its dicts and lists."""
     if isinstance(content, Tensor):
         return content.detach().to("cpu", copy=True)
     if isinstance(content, Mapping):
@@ -102,7 +111,7 @@ def _require_file(path: Path) -> None:
 def _load_tensors(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; the errors below say more
+            warnings.simplefilter("ignore")  # about pickle protocols; the errors below say more
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -111,14 +120,14 @@ def _load_tensors(path: Path) -> Any:
         if refused:
             raise CheckpointError(
                 f"{path}: holds a Python object ({refused[1]}), which could run code when read, "
-                "and is refused; where you trust the file, load it yourself and keep only the "
-                "tensors: torch.save(net.state_dict(), ...)"
+                "and is refused; if you trust the file, load it yourself and save the tensors "
+                "alone: torch.save(net.state_dict(), ...)"
             ) from None
         raise CheckpointError(
             f"{path}: damaged, or no PyTorch file (or a pickle of something other than tensors, "
             "which is not read because it could run code)"
         ) from None
-    except Exception as error:  # a damaged file can make the reader stumble over anything
+    except Exception as error:  # the reader raises anything for damaged files
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise CheckpointError(f"{path}: damaged, or no PyTorch file ({reason})") from None
 

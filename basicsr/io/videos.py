@@ -1,4 +1,4 @@
-"""Videos frame by frame: read by OpenCV, written by ffmpeg, or by OpenCV where that is missing."""
+"""Read and write videos frame by frame: OpenCV reads; ffmpeg writes, or OpenCV without it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from basicsr.utils.errors import DataError
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv"}
 )
-WRITTEN_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv"})  # the others become .mp4
-_H264 = (  # at a quality that does not show, in the colours that players expect
+WRITTEN_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv"})  # others are written as .mp4
+_H264 = (  # visually lossless, in the colour space that players assume
     *("-c:v", "libx264", "-crf", "16", "-pix_fmt", "yuv420p"),
     *("-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_range", "tv"),
     *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),
@@ -28,7 +28,7 @@ _H264 = (  # at a quality that does not show, in the colours that players expect
 
 
 class VideoFacts(NamedTuple):
-    """What a video's header tells; the number of frames may be an estimate."""
+    """Facts in the header of a video; the number of frames may be an estimate."""
 
     height: int
     width: int
@@ -37,32 +37,27 @@ class VideoFacts(NamedTuple):
 
 
 def video_facts(path: Path) -> VideoFacts:
-    """Raises DataError where the file is no video that OpenCV can read."""
+    """Read the header of a video. Raises DataError if OpenCV cannot read the file."""
     import cv2
 
     with _opened(path) as video:
-        height, width, frames = (
-            round(video.get(fact))
-            for fact in (
-                cv2.CAP_PROP_FRAME_HEIGHT,
-                cv2.CAP_PROP_FRAME_WIDTH,
-                cv2.CAP_PROP_FRAME_COUNT,
-            )
-        )
-        return VideoFacts(height, width, max(frames, 0), video.get(cv2.CAP_PROP_FPS) or 25.0)
+        height = round(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        width = round(video.get(cv2.CAP_PROP_FRAME_WIDTH))
+        frames = max(round(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        return VideoFacts(height, width, frames, video.get(cv2.CAP_PROP_FPS) or 25.0)
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """The frames, H x W x 3 uint8 RGB, turned upright.
+    """Yield the frames as H x W x 3 uint8 RGB, turned upright.
 
-    Raises DataError where there is none, or where they end well before the header says.
+    Raises DataError if there is none, or less than 90 % of the number in the header.
     """
     announced = video_facts(path).frames
     count = 0
     with _opened(path) as video:
         while True:
-            there, frame = video.read()
-            if not there:
+            found, frame = video.read()
+            if not found:
                 break
             count += 1
             yield np.ascontiguousarray(frame[..., ::-1])
@@ -71,16 +66,23 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
 
 
 def has_ffmpeg() -> bool:
+    """Return whether the program ffmpeg is installed."""
     return shutil.which("ffmpeg") is not None
 
 
 def write_video(
     path: Path, frames: Iterator[np.ndarray], frames_per_second: float, sound: Path
 ) -> None:
-    """Write H x W x 3 uint8 RGB frames, all of one size, as they come; odd sides grow by a pixel.
+    """Write a video frame by frame: H.264 by ffmpeg, or MPEG-4 without sound by OpenCV.
 
-    Where ffmpeg is there, as H.264 with the sound and the notes of the video `sound`; else as
-    MPEG-4 without them. Raises DataError where the video cannot be written.
+    Args:
+        path: file to write; its suffix is one of WRITTEN_SUFFIXES.
+        frames: H x W x 3 uint8 RGB of one size; odd sides are extended by a pixel.
+        frames_per_second: frame rate.
+        sound: video whose sound and metadata are copied.
+
+    Raises:
+        DataError: the video cannot be written.
     """
     frames = map(_even, frames)
     if has_ffmpeg():
@@ -113,7 +115,7 @@ def _by_ffmpeg(
             with process.stdin as pipe:
                 for frame in itertools.chain([first], frames):
                     pipe.write(frame.data)
-        except BrokenPipeError:  # ffmpeg has given up; it tells why
+        except BrokenPipeError:  # ffmpeg has ended with an error message
             pass
         except BaseException:
             process.kill()
@@ -127,7 +129,7 @@ def _by_ffmpeg(
 
 
 def _sound_codec(video: Path, suffix: str) -> str:
-    """`copy` where a file with this suffix can hold the video's sound as it is, else AAC."""
+    """Return "copy" if a file with this suffix can hold the video's sound as it is, else "aac"."""
     with tempfile.NamedTemporaryFile(suffix=suffix) as trial:
         command = ["ffmpeg", "-y", "-nostdin", "-i", str(video), "-t", "1", "-vn", "-c", "copy"]
         done = subprocess.run([*command, trial.name], capture_output=True)
@@ -148,14 +150,14 @@ def _by_opencv(path: Path, frames: Iterator[np.ndarray], frames_per_second: floa
         video.write(np.ascontiguousarray(frame[..., ::-1]))
         count += 1
     video.release()
-    if video_facts(path).frames != count:  # it does not tell of a full disk
+    if video_facts(path).frames != count:  # OpenCV does not report a full disk
         raise DataError(f"{path}: could not be written; is the disk full?")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     for name, quiet in (("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
-        os.environ.setdefault(name, quiet)  # the errors below say it in one line
+        os.environ.setdefault(name, quiet)  # the errors below are one line
     import cv2
 
     if not path.is_file():

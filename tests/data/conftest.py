@@ -1,4 +1,4 @@
-"""Small image files to build data sets of."""
+"""Small image files for the tests of data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from basicsr.io.images import write_png
 
 @pytest.fixture
 def make_images(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes PNGs of noise, each different, below tmp_path and returns that."""
+    """Return a function that writes different PNGs of noise below tmp_path, which it returns."""
     written = iter(range(10_000))
 
     def make(names: Iterable[str], height: int = 6, width: int = 8) -> Path:

@@ -1,4 +1,4 @@
-"""Broken and unusual files, one by one and sprinkled into a training set."""
+"""Broken and unusual files, alone and in a training set."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_files_are_answered_with_path_and_reason(tmp_path: Path, case: str):
+def test_broken_files_raise_path_and_reason(tmp_path: Path, case: str):
     path = _png(tmp_path / "a.png")
     damage, reason = BROKEN[case]
     damage(path)
@@ -101,7 +101,7 @@ def test_a_folder_without_permission():
 
 @contextmanager
 def _as_nobody() -> Iterator[None]:
-    """root may read everything."""
+    """Drop root's right to read every file."""
     if os.geteuid():
         yield
         return
@@ -153,7 +153,7 @@ def test_every_orientation(tmp_path: Path, suffix: str, orientation: int):
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("exif", [b"\xff" * 40, b"MM\0*\0\0\0\x08\0\1\1\x12\0\3", b"II*\0\xff\xff"])
-def test_broken_exif_turns_nothing(tmp_path: Path, exif: bytes):
+def test_broken_exif_is_ignored(tmp_path: Path, exif: bytes):
     path = tmp_path / "a.jpg"
     Image.fromarray(NOISE).save(path, exif=b"Exif\0\0" + exif)
     assert read_image(path).shape[:2] == image_size(path) == (48, 64)
@@ -192,7 +192,7 @@ def test_one_pixel(tmp_path: Path):
     assert (batch.gt == torch.from_numpy(NOISE[0, 0])[:, None, None]).all()
 
 
-def test_beyond_the_limit_the_size_is_told(tmp_path: Path, monkeypatch, recwarn):
+def test_images_beyond_the_limit_are_refused_with_their_size(tmp_path: Path, monkeypatch, recwarn):
     path = _png(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3071)
     for read in (read_image, image_size):
@@ -216,7 +216,7 @@ def test_folders_and_links_among_the_files(tmp_path: Path):
     assert names == ["folder.png/1.png", "linked.png", "loop.png"]
 
 
-def test_a_name_that_is_no_text(tmp_path: Path):
+def test_a_file_name_that_is_not_text(tmp_path: Path):
     _png(tmp_path / "1.png")
     with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb"):
         pass
@@ -261,7 +261,7 @@ def _batches(source, bad_images: BadImages | None = None, start: int = 0, **chan
 
 @pytest.fixture
 def broken_set(tmp_path: Path) -> Path:
-    """Twelve pairs, four of which are broken in different ways."""
+    """Return twelve pairs, four of which are broken in different ways."""
     _training_set(tmp_path)
     _truncate(tmp_path / "rain/2.png")
     (tmp_path / "norain/5.png").write_bytes(b"")
@@ -274,7 +274,7 @@ def broken_set(tmp_path: Path) -> Path:
 BAD = {"2", "5", "7", "8"}
 
 
-def test_bad_images_are_replaced_and_told(broken_set: Path, caplog):
+def test_bad_images_are_replaced_and_reported(broken_set: Path, caplog):
     bad_images = BadImages(4)
     with caplog.at_level(logging.WARNING, "basicsr"):
         batches = _batches(_pairs(broken_set), bad_images=bad_images)
@@ -287,15 +287,15 @@ def test_bad_images_are_replaced_and_told(broken_set: Path, caplog):
     assert bad_images.found["8"] == f"{rain}/8.png: no such file"
     skips = [name for batch in batches for name, _ in batch.skipped]
     assert len(skips) > 4  # 36 samples are three epochs
-    assert len(caplog.records) == 4  # but each is told once
+    assert len(caplog.records) == 4  # but each is reported once
     assert caplog.messages[0].startswith("image skipped, number 1 of at most 4: ")
 
 
-def test_a_good_image_is_not_touched_by_bad_ones(tmp_path: Path, broken_set: Path):
+def test_bad_images_do_not_change_the_patches_of_others(tmp_path: Path, broken_set: Path):
     _training_set(tmp_path / "whole")
     whole = _batches(_pairs(tmp_path / "whole"))
-    mended = _batches(_pairs(broken_set), bad_images=BadImages(9))
-    for batch, other in zip(whole, mended, strict=True):
+    repaired = _batches(_pairs(broken_set), bad_images=BadImages(9))
+    for batch, other in zip(whole, repaired, strict=True):
         for i, name in enumerate(batch.names):
             if name not in BAD:
                 assert other.names[i] == name
@@ -353,7 +353,7 @@ def test_a_file_that_vanishes_after_the_start(tmp_path: Path):
         _batches(source)
 
 
-def test_notes_of_ranks_and_of_an_earlier_run_are_merged(caplog):
+def test_bad_images_of_ranks_and_of_an_earlier_run_are_merged(caplog):
     bad_images = BadImages(2)
     bad_images.note({"a": "a: broken"}.items())
     bad_images.note([["a", "a: broken"], ["b", "b: broken"]])
@@ -366,7 +366,7 @@ def test_notes_of_ranks_and_of_an_earlier_run_are_merged(caplog):
     )
 
 
-def test_a_set_is_checked_at_once(broken_set: Path, tmp_path: Path):
+def test_check_reads_every_image(broken_set: Path, tmp_path: Path):
     with pytest.raises(DataError, match=r"rain/2\.png: cannot be decoded"):
         _pairs(broken_set).check()
     _training_set(tmp_path / "whole")

@@ -23,7 +23,7 @@ def files(make_images, monkeypatch) -> list[Path]:
 
 @pytest.fixture
 def decoded(monkeypatch) -> list[Path]:
-    """The files that were decoded, in order."""
+    """Return the list of the files that are decoded from now on."""
     seen: list[Path] = []
 
     def read(path: Path, *options) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_images_are_the_same_and_decoded_once(files, decoded, kind, times):
     assert len(decoded) == times * len(files)
 
 
-def test_what_is_kept_cannot_be_written_to(files):
+def test_cached_pixels_cannot_be_written_to(files):
     cache = DecodeCache(files, "memory", 1.0)
     for _ in range(2):
         with pytest.raises(ValueError, match="read-only"):
@@ -57,7 +57,7 @@ def test_a_sample_may_be_written_to(files):
     np.testing.assert_array_equal(source.sample(0).gt, read_image(files[0]))
 
 
-def test_the_bound_is_kept(files, decoded):
+def test_the_size_limit_is_respected(files, decoded):
     two_images = 3 * 8 + 2 * 6 * 8 * 3
     cache = DecodeCache(files, "memory", two_images / 2**30)
     for path in files * 2:
@@ -90,20 +90,20 @@ def test_a_pickled_cache_works(files, decoded, kind, expected):
     assert len(decoded) == expected
 
 
-def test_a_later_run_takes_up_the_file(files, decoded):
+def test_a_later_run_uses_the_file(files, decoded):
     _fill(DecodeCache(files, "disk", 1.0), files)
     decoded.clear()
     _fill(DecodeCache(files, "disk", 1.0), files)
     assert decoded == []
 
 
-def test_a_changed_image_is_decoded_anew(files, decoded):
+def test_a_changed_image_is_decoded_again(files, decoded):
     _fill(DecodeCache(files, "disk", 1.0), files)
     write_png(files[1], np.full((6, 8, 3), 9, np.uint8))
     assert DecodeCache(files, "disk", 1.0)(files[1]).max() == 9
 
 
-def test_pixels_half_written_by_another_run_are_decoded_anew(files, decoded):
+def test_pixels_half_written_by_another_run_are_decoded_again(files, decoded):
     cache = DecodeCache(files, "disk", 1.0)
     _fill(cache, files)
     decoded.clear()
@@ -115,8 +115,8 @@ def test_pixels_half_written_by_another_run_are_decoded_anew(files, decoded):
     assert decoded == [files[-1]]
 
 
-def test_a_worker_trusts_nothing_that_it_has_not_checked(files, decoded):
-    """Though another process wrote the checksum, what is in the map must agree with it."""
+def test_each_process_verifies_the_pixels(files, decoded):
+    """Pixels that another process wrote must agree with its checksum."""
     cache = DecodeCache(files, "memory", 1.0)
     worker = get_context("fork").Process(target=_fill, args=(cache, files))
     worker.start()

@@ -75,7 +75,7 @@ def test_a_change_shows(root: Path, change: str):
     assert _fingerprint(root) != before
 
 
-def test_a_size_shows_in_a_set_too_large_to_be_read(root: Path, monkeypatch):
+def test_a_size_shows_in_a_set_too_large_to_be_hashed_in_full(root: Path, monkeypatch):
     monkeypatch.setattr("basicsr.data.base.HASHED_FILES", 1)
     before = _fingerprint(root)
     with (root / "norain/7.png").open("ab") as file:
@@ -83,7 +83,7 @@ def test_a_size_shows_in_a_set_too_large_to_be_read(root: Path, monkeypatch):
     assert _fingerprint(root) != before
 
 
-def test_options_that_change_what_is_trained_on(root: Path, make_images):
+def test_options_that_change_the_training_data(root: Path, make_images):
     prints = {_fingerprint(root, split=split)["sha256"] for split in ("all", "train", "val")}
     assert len(prints) == 3
 
@@ -100,6 +100,6 @@ def test_options_that_change_what_is_trained_on(root: Path, make_images):
     assert left != right
 
 
-def test_images_without_clean_ones(root: Path):
+def test_images_without_ground_truth(root: Path):
     by = {"type": "ImageFolderDataset", "dataroot_lq": str(root / "rain")}
     assert build_dataset(by).fingerprint()["images"] == 12

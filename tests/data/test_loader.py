@@ -54,12 +54,12 @@ def test_shapes_follow_the_schedule(source):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_change_nothing(source, num_workers):
+def test_the_number_of_workers_changes_nothing(source, num_workers):
     _assert_same(_batches(source), _batches(source, num_workers=num_workers))
 
 
 @pytest.mark.parametrize("start", [1, 4, 5, 7, 9])
-def test_a_run_goes_on_where_it_stopped(source, start):
+def test_a_run_is_resumed_exactly(source, start):
     _assert_same(_batches(source)[start:], _batches(source, start=start))
 
 
@@ -133,13 +133,13 @@ def test_epochs_have_different_orders():
     assert len(orders) == 10
 
 
-def test_order_is_the_same_for_ever():
+def test_the_order_never_changes():
     (batch,) = SampleSchedule([SampleStage(8, 5, 1)], length=5, seed=1)
     assert batch == [Draw(0, image, 8) for image in (1, 4, 3, 0, 2)]
 
 
-def test_patches_are_the_same_for_ever(make_images):
-    """Whatever makes the loader faster, old runs must find their samples again."""
+def test_patches_never_change(make_images):
+    """Resumed runs must see the same patches, however the loader changes."""
     root = make_images((f"{s}/{i}.png" for s in ("rain", "norain") for i in range(5)), 20, 30)
     source = build_dataset(
         {"type": "PairedImageDataset", "dataroot": str(root), "layout": "RainTrainL"}
@@ -152,8 +152,8 @@ def test_patches_are_the_same_for_ever(make_images):
     assert seen.hexdigest() == ("46bc8aab670f7d4d4050314a6a44843a61fb893c4cf433e3b2e75adcb8a0433b")
 
 
-def test_a_batch_is_the_receivers_own(source):
-    """The workers' memory is filled again and again."""
+def test_a_batch_belongs_to_the_receiver(source):
+    """The shared memory of the workers is reused."""
     batches = training_batches(source, LoaderSettings(STAGES, seed=3, num_workers=2))
     first = next(batches)
     kept = first.lq.clone()
@@ -189,8 +189,8 @@ def test_a_broken_image_is_one_line(make_images, num_workers):
     assert "\n" not in str(caught.value)
 
 
-def test_rain_is_drawn_on_the_patch_after_it_was_turned(make_images):
-    """Streaks of steep rain stay upright, whichever way the photograph was turned."""
+def test_rain_is_added_after_flips_and_rotations(make_images):
+    """Streaks stay upright in every orientation of the photograph."""
     root = make_images(["1.png"], height=64, width=64)
     source = SyntheticRainDataset(str(root), rain="light")
     batches = _batches(source, patches=[SampleStage(64, 16, 2)])

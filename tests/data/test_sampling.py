@@ -9,7 +9,7 @@ from basicsr.data.sampling import draw_patch
 
 
 def _places(height: int, width: int) -> ImagePair:
-    """A pair whose values say where in the image they are."""
+    """Return a pair whose levels are the coordinates of the pixel."""
     y, x = np.mgrid[:height, :width]
     image = np.stack([y, x, np.zeros_like(y)], axis=2).astype(np.uint8)
     return ImagePair(image, image.copy())
@@ -38,7 +38,7 @@ def test_any_patch(height, width, size, seed, use_hflip, use_rot):
         assert np.ptp(lq[..., 0]) == np.ptp(lq[..., 1]) == size - 1
 
 
-def test_a_small_image_is_continued_by_reflection():
+def test_a_small_image_is_extended_by_reflection():
     row = ImagePair(np.uint8([[[1] * 3, [2] * 3, [3] * 3]]), None)
     lq, gt = draw_patch(row, 5, np.random.default_rng(0), use_hflip=False, use_rot=False)
     assert lq[..., 0].tolist() == [[1, 2, 3, 2, 1]] * 5
@@ -60,7 +60,7 @@ def test_orientations():
     assert len(_orientations(use_hflip=True, use_rot=True)) == 8
 
 
-def test_every_place_can_be_drawn():
+def test_every_position_is_drawn():
     pair = _places(6, 5)
     corners = {
         tuple(

@@ -1,4 +1,4 @@
-"""Files of weights and training states: what is read, and what is refused in one line."""
+"""Reading and writing weights and training states; other files are refused in one line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CONTENTS = {
 
 
 class Command:
-    """A pickle of it runs a command when it is read."""
+    """Object whose pickle runs a command when it is read."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -80,7 +80,7 @@ def test_reads_every_file_of_the_prenet_authors(shared_data):
         assert weights["conv.0.bias"].shape == (3,)
 
 
-def test_our_file_holds_options_and_facts_and_is_the_same_for_the_same(tmp_path):
+def test_files_hold_options_and_facts_and_are_reproducible(tmp_path):
     options = {"type": "PReNet", "recurrent_iter": 4}
     for name in ("a", "b"):
         save_weights(tmp_path / f"{name}.safetensors", WEIGHTS, options, iteration=7, set="Rain")
@@ -93,7 +93,7 @@ def test_our_file_holds_options_and_facts_and_is_the_same_for_the_same(tmp_path)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
-def test_weights_that_a_network_shares_with_itself_are_kept_twice(tmp_path):
+def test_shared_weights_are_stored_twice(tmp_path):
     shared = torch.rand(3)
     save_weights(tmp_path / "net.safetensors", {"a": shared, "b": shared}, {"type": "Any"})
     read = load_weights(tmp_path / "net.safetensors").state_dict
@@ -101,7 +101,7 @@ def test_weights_that_a_network_shares_with_itself_are_kept_twice(tmp_path):
     assert torch.equal(read["b"], shared)
 
 
-def test_safetensors_of_others_are_read(tmp_path):
+def test_foreign_safetensors_are_read(tmp_path):
     save_file(WEIGHTS, tmp_path / "net.safetensors", {"format": "pt"})
     weights = load_weights(tmp_path / "net.safetensors")
     assert torch.equal(weights.state_dict["conv.weight"], WEIGHTS["conv.weight"])
@@ -202,5 +202,5 @@ def test_training_states(tmp_path):
     assert state["optimizer"] == {"lr": 0.1}
     assert_same(state["network"])
     torch.save(WEIGHTS, tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match="no training state"):
+    with pytest.raises(CheckpointError, match="not a training state"):
         load_state(tmp_path / "net.pth")

@@ -94,7 +94,7 @@ def test_truncated_files_are_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_image_is_named(tmp_path: Path, content: bytes):
+def test_files_that_are_not_images_are_named(tmp_path: Path, content: bytes):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"^{path}: not a readable image"):
@@ -151,7 +151,7 @@ def test_images_are_listed_in_natural_order_without_hidden_ones(tmp_path: Path):
     assert sorted(["b10", "b9", "10", "9"], key=natural_key) == ["9", "10", "b9", "b10"]
 
 
-def test_missing_and_empty_folders_are_told(tmp_path: Path):
+def test_missing_and_empty_folders_are_reported(tmp_path: Path):
     with pytest.raises(DataError, match=r"x: no such folder; check the path"):
         list_images(tmp_path / "x")
     with pytest.raises(DataError, match=r"no images in this folder"):

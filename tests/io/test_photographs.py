@@ -1,4 +1,4 @@
-"""Photographs are written as they came, but for their colours."""
+"""Photographs keep their format and metadata; only the colours change."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ EXPOSURE, MAKER_NOTE, EXIF, GPS, ORIENTATION = 33434, 37500, 34665, 34853, 274
 
 
 def exif(orientation: int) -> Image.Exif:
-    notes = Image.Exif()
-    notes[271], notes[ORIENTATION] = "Camera", orientation
-    notes[EXIF] = {EXPOSURE: IFDRational(1, 250), MAKER_NOTE: b"secret\0note"}
-    notes[GPS] = {1: "N"}
+    metadata = Image.Exif()
+    metadata[271], metadata[ORIENTATION] = "Camera", orientation
+    metadata[EXIF] = {EXPOSURE: IFDRational(1, 250), MAKER_NOTE: b"secret\0note"}
+    metadata[GPS] = {1: "N"}
     loaded = Image.Exif()
-    loaded.load(notes.tobytes())
+    loaded.load(metadata.tobytes())
     return loaded
 
 
@@ -44,14 +44,14 @@ def in_unit(image: np.ndarray) -> np.ndarray:
 
 
 def rewritten(path: Path, change=lambda image: image) -> Path:
-    """The file after its colours went through `change`."""
+    """Return a file that is written with its colours changed by `change`."""
     photograph = read_photograph(path)
     out = path.with_name(f"out_{path.name}")
     out.write_bytes(photograph.encoded(change(in_unit(photograph.colours))))
     return out
 
 
-def notes_of(path: Path) -> dict:
+def metadata_of(path: Path) -> dict:
     with Image.open(path) as image:
         found = image.getexif()
         return {
@@ -69,7 +69,7 @@ def notes_of(path: Path) -> dict:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_notes_are_kept_and_agree_with_the_pixels(tmp_path, suffix, orientation):
+def test_metadata_is_kept_and_agrees_with_the_pixels(tmp_path, suffix, orientation):
     file = tmp_path / f"a.{suffix}"
     lossless = {"lossless": True} if suffix == "webp" else {}
     Image.fromarray(COLOURS).save(
@@ -81,8 +81,8 @@ def test_notes_are_kept_and_agree_with_the_pixels(tmp_path, suffix, orientation)
     np.testing.assert_array_equal(photograph.colours, upright)
     assert photograph.profile == PROFILE
 
-    before, out = notes_of(file), rewritten(file)
-    assert notes_of(out) == before
+    before, out = metadata_of(file), rewritten(file)
+    assert metadata_of(out) == before
     assert before["exif"] == {EXPOSURE: 1 / 250, MAKER_NOTE: b"secret\0note"}
     assert before["orientation"] == orientation
     difference = np.abs(read_photograph(out).colours.astype(int) - upright).mean()
@@ -91,7 +91,7 @@ def test_notes_are_kept_and_agree_with_the_pixels(tmp_path, suffix, orientation)
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_stay_sixteen_whatever_the_orientation(tmp_path, suffix, orientation):
+def test_sixteen_bits_are_kept_in_any_orientation(tmp_path, suffix, orientation):
     file = tmp_path / f"a.{suffix}"
     file.write_bytes(deep_file(suffix, DEEP, orientation))
     eight = Image.fromarray(COLOURS)
@@ -101,7 +101,7 @@ def test_sixteen_bits_stay_sixteen_whatever_the_orientation(tmp_path, suffix, or
     np.testing.assert_array_equal(photograph.colours >> 8, ImageOps.exif_transpose(eight))
 
     out = rewritten(file, lambda image: 1 - image)
-    assert notes_of(out) == notes_of(file)
+    assert metadata_of(out) == metadata_of(file)
     np.testing.assert_array_equal(read_photograph(out).colours, 65535 - photograph.colours)
 
 
@@ -112,8 +112,10 @@ def deep_file(suffix: str, image: np.ndarray, orientation: int) -> bytes:
         tifffile.imwrite(file, image, photometric="rgb", iccprofile=PROFILE, extratags=tags)
         return file.getvalue()
     content = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-    notes = b"eXIf" + exif(orientation).tobytes()[6:]
-    chunk = struct.pack(">I", len(notes) - 4) + notes + struct.pack(">I", zlib.crc32(notes))
+    metadata = b"eXIf" + exif(orientation).tobytes()[6:]
+    chunk = (
+        struct.pack(">I", len(metadata) - 4) + metadata + struct.pack(">I", zlib.crc32(metadata))
+    )
     return content[:33] + chunk + content[33:]
 
 
@@ -160,7 +162,7 @@ def test_sixteen_bits_with_transparency(tmp_path, suffix):
         cv2.imwrite(str(file), image[..., [2, 1, 0, 3]])
     out = cv2.imread(str(rewritten(file)), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(out[..., [2, 1, 0, 3]], image)
-    assert notes_of(file)["format"] == suffix.upper().replace("TIF", "TIFF")
+    assert metadata_of(file)["format"] == suffix.upper().replace("TIF", "TIFF")
 
 
 def test_sixteen_bit_ppm(tmp_path):
@@ -223,9 +225,9 @@ def test_previews_inside_exif_go_and_the_rest_stays():
     first = struct.pack("<HHHIII", 1, ORIENTATION, 3, 1, 6, 26)
     preview = struct.pack("<HHHIII", 1, 513, 4, 1, 99, 0)
     for heading in (b"Exif\0\0", b""):
-        notes = heading + b"II*\0" + struct.pack("<I", 8) + first + preview
-        without = without_preview(notes)
-        assert len(without) == len(notes)
+        metadata = heading + b"II*\0" + struct.pack("<I", 8) + first + preview
+        without = without_preview(metadata)
+        assert len(without) == len(metadata)
         image = Image.Exif()
         image.load(without)
         assert dict(image) == {ORIENTATION: 6}
@@ -234,7 +236,7 @@ def test_previews_inside_exif_go_and_the_rest_stays():
         assert without_preview(odd) == odd
 
 
-def test_what_cannot_be_kept_is_refused_in_a_line(tmp_path):
+def test_unsupported_files_are_refused_in_a_line(tmp_path):
     image = Image.fromarray(COLOURS)
     image.save(tmp_path / "several.tif", save_all=True, append_images=[image])
     image.convert("F").save(tmp_path / "float.tif")
@@ -246,7 +248,7 @@ def test_what_cannot_be_kept_is_refused_in_a_line(tmp_path):
     whole = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.jpg").write_text("no image")
-    said = {
+    messages = {
         "several.tif": "several images",
         "float.tif": "neither of 8 nor of 16 bits",
         "int32.tif": "neither of 8 nor of 16 bits",
@@ -257,7 +259,7 @@ def test_what_cannot_be_kept_is_refused_in_a_line(tmp_path):
         "text.jpg": "not a readable image",
         "none.jpg": "no such file",
     }
-    for name, words in said.items():
+    for name, words in messages.items():
         with pytest.raises(DataError) as error:
             read_photograph(tmp_path / name)
         assert str(tmp_path / name) in str(error.value)
@@ -265,7 +267,7 @@ def test_what_cannot_be_kept_is_refused_in_a_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_levels_survive_the_way_to_the_network_and_back():
+def test_levels_survive_the_conversion_to_floats_and_back():
     for dtype in (np.uint8, np.uint16):
         levels = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
         np.testing.assert_array_equal(to_levels(in_unit(levels), np.dtype(dtype)), levels)

@@ -1,4 +1,4 @@
-"""Videos, here written by OpenCV as there is one in every installation of the library."""
+"""Reading and writing videos; most tests write with OpenCV, which is always installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from basicsr.utils.errors import DataError
 
 
 def colours(count=6, height=48, width=64):
-    """Frames of one colour each, of which a codec cannot lose much."""
+    """Yield frames of one colour each, which a codec changes little."""
     for i in range(count):
         yield np.full((height, width, 3), (40 * i, 200 - 30 * i, 90), np.uint8)
 
@@ -55,7 +55,7 @@ def test_odd_sides_grow_by_a_pixel(tmp_path, without_ffmpeg):
     assert_shows(file, colours(3, 47, 65))
 
 
-def test_frames_are_taken_one_by_one(tmp_path, without_ffmpeg):
+def test_frames_are_consumed_one_by_one(tmp_path, without_ffmpeg):
     seen = []
 
     def frames():
@@ -68,21 +68,21 @@ def test_frames_are_taken_one_by_one(tmp_path, without_ffmpeg):
     assert len(seen) == 20
 
 
-def test_broken_videos_are_told_in_a_line(tmp_path, without_ffmpeg):
+def test_broken_videos_are_reported_in_a_line(tmp_path, without_ffmpeg):
     (tmp_path / "text.mp4").write_text("no video")
     whole = tmp_path / "whole.mkv"
     noise = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
     write_video(whole, iter(noise), 25.0, whole)
     (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    said = {"none.mp4": "no such file", "text.mp4": "not a readable video"}
-    for name, words in said.items():
+    messages = {"none.mp4": "no such file", "text.mp4": "not a readable video"}
+    for name, words in messages.items():
         with pytest.raises(DataError, match=f"{name}: {words}"):
             video_facts(tmp_path / name)
     with pytest.raises(DataError, match=r"cut.mkv: damaged; \d+ of \d+ frames can be read"):
         list(read_frames(tmp_path / "cut.mkv"))
 
 
-def test_a_failing_frame_leaves_no_process_and_says_why(tmp_path, ffmpeg):
+def test_an_error_in_a_frame_ends_the_process_and_is_raised(tmp_path, ffmpeg):
     def frames():
         yield from colours(2)
         raise DataError("the third frame")
@@ -99,20 +99,20 @@ def test_sound_and_title_are_kept(tmp_path, ffmpeg, container, codec):
     ffmpeg(*picture, *tone, "-c:a", codec, "-metadata", "title=Rain", source)
     write_video(out, read_frames(source), 25.0, source)
     assert_shows(out, [np.full((48, 64, 3), (40, 200, 90))] * 25)
-    told = subprocess.run(["ffmpeg", "-hide_banner", "-i", out], capture_output=True, text=True)
-    assert "Audio:" in told.stderr
-    assert "Rain" in told.stderr
-    assert "Video: h264" in told.stderr
+    facts = subprocess.run(["ffmpeg", "-hide_banner", "-i", out], capture_output=True, text=True)
+    assert "Audio:" in facts.stderr
+    assert "Rain" in facts.stderr
+    assert "Video: h264" in facts.stderr
 
 
-def test_what_ffmpeg_cannot_do_is_told(tmp_path, ffmpeg):
+def test_a_failure_of_ffmpeg_is_reported(tmp_path, ffmpeg):
     with pytest.raises(DataError, match="ffmpeg could not write it"):
         write_video(tmp_path / "none" / "a.mp4", colours(), 25.0, tmp_path / "none.mp4")
 
 
 def test_a_full_disk_is_noticed_without_ffmpeg(tmp_path, without_ffmpeg, monkeypatch):
     class Lossy:
-        """A writer that loses what it is given, as OpenCV's does where the disk is full."""
+        """Writer that loses frames, as OpenCV's does on a full disk."""
 
         fourcc = cv2.VideoWriter.fourcc
 

@@ -48,3 +48,17 @@ def test_a_late_reading_aborts_at_the_step_that_reached_the_limit(tmp_path):
     saved = np.load(tmp_path / "nonfinite" / "00000005_rank0.npz")
     assert saved["names"].tolist() == ["5"]
     assert (saved["lq"] == 5).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
+def test_batches_of_any_channels_and_types_are_saved(tmp_path, dtype):
+    lq = torch.arange(2 * 6 * 4 * 4).view(2, 6, 4, 4).to(dtype)
+    gt = torch.arange(2 * 4 * 4).view(2, 1, 4, 4).to(dtype)
+    steps = NonFiniteSteps(tmp_path, World(), 1)
+    steps.note(1, torch.tensor(False), [TrainingBatch(lq, gt, ["a", "b"])])
+    with pytest.raises(UserError, match="1 steps in a row"):
+        steps.read()
+    saved = np.load(tmp_path / "nonfinite" / "00000001_rank0.npz")
+    for name, images in (("lq", lq), ("gt", gt)):
+        assert saved[name].dtype == images.numpy().dtype
+        np.testing.assert_array_equal(saved[name], images.numpy())

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from basicsr.utils import devices
 
@@ -54,3 +55,20 @@ def test_available_memory_respects_the_limits_of_control_groups(tmp_path):
         (tmp_path / folder / "memory.stat").write_text("anon 500\ninactive_file 200\n")
     assert list(devices._available_in_cgroups(membership, tmp_path)) == [500]
     assert not list(devices._available_in_cgroups(tmp_path / "absent", tmp_path))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_integers_become_the_unit_range(dtype, device):
+    largest = torch.iinfo(dtype).max
+    levels = torch.arange(largest + 1).to(dtype).view(1, 1, 16, -1)
+    scaled = devices.to_unit_range(levels, device)
+    assert (scaled.dtype, scaled.device.type) == (torch.float32, device.type)
+    expected = torch.arange(largest + 1, dtype=torch.float32).view(1, 1, 16, -1) / largest
+    torch.testing.assert_close(scaled.cpu(), expected, rtol=0, atol=1e-7)
+
+
+def test_floats_keep_their_values_and_all_are_channels_last(device):
+    images = torch.randn(2, 6, 4, 5) * 2
+    moved = devices.to_unit_range(images, device)
+    assert torch.equal(moved.cpu(), images)
+    assert moved.is_contiguous(memory_format=torch.channels_last)

@@ -1,1 +1,1 @@
-"""Degradations that are added to clean images."""
+"""Degradations of ground-truth images."""

@@ -1,8 +1,9 @@
-"""Rain drawn onto clean photographs: layers of streaks over mist, blended as a camera does.
+"""Synthetic rain on clean photographs: layers of streaks over mist, blended as a camera does.
 
-A falling drop is a line as long as the drop's way during the exposure, brighter than what is behind
-it (Garg and Nayar, "Vision and Rain", IJCV 2007); rain too far away to be seen as single drops is a
-mist that follows the scattering model I = J t + A (1 - t) (Narasimhan and Nayar, IJCV 2002).
+A falling drop is a streak as long as the path of the drop during the exposure, and brighter than
+its background (Garg and Nayar, "Vision and Rain", IJCV 2007). Distant rain, in which no single drop
+is visible, is a mist that follows the scattering model I = J t + A (1 - t) (Narasimhan and Nayar,
+"Vision and the Atmosphere", IJCV 2002).
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ import numpy as np
 
 Preset = Literal["light", "heavy", "mixed", "misty"]
 
-_MIST_SCALE = 160  # pixels over which the mist's thickness changes
-_REACH = (
-    1.2  # half the width over which a streak's cross-section is sampled, in standard deviations
-)
-_SIGMA_PER_WIDTH = 1 / 2.355  # of a Gaussian, by its width at half its height
+_MIST_SCALE = 160  # pixels over which the thickness of the mist changes
+_HALF_WIDTH = 1.2  # of the sampled cross-section of a streak, in standard deviations
+_SIGMA_PER_WIDTH = 1 / 2.355  # standard deviation of a Gaussian by its full width at half maximum
 
 
 class Streaks(NamedTuple):
-    """One layer of drops at about the same distance; single streaks scatter around these means.
+    """Layer of streaks at about the same distance. Single streaks vary around these means.
 
-    `density`: streaks that begin in 1000 pixels; `length`, `width`: pixels, the width at half the
-    brightness; `angle`: degrees from the vertical, positive where rain falls to the right;
-    `brightness`: added by the middle of a streak, 1 is white.
+    Args:
+        density: streaks per 1000 pixels.
+        length: in pixels.
+        angle: degrees from the vertical, positive if rain falls to the right.
+        width: full width at half the brightness, in pixels.
+        brightness: light added by the middle of a streak, 1 is white.
     """
 
     density: float
@@ -37,11 +39,14 @@ class Streaks(NamedTuple):
 
 
 class Rain(NamedTuple):
-    """What falls in one picture.
+    """Rain of one image.
 
-    `mist`: mean optical thickness, 0 for clear air, t = exp(-thickness); `airlight`: A of the
-    scattering model, 0 to 1. `blend`: `additive` adds light and clips, as a sensor and the public
-    data sets do; `screen`, 1 - (1 - image)(1 - streaks), spares bright backgrounds.
+    Args:
+        layers: layers of streaks.
+        mist: mean optical thickness of the mist, 0 for clear air; t = exp(-thickness).
+        airlight: A of the scattering model, 0 to 1.
+        blend: "additive" adds light and clips, as a sensor and the public data sets do; "screen",
+            1 - (1 - image)(1 - streaks), changes bright backgrounds less.
     """
 
     layers: tuple[Streaks, ...]
@@ -51,7 +56,7 @@ class Rain(NamedTuple):
 
 
 def render_rain(clean: np.ndarray, rain: Rain | Preset, rng: np.random.Generator) -> np.ndarray:
-    """The H x W x 3 uint8 image with rain on it: an explicit `Rain`, or one drawn from a preset."""
+    """Return the H x W x C uint8 image with rain: a given `Rain`, or one sampled from a preset."""
     if isinstance(rain, str):
         rain = PRESETS[rain](rng)
     height, width = clean.shape[:2]
@@ -69,7 +74,7 @@ def render_rain(clean: np.ndarray, rain: Rain | Preset, rng: np.random.Generator
 
 
 def draw_streaks(height: int, width: int, layer: Streaks, rng: np.random.Generator) -> np.ndarray:
-    """The light that a layer adds: H x W float32, at least 0."""
+    """Return the light that a layer adds: H x W float32, at least 0."""
     margin = 0.75 * layer.length + 2 * layer.width
     area = (height + 2 * margin) * (width + 2 * margin)
     count = rng.poisson(layer.density * area / 1000)
@@ -81,10 +86,10 @@ def draw_streaks(height: int, width: int, layer: Streaks, rng: np.random.Generat
     sigma = layer.width * rng.uniform(0.6, 1.4, count) * _SIGMA_PER_WIDTH
     peak = layer.brightness * rng.uniform(0.2, 1.4, count)
 
-    # every streak is a grid of points about a pixel apart: streaks x along x across
+    # every streak is a grid of points about one pixel apart: streaks x along x across
     along = np.linspace(-0.5, 0.5, int(1.2 * layer.length) + 2, dtype=np.float32)
-    reach_in_pixels = 2 * _REACH * 1.4 * layer.width * _SIGMA_PER_WIDTH
-    across = np.linspace(-_REACH, _REACH, int(reach_in_pixels) + 3, dtype=np.float32)
+    widest = 2 * _HALF_WIDTH * 1.4 * layer.width * _SIGMA_PER_WIDTH  # in pixels
+    across = np.linspace(-_HALF_WIDTH, _HALF_WIDTH, int(widest) + 3, dtype=np.float32)
     y = _grid(middle_y, np.cos(angle) * length, along, -np.sin(angle) * sigma, across)
     x = _grid(middle_x, np.sin(angle) * length, along, np.cos(angle) * sigma, across)
     point_area = length / len(along) * sigma * (across[1] - across[0])
@@ -96,18 +101,18 @@ def draw_streaks(height: int, width: int, layer: Streaks, rng: np.random.Generat
 def _grid(
     middle: np.ndarray, run: np.ndarray, along: np.ndarray, drift: np.ndarray, across: np.ndarray
 ) -> np.ndarray:
-    """One coordinate of all points of all streaks, float32."""
+    """Return one coordinate of all points of all streaks, float32."""
     middle, run, drift = (each.astype(np.float32)[:, None, None] for each in (middle, run, drift))
     return middle + run * along[:, None] + drift * across
 
 
 def _splat(height: int, width: int, y: np.ndarray, x: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Points of light on a pixel grid, each shared by its four neighbours."""
-    seen = (y > -1) & (y < height) & (x > -1) & (x < width)
-    y, x, light = y[seen], x[seen], light[seen]
+    """Distribute points of light bilinearly over their four neighbouring pixels."""
+    visible = (y > -1) & (y < height) & (x > -1) & (x < width)
+    y, x, light = y[visible], x[visible], light[visible]
     top, left = np.floor(y), np.floor(x)
     down, right = y - top, x - left
-    # a border of one pixel takes what falls outside
+    # a border of one pixel receives the light that falls outside
     corner = (top.astype(np.int64) + 1) * (width + 2) + left.astype(np.int64) + 1
     canvas = np.zeros((height + 2) * (width + 2))
     for step, share in (
@@ -121,20 +126,20 @@ def _splat(height: int, width: int, y: np.ndarray, x: np.ndarray, light: np.ndar
 
 
 def _smooth_field(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """H x W values around 1, between 0.5 and 1.5, that change slowly."""
+    """Return H x W slowly changing values between 0.5 and 1.5."""
     rows, columns = height // _MIST_SCALE + 2, width // _MIST_SCALE + 2
     knots = rng.uniform(0.5, 1.5, (rows, columns))
     return _between_knots(height, rows) @ knots @ _between_knots(width, columns).T
 
 
 def _between_knots(size: int, knots: int) -> np.ndarray:
-    """size x knots weights of linear interpolation."""
-    place = np.arange(size)[:, None] / _MIST_SCALE
-    return np.clip(1 - np.abs(place - np.arange(knots)), 0, 1)
+    """Return the size x knots weights of linear interpolation."""
+    position = np.arange(size)[:, None] / _MIST_SCALE
+    return np.clip(1 - np.abs(position - np.arange(knots)), 0, 1)
 
 
 def _light(rng: np.random.Generator) -> Rain:
-    """Like Rain100L: one direction, clear air."""
+    """Sample rain like that of Rain100L: one direction, clear air."""
     angle = rng.uniform(-35, 35)
     strength = rng.uniform(0.5, 1.55)
     far = Streaks(2.5, rng.uniform(15, 30), angle, rng.uniform(1.0, 1.8), 0.16 * strength)
@@ -143,7 +148,7 @@ def _light(rng: np.random.Generator) -> Rain:
 
 
 def _heavy(rng: np.random.Generator) -> Rain:
-    """Like Rain100H: several directions over each other, and mist."""
+    """Sample rain like that of Rain100H: several directions, and mist."""
     wind = rng.uniform(-25, 25)
     layers = tuple(
         Streaks(
@@ -159,7 +164,7 @@ def _heavy(rng: np.random.Generator) -> Rain:
 
 
 def _mixed(rng: np.random.Generator) -> Rain:
-    """From drizzle to downpour, for networks that are to see real rain."""
+    """Sample rain from drizzle to downpour, to train networks for real rain."""
     wind = rng.uniform(-45, 45)
     strength = rng.uniform(0.1, 1)
     layers = tuple(
@@ -181,7 +186,7 @@ def _mixed(rng: np.random.Generator) -> Rain:
 
 
 def _misty(rng: np.random.Generator) -> Rain:
-    """Rain of any strength far away: thin streaks in mist that hides the background."""
+    """Sample distant rain of any strength: thin streaks in mist that hides the background."""
     angle = rng.uniform(-35, 35)
     far = Streaks(
         rng.uniform(1, 5), rng.uniform(10, 30), angle, rng.uniform(1, 2), rng.uniform(0.1, 0.3)

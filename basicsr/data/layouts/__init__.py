@@ -31,14 +31,20 @@ __all__ = [
     "match_folders",
 ]
 
-LAYOUTS: dict[str, Layout] = {}
 
-for _module in pkgutil.iter_modules(__path__):
-    if _module.name != "base":
-        _layouts = importlib.import_module(f"{__name__}.{_module.name}").LAYOUTS
-        if _twice := LAYOUTS.keys() & _layouts.keys():
-            raise ValueError(f"layouts/{_module.name}.py: {min(_twice)} is defined already")
-        LAYOUTS |= _layouts
+def collect() -> dict[str, Layout]:
+    """Return the layouts of all tasks by name."""
+    layouts: dict[str, Layout] = {}
+    for module in pkgutil.iter_modules(__path__):
+        if module.name != "base":
+            added = importlib.import_module(f"{__name__}.{module.name}").LAYOUTS
+            if twice := layouts.keys() & added.keys():
+                raise ValueError(f"layouts/{module.name}.py: {min(twice)} is defined already")
+            layouts |= added
+    return layouts
+
+
+LAYOUTS = collect()
 
 
 def match(root: str | Path, layout: str) -> Pairing:

@@ -12,7 +12,7 @@ STREAKS = Streaks(density=1.0, length=20, angle=0, width=2, brightness=0.4)
 
 
 def _clean(height: int = 96, width: int = 128) -> np.ndarray:
-    """A smooth gray scene between 60 and 180."""
+    """Return a smooth gray scene with levels between 60 and 180."""
     y, x = np.mgrid[:height, :width]
     wave = 120 + 60 * np.sin(x / 23) * np.cos(y / 17)
     return np.repeat(wave[..., None], 3, axis=2).astype(np.uint8)
@@ -55,13 +55,13 @@ def test_presets_are_as_strong_as_the_public_sets(preset, expected):
     scores = []
     for seed in range(40):
         rainy = render_rain(_clean(), preset, np.random.default_rng(seed))
-        scores.append(measure(rainy, _clean(), "matlab_y").psnr)
+        scores.append(measure(rainy, _clean(), "matlab_y")["psnr"])
     assert np.mean(scores) == pytest.approx(expected, abs=1.5)
 
 
 def test_mixed_rain_covers_weak_and_strong():
     scores = [
-        measure(render_rain(_clean(), "mixed", np.random.default_rng(seed)), _clean()).psnr
+        measure(render_rain(_clean(), "mixed", np.random.default_rng(seed)), _clean())["psnr"]
         for seed in range(40)
     ]
     assert min(scores) < 18
@@ -82,7 +82,7 @@ def test_light_grows_with_density_brightness_length_and_width():
     assert _rain().min() >= 0
 
 
-def test_brightness_is_that_of_a_streaks_middle():
+def test_brightness_is_reached_in_the_middle_of_a_streak():
     brightest = [_rain(60, density=0.05, width=3, seed=seed).max() for seed in range(300)]
     # single streaks have up to 1.4 times the mean brightness
     assert np.percentile(brightest, 99) == pytest.approx(1.4 * 0.4, rel=0.15)
@@ -104,7 +104,7 @@ def test_rain_is_as_dense_at_the_border_as_inside():
     assert border.mean() == pytest.approx(light[30:90, 30:90].mean(), rel=0.1)
 
 
-def test_screen_spares_bright_backgrounds():
+def test_screen_changes_bright_backgrounds_less():
     white, gray = (np.full((64, 64, 3), level, np.uint8) for level in (250, 100))
     layers = (STREAKS._replace(density=5),)
 
@@ -118,7 +118,7 @@ def test_screen_spares_bright_backgrounds():
     assert saturated.max() == 255
 
 
-def test_mist_pulls_towards_the_airlight():
+def test_mist_blends_towards_the_airlight():
     clean = np.full((400, 400, 3), 50, np.uint8)
     rainy = render_rain(clean, Rain((), mist=1.0, airlight=0.8), np.random.default_rng(0))
     # t = exp(-thickness), thickness between 0.5 and 1.5 of the mean

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,22 @@ def test_a_layout_with_two_views(tmp_path: Path):
     assert form.is_present(tmp_path)
     assert form.match(tmp_path).complete()[0].lq_right == tmp_path / "inputR/1.png"
     assert str(form) == "inputL/, inputR/ and target/ (x.png with x.png)"
+
+
+@pytest.mark.parametrize(("name", "answer"), [("Toy", "1.png"), ("Rain100L", "defined already")])
+def test_a_task_adds_its_layouts_with_one_file(tmp_path: Path, name: str, answer: str):
+    """The file lies in another folder here, which the package searches too."""
+    _touch(tmp_path, "set/hazy/1.png", "set/clear/1.png")
+    (tmp_path / "dehazing.py").write_text(
+        "from basicsr.data.layouts.base import Folders\n"
+        f"LAYOUTS = {{{name!r}: (Folders('hazy', 'clear'),)}}\n"
+    )
+    program = f"""
+from basicsr.data import layouts
+layouts.__path__.append({str(tmp_path)!r})
+known = layouts.collect()
+assert layouts.LAYOUTS.items() < known.items()
+print(layouts.base.match({str(tmp_path / "set")!r}, {name!r}, known).complete()[0].gt.name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert answer in done.stdout + done.stderr
