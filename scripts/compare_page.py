@@ -68,11 +68,11 @@ def read_images(options: argparse.Namespace, protocol: Protocol) -> list[Compari
         gt_of = {image.name: image for image in matched}
     images = []
     for pair in match_restored(options.restored, options.lq)[: options.max_images]:
-        restored, lq = pair.read()
+        restored, lq = pair.read("rgb", 8)
         assert lq is not None
         versions = {"lq": lq, "restored": restored}
         if gt_of:
-            gt = gt_of[pair.name].read()[1]
+            gt = gt_of[pair.name].read("rgb", 8)[1]
             assert gt is not None
             versions["gt"] = gt
         images.append(_compared(pair.name, versions, protocol))

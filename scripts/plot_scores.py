@@ -1,9 +1,10 @@
-"""Show how scores are spread over the images of a test set, and where they are worst.
+"""Plot how scores are distributed over the images of a test set, and list the worst images.
 
     python scripts/plot_scores.py results/A results/B --dataset Rain100L --out scores.png
 
-Reads the scores.csv that test.py leaves in each folder, draws the distribution of PSNR and what
-each image gained, and prints the worst images of the first folder beside the others' on the same.
+Reads the scores.csv that test.py writes into each folder. The figure has the distribution of one
+metric (by default the first of the protocol) and the improvement of each image; the printed table
+has the worst images of the first folder, with the scores of the other folders.
 """
 
 from __future__ import annotations
@@ -18,97 +19,130 @@ from typing import NamedTuple
 import numpy as np
 from plot_runs import COLOURS
 
-from basicsr.utils.cli import command
+from basicsr.metrics import Metric, get_score
+from basicsr.utils.cli import command, script_parser
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import atomic_write
 
-INPUT = "#808080"
+INPUT_COLOUR = "#808080"
 
 
 class Tested(NamedTuple):
-    """The PSNR (dB) of a method's restored images by their names, and that of the rainy ones."""
+    """Scores by image: of a method's restored images, and of the degraded ones if measured."""
 
     name: str
-    psnr: dict[str, float]
-    rainy: dict[str, float]
+    restored: dict[str, float]
+    degraded: dict[str, float]
 
 
 @command
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    tested = [read_scores(folder, options.dataset, options.protocol) for folder in options.results]
+    protocol, metric = get_score(options.score)
+    tested = [
+        read_scores(folder, options.dataset, protocol.name, metric) for folder in options.results
+    ]
     for other in tested[1:]:
-        if other.psnr.keys() != tested[0].psnr.keys():
+        if other.restored.keys() != tested[0].restored.keys():
             raise DataError(
                 f"{tested[0].name} and {other.name} were not tested on the same images of "
                 f"{options.dataset}"
             )
-    print(worst(tested, options.worst))
-    draw(options.out, tested, f"{options.dataset}, PSNR ({options.protocol}), dB")
+    print(worst(tested, metric, options.worst))
+    title = f"{options.dataset}, {_axis_label(metric, f'{metric.label} ({protocol.name})')}"
+    draw(options.out, tested, metric, title)
 
 
-def read_scores(folder: Path, dataset: str, protocol: str) -> Tested:
-    """One data set under one protocol. Raises DataError where the file does not hold it."""
+def read_scores(folder: Path, dataset: str, protocol: str, metric: Metric) -> Tested:
+    """Read the scores of one data set. Raises DataError if the file does not have them."""
     file = folder / "scores.csv"
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     chosen = [row for row in rows if (row["dataset"], row["protocol"]) == (dataset, protocol)]
-    if not chosen:
+    if not chosen or not chosen[0].get(metric.name):
         known = sorted({f"{row['dataset']} ({row['protocol']})" for row in rows})
-        raise DataError(f"{file}: has no {dataset} ({protocol}); it has {', '.join(known)}")
+        raise DataError(
+            f"{file}: has no {metric.label} of {dataset} ({protocol}); it has {', '.join(known)}"
+        )
+    degraded = f"input_{metric.name}"
     return Tested(
         folder.resolve().name,
-        {row["image"]: float(row["psnr"]) for row in chosen},
-        {row["image"]: float(row["input_psnr"]) for row in chosen},
+        {row["image"]: float(row[metric.name]) for row in chosen},
+        {row["image"]: float(row[degraded]) for row in chosen if row.get(degraded)},
     )
 
 
-def worst(tested: Sequence[Tested], count: int) -> str:
-    """The `count` images with the lowest PSNR of the first method, in Markdown."""
+def worst(tested: Sequence[Tested], metric: Metric, count: int) -> str:
+    """Return the `count` worst images of the first method as a Markdown table."""
     first = tested[0]
-    images = sorted(first.psnr, key=lambda image: first.psnr[image])[:count]
-    lines = [["image", "rainy", *(method.name for method in tested)]]
-    lines.append(["---"] * len(lines[0]))
+    images = sorted(
+        first.restored, key=lambda image: first.restored[image], reverse=metric.better == "lower"
+    )[:count]
+    columns = [("degraded", first.degraded)] if first.degraded else []
+    columns += [(method.name, method.restored) for method in tested]
+    lines = [["image", *(name for name, _ in columns)], ["---"] * (len(columns) + 1)]
     for image in images:
-        numbers = [first.rainy[image], *(method.psnr[image] for method in tested)]
-        lines.append([image, *(f"{number:.2f}" for number in numbers)])
+        numbers = [f"{scores[image]:.{metric.decimals}f}" for _, scores in columns]
+        lines.append([image, *numbers])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def draw(file: Path, tested: Sequence[Tested], title: str) -> None:
-    """Left, the share of images that reach a PSNR; right, each image's gain over its rainy one."""
+def draw(file: Path, tested: Sequence[Tested], metric: Metric, title: str) -> None:
+    """Draw a PNG file: the distributions and, if the input was measured, each image's change."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (share, gain) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    rainy = tested[0].rainy
-    before = list(rainy.values())
-    share.ecdf(before, label=f"rainy: {np.mean(before):.2f} dB", color=INPUT)
+    degraded = tested[0].degraded
+    panels = 2 if degraded else 1
+    figure, panel = pyplot.subplots(
+        1, panels, figsize=(5 * panels, 4), layout="constrained", squeeze=False
+    )
+    distribution = panel[0][0]
+    curves = [("degraded", list(degraded.values()), INPUT_COLOUR)] if degraded else []
     for colour, method in zip(itertools.cycle(COLOURS), tested, strict=False):
-        after = list(method.psnr.values())
-        share.ecdf(after, label=f"{method.name}: {np.mean(after):.2f} dB", color=colour)
-        gains = [method.psnr[image] - rainy[image] for image in rainy]
-        gain.scatter(before, gains, s=12, color=colour, alpha=0.7)
-    gain.axhline(0, color=INPUT, linewidth=1)
-    share.set(title=title, xlabel="PSNR, dB", ylabel="share of images below")
-    gain.set(title="gain of each image", xlabel="PSNR of the rainy image, dB", ylabel="dB")
-    figure.legend(loc="outside upper center", ncols=1 + len(tested), frameon=False)
-    for axes in (share, gain):
+        curves.append((method.name, list(method.restored.values()), colour))
+        if degraded:
+            changes = [method.restored[image] - degraded[image] for image in degraded]
+            panel[0][1].scatter(list(degraded.values()), changes, s=12, color=colour, alpha=0.7)
+    for name, values, colour in curves:
+        distribution.ecdf(values, label=f"{name}: {_number(metric, np.mean(values))}", color=colour)
+    distribution.set(
+        title=title, xlabel=_axis_label(metric, metric.label), ylabel="share of images below"
+    )
+    if degraded:
+        change = panel[0][1]
+        change.axhline(0, color=INPUT_COLOUR, linewidth=1)
+        change.set(
+            title="change of each image",
+            xlabel=_axis_label(metric, f"{metric.label} of the degraded image"),
+            ylabel=metric.unit or metric.label,
+        )
+    figure.legend(loc="outside upper center", ncols=len(curves), frameon=False)
+    for axes in panel[0]:
         axes.grid(alpha=0.3)
     with atomic_write(file) as stream:
         figure.savefig(stream, format="png", dpi=110)
     pyplot.close(figure)
 
 
+def _number(metric: Metric, value: float) -> str:
+    unit = f" {metric.unit}" if metric.unit else ""
+    return f"{value:.{metric.decimals}f}{unit}"
+
+
+def _axis_label(metric: Metric, text: str) -> str:
+    return f"{text}, {metric.unit}" if metric.unit else text
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("results", nargs="+", type=Path, metavar="FOLDER", help="results/<name>")
-    parser.add_argument("--dataset", required=True, help="the name that test.py knew it by")
-    parser.add_argument("--protocol", default="matlab_y")
+    parser.add_argument("--dataset", required=True, help="name of the data set in the option file")
+    parser.add_argument(
+        "--score", default="matlab_y", metavar="PROTOCOL[/METRIC]", help="default: %(default)s"
+    )
     parser.add_argument("--worst", type=int, default=5, metavar="N", help="images to list")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="a PNG file")
     return parser

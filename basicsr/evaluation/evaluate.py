@@ -111,7 +111,7 @@ def pictures_in(folder: Path, dataset: RestorationDataset) -> SaveImage:
     """Return a function that writes restored images as PNG into `folder/restored`.
 
     If the degraded images are synthesized, they and their ground truth are written too, into
-    `folder/lq` and `folder/gt`.
+    `folder/lq` (two views: `folder/lq_left` and `folder/lq_right`) and `folder/gt`.
     """
 
     def save(name: str, image: np.ndarray, pair: ImagePair) -> None:
@@ -120,8 +120,11 @@ def pictures_in(folder: Path, dataset: RestorationDataset) -> SaveImage:
             lq = pair.lq
             if np.issubdtype(lq.dtype, np.floating):
                 lq = to_levels(lq.clip(0, 1), _file_dtype(pair))
-            write_png(folder / "lq" / f"{name}.png", lq)
-            write_png(folder / "gt" / f"{name}.png", pair.gt)
+            views = {"lq": lq}
+            if lq.shape[2] == 6:
+                views = {"lq_left": lq[:, :, :3], "lq_right": lq[:, :, 3:]}
+            for view, levels in {**views, "gt": pair.gt}.items():
+                write_png(folder / view / f"{name}.png", levels)
 
     return save
 

@@ -50,6 +50,10 @@ class PublishedScore(NamedTuple):
             printed = dict(part.split("=", 1) for part in named)
         elif len(parts) in (3, 4):
             protocol, quantize = _protocol(text, parts[2]), "".join(parts[3:]) or "round"
+            if len(protocol.metrics) < 2:
+                raise OptionsError(
+                    f"score '{text}': protocol '{protocol.name}' has 1 metric; use METRIC=VALUE"
+                )
             printed = dict(zip([metric.name for metric in protocol.metrics], parts, strict=False))
         else:
             raise OptionsError(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from basicsr.data.layouts import LAYOUTS, Folders, Pairing, Side, SideBySide, match_folders
-from basicsr.io.images import image_size, images_by_stem, read_image
+from basicsr.io.images import BitDepth, Color, image_size, images_by_stem, read_image
 from basicsr.utils.errors import DataError
 from basicsr.utils.registry import suggest
 
@@ -28,15 +28,18 @@ class RestoredImage(NamedTuple):
     gt: Path | None = None
     lq_side: Side | None = None
 
-    def read(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the restored image and the ground truth, H x W x 3 uint8 RGB.
+    def read(
+        self, color: Color = "as_stored", bit_depth: BitDepth = "as_stored"
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the restored image and the ground truth.
 
-        Raises DataError for unreadable files.
+        The ground truth of an image stored in gray is read in gray. The arguments are those of
+        `read_image`. Raises DataError for unreadable files.
         """
-        restored = read_image(self.restored)
+        restored = read_image(self.restored, color, bit_depth)
         if self.gt is None:
             return restored, None
-        gt = read_image(self.gt)
+        gt = read_image(self.gt, "gray" if restored.shape[2] == 1 else "rgb", bit_depth)
         half = gt.shape[1] // 2
         if self.lq_side is not None:
             gt = gt[:, half:] if self.lq_side == "left" else gt[:, :half]

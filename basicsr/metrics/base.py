@@ -59,7 +59,7 @@ class Metric(ABC):
     def is_better(self, value: float, than: float | None) -> bool:
         """Return whether `value` improves on the best value so far (None: there is none)."""
         if than is None:
-            return True
+            return not math.isnan(value)
         return value > than if self.better == "higher" else value < than
 
 

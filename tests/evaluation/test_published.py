@@ -91,8 +91,35 @@ def test_scores_are_read_as_they_are_printed():
 
 
 @pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("Real:niqe=3.61:niqe", ("Real", {"niqe": "3.61"}, "niqe", "round")),
+        ("A:ssim=0.9:rgb:truncate", ("A", {"ssim": "0.9"}, "rgb", "truncate")),
+        (
+            "A:ssim=0.9:psnr=30:rgb:round",
+            ("A", {"ssim": "0.9", "psnr": "30"}, "rgb", "round"),
+        ),
+    ],
+)
+def test_scores_of_named_metrics(text, score):
+    parsed = PublishedScore.parse(text)
+    assert parsed == score
+    assert PublishedScore.from_facts(parsed.facts()) == parsed
+
+
+def test_the_tolerance_of_other_metrics_follows_their_decimals():
+    score = PublishedScore.parse("Real:niqe=3.61:niqe")
+    assert score.tolerances() == pytest.approx({"niqe": 0.006})
+    assert score.agrees_with({"niqe": 3.6155})
+    assert not score.agrees_with({"niqe": 3.6165})
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("A:nique=3:niqe", r"protocol 'niqe' has no metric 'nique' \(did you mean 'niqe'\?\)"),
+        ("A:niqe=x:niqe", "the NIQE 'x' is not a number"),
+        ("A:3.1:4:niqe", "protocol 'niqe' has 1 metric; use METRIC=VALUE"),
         ("Rain100L:37.48:0.979", r"expected DATASET:PSNR:SSIM:PROTOCOL\[:truncate\]"),
         ("Rain100L:37,48:0.979:matlab_y", "the PSNR '37,48' is not a number"),
         ("Rain100L:37.48:nan:matlab_y", "the SSIM 'nan' is not a number"),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 
 from basicsr.io.images import read_image
-from basicsr.metrics import get_protocol, measure, protocol_names
+from basicsr.metrics import Metric, Protocol, get_protocol, get_score, measure, protocol_names
+from basicsr.metrics.full_reference import PSNR
 from basicsr.utils.errors import DataError, OptionsError
 
 ON_8_BITS = ("matlab_y", "matlab_y_double", "rgb")
@@ -239,3 +240,81 @@ def test_what_is_no_image(restored, message) -> None:
 def test_unknown_protocol() -> None:
     with pytest.raises(OptionsError, match=r"no protocol is called 'mat_y' \(did you mean 'matl"):
         measure(image(20, 20), image(20, 20), "mat_y")
+
+
+@pytest.mark.parametrize("protocol", FULL_REFERENCE)
+def test_the_type_decides_the_peak(protocol) -> None:
+    """16-bit levels of a dark image are not taken for 8-bit ones, nor floats below 1/255."""
+    clean = image(40, 44)
+    restored = noisy(clean, 9)
+    expected = measure(restored, clean, protocol)
+    wide = [x.astype(np.uint16) * 257 for x in (restored, clean)]
+    assert measure(*wide, protocol) == pytest.approx(expected, abs=1e-9)
+    assert measure(wide[0], clean / 255, protocol) == pytest.approx(expected, abs=1e-9)
+    dark = np.zeros((40, 44, 3), np.uint16)
+    bright = dark + np.uint16(255 * 257)
+    assert measure(bright, dark, "rgb")["psnr"] == pytest.approx(0, abs=1e-12)
+    # 200 of 65535 is less than one 8-bit level
+    psnr = measure(dark + np.uint16(200), dark, protocol)["psnr"]
+    exact = 20 * math.log10(65535 / 200)
+    reads_float = get_protocol(protocol).reads == "float"
+    assert psnr == (pytest.approx(exact, abs=1e-9) if reads_float else rounded_psnr(protocol))
+
+
+def rounded_psnr(protocol: str) -> float:
+    """Return the PSNR of the 8-bit levels 1 and 0."""
+    dark = np.zeros((40, 44, 3), np.uint8)
+    return measure(dark + np.uint8(1), dark, protocol)["psnr"]
+
+
+def test_ground_truth_that_is_missing() -> None:
+    with pytest.raises(DataError) as error:
+        measure(image(20, 20))
+    assert str(error.value) == ("protocol 'matlab_y' compares with the ground truth; there is none")
+
+
+def test_names_of_scores() -> None:
+    protocol, metric = get_score("matlab_y/ssim")
+    assert (protocol.name, metric.name, metric.decimals) == ("matlab_y", "ssim", 4)
+    assert get_score("rgb")[1].name == "psnr"
+    assert get_score("niqe")[1].better == "lower"
+    with pytest.raises(OptionsError, match=r"'rgb' has no metric 'snr' \(did you mean 'psnr'\?\)"):
+        get_score("rgb/snr")
+
+
+def test_which_value_is_better() -> None:
+    psnr, niqe = get_score("rgb/psnr")[1], get_score("niqe")[1]
+    assert psnr.is_better(30.1, 30.0)
+    assert not psnr.is_better(30.0, 30.0)
+    assert niqe.is_better(3.0, 3.1)
+    assert not niqe.is_better(3.1, 3.0)
+    assert psnr.is_better(-5.0, None)
+    assert not psnr.is_better(math.nan, None)
+    assert not niqe.is_better(math.nan, 3.0)
+
+
+def test_a_protocol_of_ones_own() -> None:
+    """A conversion and metrics: everything else comes from the base classes."""
+
+    class MeanError(Metric):
+        name = "mean_error"
+        better = "lower"
+
+        def __call__(self, restored, target, peak):
+            return float(np.abs(restored - target).mean() / peak)
+
+    class GreenOnly(Protocol):
+        name = "green"
+        description = "the green channel"
+        metrics = (MeanError(), PSNR())
+        reads = "float"
+
+        def convert(self, image):
+            return image[..., 1]
+
+    restored, target = image(12, 14), image(12, 14, seed=1)
+    difference = restored[..., 1] / 255 - target[..., 1] / 255
+    assert GreenOnly()(restored, target) == {
+        "mean_error": pytest.approx(np.abs(difference).mean()),
+        "psnr": pytest.approx(-10 * math.log10((difference**2).mean())),
+    }

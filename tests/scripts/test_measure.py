@@ -21,21 +21,19 @@ def random_image(seed: int, height: int = 40, width: int = 48) -> np.ndarray:
 @pytest.fixture
 def folders(tmp_path) -> tuple[Path, Path]:
     """Three pairs named as Rain100L's; the last are identical."""
-    restored, clean = tmp_path / "restored", tmp_path / "clean"
+    restored, gt = tmp_path / "restored", tmp_path / "gt"
     for number in (1, 2, 3):
         write_png(restored / f"rain-{number:03}.png", random_image(number if number < 3 else 99))
-        write_png(
-            clean / f"norain-{number:03}.png", random_image(number + 10 if number < 3 else 99)
-        )
-    return restored, clean
+        write_png(gt / f"norain-{number:03}.png", random_image(number + 10 if number < 3 else 99))
+    return restored, gt
 
 
 def test_scores_of_a_layout(run_script, folders, tmp_path) -> None:
-    restored, clean = folders
+    restored, gt = folders
     file = tmp_path / "scores.json"
     code, printed, _ = run_script(
         "measure",
-        *("--restored", restored, "--gt", clean, "--layout", "Rain100L", "--json", file),
+        *("--restored", restored, "--gt", gt, "--layout", "Rain100L", "--json", file),
         *("--protocol", "matlab_y", "dtpnet", "--workers", 2),
     )
     assert code == 0
@@ -58,49 +56,117 @@ def test_scores_of_a_layout(run_script, folders, tmp_path) -> None:
 
 
 def test_errors_are_one_line(run_script, folders) -> None:
-    restored, clean = folders
+    restored, gt = folders
     write_png(restored / "rain-002.png", random_image(2, 40, 40))
     code, printed, complaint = run_script(
-        "measure", "--restored", restored, "--gt", clean, "--layout", "Rain100L"
+        "measure", "--restored", restored, "--gt", gt, "--layout", "Rain100L"
     )
     assert (code, printed) == (2, "")
     assert complaint.splitlines()[-1] == (
-        f"error: {restored}/rain-002.png against {clean}/norain-002.png: restored image is 40 x 40 "
+        f"error: {restored}/rain-002.png against {gt}/norain-002.png: restored image is 40 x 40 "
         "(RGB), target is 48 x 40 (RGB): only images of one size can be compared"
     )
 
 
 def test_files_left_over(folders) -> None:
-    restored, clean = folders
-    (clean / "norain-003.png").unlink()
+    restored, gt = folders
+    (gt / "norain-003.png").unlink()
     with pytest.raises(DataError) as error:
-        match_restored(restored, clean, "Rain100L")
+        match_restored(restored, gt, "Rain100L")
     assert str(error.value) == (
         f"1 without a partner in {restored} (rain-003.png); expected rain-001.png with "
         "norain-001.png (a layout sets other rules)"
     )
     with pytest.raises(DataError, match=r"3 without a partner in .*\(rain-001.png, ...\) and 2 wi"):
-        match_restored(restored, clean)
+        match_restored(restored, gt)
 
 
-def test_clean_images_beside_rainy_ones(folders) -> None:
-    """A flat Rain100L folder: the rainy images in it are not left over."""
-    restored, clean = folders
+def test_ground_truth_beside_degraded_images(folders) -> None:
+    """A flat Rain100L folder: degraded images in it are not reported as unpaired."""
+    restored, gt = folders
     for path in restored.iterdir():
-        write_png(clean / path.name, random_image(0))
-    pairs = match_restored(restored, clean, "Rain100L")
+        write_png(gt / path.name, random_image(0))
+    pairs = match_restored(restored, gt, "Rain100L")
     assert [pair.gt.name for pair in pairs] == [f"norain-00{number}.png" for number in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(("layout", "clean_half"), [("Rain800", 0), ("DID-MDN", 1)])
-def test_clean_halves_of_side_by_side_files(tmp_path, layout, clean_half) -> None:
+@pytest.mark.parametrize(("layout", "gt_half"), [("Rain800", 0), ("DID-MDN", 1)])
+def test_ground_truth_in_halves_of_files(tmp_path, layout, gt_half) -> None:
     halves = random_image(0), random_image(1)
     write_png(tmp_path / "restored/7.png", random_image(2))
     write_png(tmp_path / "both/7.png", np.concatenate(halves, axis=1))
     (pair,) = match_restored(tmp_path / "restored", tmp_path / "both", layout)
-    restored, clean = pair.read()
+    restored, gt = pair.read()
     np.testing.assert_array_equal(restored, read_image(tmp_path / "restored/7.png"))
-    np.testing.assert_array_equal(clean, halves[clean_half])
+    np.testing.assert_array_equal(gt, halves[gt_half])
+
+
+def test_a_subset(run_script, folders, tmp_path) -> None:
+    restored, gt = folders
+    (restored / "rain-001.png").unlink()
+    (gt / "norain-002.png").unlink()
+    file = tmp_path / "scores.json"
+    common = ("measure", "--restored", restored, "--gt", gt, "--layout", "Rain100L")
+    code, _, complaint = run_script(*common)
+    assert code == 2
+    assert "1 without a partner in" in complaint
+    code, printed, _ = run_script(*common, "--allow-missing", "--json", file)
+    assert code == 0
+    assert "| 1 | matlab_y | inf | 1.000000 |" in printed
+    assert [image["image"] for image in json.loads(file.read_text())["images"]] == ["rain-003"]
+    (gt / "norain-003.png").unlink()
+    code, _, complaint = run_script(*common, "--allow-missing")  # no pair is left
+    assert code == 2
+    assert complaint.startswith("error: ")
+
+
+def test_what_is_left_out_is_reported(folders, caplog) -> None:
+    restored, gt = folders
+    (gt / "norain-002.png").unlink()
+    assert len(match_restored(restored, gt, "Rain100L", allow_missing=True)) == 2
+    assert caplog.messages == [
+        f"1 without a partner in {restored} (rain-002.png); 2 pairs are left"
+    ]
+
+
+def test_without_ground_truth(run_script, tmp_path) -> None:
+    image = random_image(5, 200, 196)
+    write_png(tmp_path / "restored/a.png", image)
+    file = tmp_path / "scores.json"
+    common = ("measure", "--restored", tmp_path / "restored", "--json", file, "--protocol")
+    code, printed, _ = run_script(*common, "niqe")
+    assert code == 0
+    niqe = measure(image, protocol="niqe")["niqe"]
+    assert printed.splitlines()[:3] == [
+        "| images | protocol | NIQE |",
+        "| --- | --- | --- |",
+        f"| 1 | niqe | {niqe:.5f} |",
+    ]
+    assert json.loads(file.read_text())["provenance"]["gt"] is None
+    code, _, complaint = run_script(*common, "niqe", "rgb")
+    assert (code, complaint) == (
+        2,
+        "error: --protocol rgb: needs the ground truth; give --gt DIR\n",
+    )
+    code, _, complaint = run_script(*common, "nique")
+    assert (code, "no protocol is called 'nique' (did you mean 'niqe'?)" in complaint) == (2, True)
+
+
+def test_gray_and_16_bit_files(run_script, tmp_path) -> None:
+    """The ground truth of a gray image is read in gray; 16-bit files keep their levels."""
+    gray, rgb = random_image(1)[..., 0], random_image(2)
+    write_png(tmp_path / "restored/1.png", gray)
+    write_png(tmp_path / "gt/1.png", rgb)
+    levels = np.random.default_rng(3).integers(0, 65536, (2, 40, 48, 3)).astype(np.uint16)
+    write_png(tmp_path / "restored/2.png", levels[0])
+    write_png(tmp_path / "gt/2.png", levels[1])
+    first, second = match_restored(tmp_path / "restored", tmp_path / "gt")
+    restored, gt = first.read()
+    np.testing.assert_array_equal(restored, gray[..., None])
+    np.testing.assert_array_equal(gt, read_image(tmp_path / "gt/1.png", "gray"))
+    for read, written in zip(second.read(), levels, strict=True):
+        np.testing.assert_array_equal(read, written)
+    assert [image.dtype for image in second.read("rgb", 8)] == [np.uint8, np.uint8]
 
 
 def test_unknown_layout(folders) -> None:
