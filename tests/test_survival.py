@@ -204,5 +204,5 @@ def test_broken_images_end_a_run_or_are_skipped(trained, workplace):
              "datasets:train:patches=[{size: 16, batch_size: 4, iters: 6}]")  # fmt: skip
     done = run("train.py", *options("skips", *here, *skips), cwd=workplace)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("image left out, number 1 of at most 100") == 1
+    assert done.stdout.count("image skipped, number 1 of at most 100") == 1
     assert timeless_metrics(workplace / "experiments" / "skips")[-1]["iteration"] == 6
