@@ -78,7 +78,7 @@ def cost_of(
     """
     network = build_network({"type": name})
     height, width = (network.fitting_side(side) for side in size)
-    shape = (1, 3, height, width)
+    shape = (1, network.in_channels, height, width)
     return {
         "network": name,
         "reconstruction": network.reconstruction,

@@ -47,25 +47,30 @@ class BackgroundWriter:
             if _require_disk_fault(name, outcome.exception()):
                 self._tasks[name] = _Task(job, self._executor.submit(job))
 
-    def finish(self, patience: float, hurried: Callable[[], object]) -> None:
+    def finish(self, patience: float, give_up: Callable[[], object]) -> None:
         """Wait for all jobs, retrying those that fail.
 
         Args:
             patience: seconds to retry for.
-            hurried: stop retrying once this returns true.
+            give_up: called before each attempt; stop retrying once it returns true.
 
         Raises:
             UserError: if something could not be written.
         """
         until = time.monotonic() + patience
-        while failures := [e for task in self._tasks.values() if (e := task.outcome.exception())]:
-            if time.monotonic() > until or hurried():
+        while failures := self._failures():
+            if time.monotonic() > until or give_up():
                 raise UserError(
                     f"not everything could be saved ({failures[0]}); the last complete checkpoint "
                     "is kept: make room on the disk, then resume with --auto_resume"
                 )
             self.retry()
             time.sleep(min(_PAUSE, patience))
+
+    def _failures(self) -> list[BaseException]:
+        """Wait for all jobs; return the errors of those that failed."""
+        outcomes = [task.outcome.exception() for task in self._tasks.values()]
+        return [error for error in outcomes if error is not None]
 
 
 def _require_disk_fault(name: str, error: BaseException | None) -> bool:
