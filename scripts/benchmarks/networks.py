@@ -80,8 +80,7 @@ class Case(NamedTuple):
     ) -> Case:
         """Return the case of square images, at least `side` wide, whose size fits the network."""
         with torch.device("meta"):
-            multiple = build_network({"type": network}).size_multiple
-        side = -(-side // multiple) * multiple
+            side = build_network({"type": network}).fitting_side(side)
         return cls(subject, network, batch, (side, side), tuple(precisions), device)
 
     def variants(self) -> list[Variant]:
