@@ -1,4 +1,4 @@
-"""What the entry points and the scripts share: exit codes, error messages and arguments.
+"""Exit codes, error messages and arguments shared by the entry points and the scripts.
 
 Exit codes of every command:
 
