@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -66,13 +67,16 @@ class StoredImages:
 
 def warn_of_reduced_depth(*sides: StoredImages) -> None:
     """Warn once if files with 16 bits per channel are read as 8-bit."""
-    for side in sides:
-        if side.reduced:
-            logger.warning(
-                "%s: has 16 bits per channel and is read as 8-bit; set bit_depth: 16 to keep them",
-                side.example,
-            )
-            return
+    reduced = [side.example for side in sides if side.reduced]
+    if reduced:
+        _warn(reduced[0])
+
+
+@cache  # training and validation may read the same files
+def _warn(path: Path) -> None:
+    logger.warning(
+        "%s: has 16 bits per channel and is read as 8-bit; set bit_depth: 16 to keep them", path
+    )
 
 
 def _described(channels: int, dtype: np.dtype) -> str:

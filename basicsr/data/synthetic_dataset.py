@@ -19,8 +19,8 @@ from basicsr.utils.registry import suggest
 class SyntheticDataset(RestorationDataset):
     """Images of a folder, which `degrade` of a subclass degrades.
 
-    In training every patch is degraded anew; `sample` shows each image with one degradation, fixed
-    by `seed`.
+    In training every patch is degraded differently; `sample` returns each image with one
+    degradation, fixed by `seed`.
 
     Args:
         dataroot_gt: folder of the ground truth; "skimage" for the example images that scikit-image

@@ -103,7 +103,7 @@ def read_image(path: str | Path, color: Color = "rgb", bit_depth: BitDepth = 8) 
     structure intact is found in PNG only, the one format here with checksums.
 
     Args:
-        path: file of one of the supported formats, whatever its suffix.
+        path: file of a supported format; the suffix does not matter.
         color: "rgb" repeats a gray channel three times; "gray" converts RGB by OpenCV's weights
             (ITU-R BT.601); "as_stored" gives one channel for gray files and three for others.
         bit_depth: 8 scales 16-bit files to uint8; 16 scales 8-bit files to uint16 (times 257);
@@ -224,7 +224,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _open(path: str | Path) -> Image.Image:
-    """Open a file within Pillow's limit, up to twice of which Pillow itself only warns."""
+    """Open a file. Raises above Pillow's limit; Pillow itself only warns up to twice that limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(path, formats=_FORMATS)

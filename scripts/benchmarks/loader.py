@@ -1,11 +1,11 @@
-"""Training patches that the loader feeds in a second, against plain decode-and-crop.
+"""Measure the pairs of training patches per second, against plain decode-and-crop.
 
     PYTHONPATH=scripts python -m benchmarks.loader --workers 8 --size 128
 
-Plain is a DataLoader with as many workers that opens both images of a pair with Pillow, crops and
-stacks them. The loader reads from its decode cache, which is filled before. They run in turns, and
-are timed from when every worker has delivered. A pair is two crops. Without --dataroot the images
-are drawn: 100 pairs of 481 x 321, stored as PNG, like Rain100L.
+The loader reads from its decode cache, which is filled before. The plain one is a DataLoader with
+as many workers that opens both images of a pair with Pillow and crops them. They run in turns, and
+are timed after every worker has delivered a batch. A pair is two crops. Without --dataroot, the
+images are synthetic: 100 pairs of 481 x 321, stored as PNG, as in Rain100L.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from basicsr.utils.cli import command
 from benchmarks.timing import interleaved
 
 HEIGHT, WIDTH, PAIRS = 321, 481, 100
-PLAIN_SHARE = 10  # of the batches are enough to time plain decoding
+PLAIN_SHARE = 10  # plain decoding is timed on a tenth of the batches
 
 
 def measure(
@@ -44,14 +44,19 @@ def measure(
     batches: int = 600,
     repeats: int = 5,
 ) -> dict[str, Any]:
-    """Pairs of patches in a second: `loader` and `plain`, each with median, low, high and runs."""
+    """Return pairs per second as `loader` and `plain`, each with median, low, high and runs.
+
+    The other entries describe the measurement. The arguments are those of the command.
+    """
     load = os.getloadavg()[0]
-    warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores are meant
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
     with tempfile.TemporaryDirectory() as folder:
         if dataroot is None:
             draw_pairs(Path(folder))
-            dataroot, layout = folder, "RainTrainL"
-        dataset = PairedImageDataset(dataroot, layout, cache="memory")
+            folders = {"dataroot_lq": f"{folder}/lq", "dataroot_gt": f"{folder}/gt"}
+        else:
+            folders = {"dataroot": dataroot, "layout": layout}
+        dataset = PairedImageDataset(**folders, cache="memory")
         for index in range(len(dataset)):
             dataset.read(index)
         warm_up = 2 * workers + 1
@@ -83,7 +88,7 @@ def measure(
 
 
 class PlainPairs(Dataset):
-    """Decode, crop at random, convert: what a data set does that nobody has tuned."""
+    """Data set that decodes, crops and converts, without any tuning."""
 
     def __init__(self, dataset: PairedImageDataset, size: int) -> None:
         self.pairs, self.size = dataset.pairs, size
@@ -102,7 +107,7 @@ class PlainPairs(Dataset):
 
 
 def pairs_per_second(stream: Iterable[Any], batch_size: int, warm_up: int) -> float:
-    """Of the batches that follow the first `warm_up` ones."""
+    """Return the speed of the batches after the first `warm_up` ones."""
     started, timed = 0.0, 0
     for number, _ in enumerate(stream, start=1):
         if number == warm_up:
@@ -112,12 +117,12 @@ def pairs_per_second(stream: Iterable[Any], batch_size: int, warm_up: int) -> fl
 
 
 def draw_pairs(root: Path, pairs: int = PAIRS) -> None:
-    """Smooth shapes under a little noise, which PNG shortens about as much as photographs."""
+    """Write smooth shapes with a little noise, which PNG compresses like photographs."""
     for number in range(pairs):
         rng = np.random.default_rng(number)
         shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
         smooth = np.asarray(shapes.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float32)
-        for side in ("rain", "norain"):
+        for side in ("lq", "gt"):
             noisy = smooth + rng.normal(0, 3, smooth.shape)
             write_png(root / side / f"{number}.png", np.clip(noisy, 0, 255).astype(np.uint8))
 
@@ -127,13 +132,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataroot", help="a folder of pairs instead of drawn ones")
-    parser.add_argument("--layout", default="RainTrainL", help="its layout (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--size", type=int, default=128, help="of patches (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=16, help="default: %(default)s")
-    parser.add_argument("--batches", type=int, default=600, help="timed (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--dataroot", help="public data set, instead of synthetic pairs")
+    parser.add_argument("--layout", default="RainTrainL", help="of --dataroot (%(default)s)")
+    for name, default, text in (
+        ("--workers", 8, "loader processes"),
+        ("--size", 128, "side of the patches"),
+        ("--batch-size", 16, "pairs of a batch"),
+        ("--batches", 600, "timed batches"),
+        ("--repeats", 5, "runs of each loader"),
+    ):
+        parser.add_argument(name, type=int, default=default, help=f"{text} (default: %(default)s)")
     print(json.dumps(measure(**vars(parser.parse_args(arguments))), indent=2))
 
 

@@ -14,11 +14,11 @@ from basicsr.utils.errors import OptionsError
 
 @pytest.fixture
 def parts(make_images):
-    files = [f"{folder}/{i}.png" for folder in ("rainy", "clean", "photographs") for i in range(3)]
+    files = [f"{folder}/{i}.png" for folder in ("lq", "gt", "photographs") for i in range(3)]
     root = make_images(files, height=20, width=24)
-    rainy, clean, photographs = (root / folder for folder in ("rainy", "clean", "photographs"))
+    lq, gt, photographs = (root / folder for folder in ("lq", "gt", "photographs"))
     return (
-        {"type": "PairedImageDataset", "dataroot_lq": str(rainy), "dataroot_gt": str(clean)},
+        {"type": "PairedImageDataset", "dataroot_lq": str(lq), "dataroot_gt": str(gt)},
         {"type": "SyntheticRainDataset", "dataroot_gt": str(photographs), "rain": "heavy"},
         {"type": "SyntheticRainDataset", "dataroot_gt": str(photographs), "rain": "misty"},
     )

@@ -251,6 +251,7 @@ def test_sixteen_bits_read_as_eight_are_announced_once(tmp_path: Path, caplog):
         _paired(**folders, bit_depth=16).check()
         assert caplog.messages == []
         _paired(**folders).check()
+        _paired(**folders, split="val")
     assert caplog.messages == [
         f"{tmp_path}/lq/1.png: has 16 bits per channel and is read as 8-bit; "
         "set bit_depth: 16 to keep them"

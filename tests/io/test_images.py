@@ -137,17 +137,17 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path):
 
 def test_images_are_listed_in_natural_order_without_hidden_ones(tmp_path: Path):
     for name in (
-        "rain-10.png",
-        "rain-9.PNG",
-        "sub/rain-1.jpg",
-        ".rain-2.png",
+        "image-10.png",
+        "image-9.PNG",
+        "sub/image-1.jpg",
+        ".image-2.png",
         ".git/x.png",
         "a.txt",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     names = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
-    assert names == ["rain-9.PNG", "rain-10.png", "sub/rain-1.jpg"]
+    assert names == ["image-9.PNG", "image-10.png", "sub/image-1.jpg"]
     assert sorted(["b10", "b9", "10", "9"], key=natural_key) == ["9", "10", "b9", "b10"]
 
 
