@@ -206,7 +206,8 @@ def _figure(image: Comparison, protocol: Protocol) -> str:
 
 def _embedded(image: np.ndarray) -> str:
     data = io.BytesIO()
-    Image.fromarray(image).save(data, "JPEG", quality=92, subsampling=0, optimize=True)
+    # no optimize=True: with it Pillow fails on noisy images, for which its buffer is too small
+    Image.fromarray(image).save(data, "JPEG", quality=92, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 

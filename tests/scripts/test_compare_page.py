@@ -105,6 +105,11 @@ def test_change_map(compare_page) -> None:
     np.testing.assert_array_equal(colours, compare_page.change_map(after, before))
 
 
+def test_noise_is_embedded(compare_page) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    assert compare_page._embedded(noise).startswith("data:image/jpeg;base64,/9j/")
+
+
 def test_errors_are_one_line(compare_page, folders, capsys) -> None:
     write_png(folders["restored"] / "street & <1>.png", np.zeros((20, 30, 3), np.uint8))
     with pytest.raises(SystemExit, match="2"):
