@@ -34,7 +34,7 @@ logger = logging.getLogger("basicsr")
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """How training patches are drawn and loaded.
+    """Settings for drawing and loading training patches.
 
     Args:
         patches: stages of the run, with global batch sizes.

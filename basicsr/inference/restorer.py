@@ -36,7 +36,7 @@ LIBRARY_BYTES = 2**27
 
 @dataclass(frozen=True)
 class RestorerSettings:
-    """How a network is run on an image.
+    """Settings of a Restorer.
 
     Args:
         precision: "fp32", or "bf16" to run the network under autocast.

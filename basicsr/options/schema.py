@@ -147,7 +147,7 @@ class TrainingSets(Strict):
 
 
 class Evaluation(Strict):
-    """How images are restored, quantised, saved and measured."""
+    """Options of restoring, quantising, saving and measuring images."""
 
     protocols: Protocols = ("matlab_y",)
     quantize: Literal["round", "truncate"] = "round"
@@ -190,7 +190,7 @@ class Training(Strict):
 
     `sharded` divides the weights among the processes (FSDP2); `compile` uses torch.compile. A run
     aborts after `nonfinite_limit` steps in a row with a non-finite loss or gradient, and when
-    nothing has happened for `stall_timeout` seconds.
+    there is no progress for `stall_timeout` seconds.
     """
 
     total_iter: Positive

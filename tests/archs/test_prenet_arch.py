@@ -104,8 +104,8 @@ def test_reading_tells_which_of_two_alike_variants_was_taken(caplog):
     for variant in ("PReNet", "PReNet_LSTM"):
         with caplog.at_level(logging.WARNING, logger="basicsr"):
             from_released(variant, weights)
-        told = f"fit PReNet and PReNet_LSTM alike; read as {variant} because"
-        assert told in caplog.messages[-1]
+        message = f"fit PReNet and PReNet_LSTM alike; read as {variant} because"
+        assert message in caplog.messages[-1]
 
 
 @pytest.mark.shared_data

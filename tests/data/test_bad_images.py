@@ -261,7 +261,7 @@ def _batches(source, bad_images: BadImages | None = None, start: int = 0, **chan
 
 @pytest.fixture
 def broken_set(tmp_path: Path) -> Path:
-    """Return twelve pairs, four of which are broken in different ways."""
+    """Return twelve pairs, four of them broken in different ways."""
     _training_set(tmp_path)
     _truncate(tmp_path / "rain/2.png")
     (tmp_path / "norain/5.png").write_bytes(b"")

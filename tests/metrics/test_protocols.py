@@ -49,7 +49,7 @@ def reference_ssim(a: np.ndarray, b: np.ndarray, peak: float, mode: str = "valid
 
 
 def reference_luma(rgb: np.ndarray) -> np.ndarray:
-    """Of RGB in [0, 255]."""
+    """Compute the luma of RGB in [0, 255]."""
     r, g, b = np.moveaxis(rgb / 255.0, 2, 0)
     return 65.481 * r + 128.553 * g + 24.966 * b + 16
 
