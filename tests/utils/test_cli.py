@@ -1,8 +1,10 @@
+import argparse
 import errno
 
 import pytest
 import torch
 
+from basicsr.utils import cli
 from basicsr.utils.cli import command
 from basicsr.utils.errors import DataError
 
@@ -40,3 +42,41 @@ def test_bugs_keep_their_stack_trace(bug):
 
     with pytest.raises(type(bug), match="oops"):
         main()
+
+
+def test_shared_arguments():
+    parser = cli.script_parser("Restore.\n\n    python x.py")
+    cli.add_option_file(parser)
+    cli.add_device(parser)
+    cli.add_precision(parser)
+    cli.add_memory(parser)
+    cli.add_workers(parser, "threads", default=3)
+    arguments = vars(parser.parse_args(["-opt", "a.yml"]))
+    assert arguments == {
+        "opt": "a.yml",
+        "force_yml": [],
+        "device": "auto",
+        "precision": "fp32",
+        "memory": None,
+        "workers": 3,
+    }
+    line = ["-opt", "a.yml", "--force_yml", "a=1", "b=2", "--memory", "1.5", "--workers", "2"]
+    arguments = vars(parser.parse_args([*line, "--device", "cpu", "--precision", "bf16"]))
+    assert arguments["force_yml"] == ["a=1", "b=2"]
+    assert (arguments["memory"], arguments["workers"]) == (1.5, 2)
+    assert (arguments["device"], arguments["precision"]) == ("cpu", "bf16")
+    help_text = parser.format_help()
+    assert "    python x.py" in help_text
+    assert "number of threads (default: 3)" in help_text
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e300", "much"])
+def test_amounts_of_memory_are_positive_and_finite(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not a positive number"):
+        cli.gibibytes(text)
+
+
+def test_counts_are_positive():
+    assert cli.positive("1") == 1
+    with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
+        cli.positive("0")

@@ -1,7 +1,9 @@
+import sys
+
 import pytest
 
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.registry import Registry, suggest
+from basicsr.utils.registry import Registry, import_modules, suggest
 
 
 class Net:
@@ -40,3 +42,15 @@ def test_names_are_unique_and_presets_must_fit(nets):
 def test_suggestions_ignore_case_and_need_a_close_name():
     assert suggest("dtpnet-t", ["DTPNet-T", "PReNet"]) == " (did you mean 'DTPNet-T'?)"
     assert suggest("zzz", ["DTPNet-T", "PReNet"]) == ""
+
+
+def test_modules_are_imported_by_the_end_of_their_names(tmp_path, monkeypatch):
+    package = tmp_path / "toys"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for name in ("good_arch", "other"):
+        (package / f"{name}.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    import_modules("toys", [str(package)], "_arch")
+    assert "toys.good_arch" in sys.modules
+    assert "toys.other" not in sys.modules
