@@ -1,10 +1,10 @@
-"""Make weights that tell how they came about out of a finished run and its test results.
+"""Publish the weights of a finished run with its options and test results.
 
     python scripts/publish_weights.py experiments/NAME --weights latest \
         --scores results/NAME/scores.json -o pretrained_models/NAME.safetensors
 
-The file holds, beside the network, the run's options, iterations and machine, and the scores of
-these weights, which scripts/verify_weights.py measures again.
+The metadata of the file holds the run's options, iterations and machine, and the scores of these
+weights, which scripts/verify_weights.py compares with measured ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from basicsr.evaluation.published import PublishedScore
 from basicsr.io.checkpoints import load_weights, save_weights
 from basicsr.metrics import get_protocol
 from basicsr.options.yaml_files import read_yaml
-from basicsr.utils.cli import command
+from basicsr.utils.cli import command, script_parser
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
 from basicsr.utils.files import sha256
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     file = options.run / "models" / f"net_g_{options.weights}.safetensors"
     weights = load_weights(file)
     if weights.network is None:
-        raise CheckpointError(f"{file}: does not tell its network")
+        raise CheckpointError(f"{file}: its metadata does not name the network")
     save_weights(
         options.out,
         weights.state_dict,
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def recipe(run: Path) -> dict[str, Any]:
-    """What a run's folder tells about its training."""
+    """Return the facts about the training that a run's folder has."""
     options = read_yaml(run / "options.yml")
     environment = (run / "environment.jsonl").read_text().splitlines()
     last = json.loads(environment[-1])
@@ -59,9 +59,9 @@ def recipe(run: Path) -> dict[str, Any]:
 
 
 def scores(files: Sequence[Path], weights_sha256: str) -> list[dict[str, str]]:
-    """The first protocol's score of each data set, in the form of published ones.
+    """Return the scores of each data set under its first protocol, as published scores.
 
-    Raises DataError where they are of other weights.
+    Raises DataError if they are of other weights.
     """
     found: dict[str, dict[str, str]] = {}
     for file in files:
@@ -81,9 +81,7 @@ def _printed(result: Mapping[str, Any], quantize: str) -> dict[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="experiments/<name>")
     parser.add_argument(
         "--weights", default="latest", metavar="WHICH", help="latest, best, or an iteration"

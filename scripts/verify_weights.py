@@ -1,4 +1,4 @@
-"""Measure converted weights again and compare with the score that their authors published.
+"""Measure converted weights and compare the scores with the published ones.
 
     python scripts/verify_weights.py pretrained_models/PReNet_Rain100L.safetensors \
         --dataroot datasets/Rain100L
@@ -22,7 +22,7 @@ from basicsr.inference.restorer import Restorer
 from basicsr.io.checkpoints import Weights
 from basicsr.metrics import get_protocol
 from basicsr.models.pretrained import saved_network
-from basicsr.utils.cli import command
+from basicsr.utils.cli import add_device, command, script_parser
 from basicsr.utils.devices import select_device
 from basicsr.utils.errors import CheckpointError, OptionsError
 
@@ -32,9 +32,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     network, weights = saved_network(options.file)
     score = chosen_score(options.file, weights, options.dataset)
-    source = build_dataset(data_set(options.dataroot, options.layout or score.dataset))
+    layout = options.layout or score.dataset
+    dataset = build_dataset(dataset_options(options.dataroot, layout))
     restorer = Restorer(network, select_device(options.device))
-    scores = evaluate(restorer, source, [score.protocol], score.quantize)
+    scores = evaluate(restorer, dataset, [score.protocol], score.quantize)
     measured = mean_scores([image.restored[score.protocol] for image in scores])
 
     facts = weights.facts
@@ -53,9 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def chosen_score(file: Path, weights: Weights, dataset: str | None) -> PublishedScore:
-    """The published score of `dataset`, or the only one that there is.
+    """Return the published score of `dataset`, or the only one of the file.
 
-    Raises CheckpointError where the file has none, OptionsError where it has others.
+    Raises CheckpointError if the file has none, OptionsError if it has others.
     """
     scores = {
         each["dataset"]: PublishedScore.from_facts(each) for each in weights.facts.get("scores", [])
@@ -70,25 +71,25 @@ def chosen_score(file: Path, weights: Weights, dataset: str | None) -> Published
     return scores[dataset]
 
 
-def data_set(dataroot: str, layout: str) -> dict[str, Any]:
-    """Raises OptionsError where the layout's name is none."""
+def dataset_options(dataroot: str, layout: str) -> dict[str, Any]:
+    """Return the options of the test set. Raises OptionsError for an unknown layout."""
     if layout not in LAYOUTS:
         raise OptionsError(f"'{layout}' names no layout; give --layout: {', '.join(LAYOUTS)}")
     return {"type": "PairedImageDataset", "dataroot": dataroot, "layout": layout}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("file", type=Path, metavar="FILE.safetensors")
     parser.add_argument("--dataroot", required=True, metavar="DIR", help="the test set")
-    parser.add_argument("--dataset", metavar="NAME", help="which score, where there are several")
+    parser.add_argument("--dataset", metavar="NAME", help="score to verify, if there are several")
     parser.add_argument(
-        "--layout", choices=LAYOUTS, metavar="NAME",
-        help="the test set's layout; by default that of the score's data set",
-    )  # fmt: skip
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+        "--layout",
+        choices=LAYOUTS,
+        metavar="NAME",
+        help="layout of the test set (default: the score's data set)",
+    )
+    add_device(parser)
     return parser
 
 

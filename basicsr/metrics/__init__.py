@@ -1,4 +1,7 @@
-"""Image quality: `measure(restored, target, protocol)`, and the registries behind it."""
+"""Image quality: `measure(restored, target, protocol)`, and the registries behind it.
+
+Every `*_protocol.py` of this folder registers its metrics and protocols.
+"""
 
 from basicsr.metrics import iqa, protocols  # noqa: F401  (they register themselves)
 from basicsr.metrics.base import (

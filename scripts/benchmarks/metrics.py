@@ -10,7 +10,6 @@ luma, in memory. All run on --workers threads. Without --restored and --gt, 100 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -27,7 +26,7 @@ from basicsr.evaluation.restored_images import match_restored
 from basicsr.io.images import write_png
 from basicsr.metrics import measure as measure_image
 from basicsr.metrics import protocol_names
-from basicsr.utils.cli import command
+from basicsr.utils.cli import command, script_parser
 from benchmarks.timing import interleaved
 
 HEIGHT, WIDTH, PAIRS = 321, 481, 100
@@ -110,9 +109,7 @@ def draw_pairs(root: Path, pairs: int = PAIRS) -> None:
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--restored", metavar="DIR", help="restored images")
     parser.add_argument("--gt", metavar="DIR", help="their ground truth")
     parser.add_argument("--layout", choices=LAYOUTS, metavar="NAME", help="how they are named")

@@ -1,4 +1,4 @@
-"""convert_weights.py and verify_weights.py as their users run them."""
+"""Commands convert_weights.py and verify_weights.py."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from basicsr.io.images import to_levels
 from basicsr.metrics import measure
 from basicsr.models.pretrained import saved_network
 
-CHANNELS = 32  # as published; another number is no PRN_r
+CHANNELS = 32  # as published; PRN_r has no others
 FACTS = ("--train-set", "RainTrainL", "--source", "https://github.com/csdwren/PReNet")
 
 
 @pytest.fixture
 def original(tmp_path) -> Path:
-    """PRN_r in its authors' layout, with random weights, so small that images hardly change."""
+    """Write PRN_r in its authors' layout, with weights so small that images hardly change."""
     torch.manual_seed(0)
     shapes = {
         "conv0.0": (CHANNELS, 6, 3, 3),
@@ -39,7 +39,7 @@ def original(tmp_path) -> Path:
 
 @pytest.fixture
 def dataroot(tmp_path) -> Path:
-    """Two pairs laid out as Rain100L."""
+    """Write two pairs in the layout of Rain100L."""
     rng = np.random.default_rng(0)
     for number in ("001", "002"):
         clean = rng.integers(20, 200, (16, 20, 3), dtype=np.uint8)
@@ -51,7 +51,7 @@ def dataroot(tmp_path) -> Path:
 
 
 def true_score(dataroot: Path, weights: Path, mode: str) -> tuple[str, str]:
-    """PSNR with two digits and SSIM with three, the long way round."""
+    """Return PSNR with two digits and SSIM with three, without the code under test."""
     network, _ = saved_network(weights)
     scores = []
     for rainy in sorted((dataroot / "rainy").iterdir()):
@@ -66,7 +66,7 @@ def true_score(dataroot: Path, weights: Path, mode: str) -> tuple[str, str]:
     return f"{psnr:.2f}", f"{ssim:.3f}"
 
 
-def test_converts_and_tells_what_it_made(original, tmp_path, run_script):
+def test_the_converted_file_describes_itself(original, tmp_path, run_script):
     out = tmp_path / "prn_r.safetensors"
     score = "Rain100L:36.11:0.973:matlab_y_double:truncate"
     code, printed, complaint = run_script(
@@ -78,6 +78,8 @@ def test_converts_and_tells_what_it_made(original, tmp_path, run_script):
     weights = load_weights(out)
     assert weights.network == {
         "type": "PRN_r",
+        "in_channels": 3,
+        "out_channels": 3,
         "recurrent_iter": 4,
         "channels": CHANNELS,
         "recurrent_unit": "none",
@@ -172,7 +174,7 @@ def test_which_score_and_where_its_data_set_is(original, dataroot, tmp_path, run
 
 
 def test_commands_of_the_readme_fit_the_tools(run_script, tmp_path, monkeypatch):
-    """Up to the point where their files are opened, which are not here."""
+    """The commands run up to the point where their input files are missing."""
     readme = (Path(__file__).parents[2] / "pretrained_models" / "README.md").read_text()
     blocks = "\n".join(readme.replace("```bash", "```").split("```")[1::2]).replace("\\\n", " ")
     commands = [shlex.split(line) for line in blocks.splitlines() if line]
