@@ -3,14 +3,13 @@
     PYTHONPATH=scripts python -m benchmarks.loader --workers 8 --size 128
 
 The loader reads from its decode cache, which is filled before. The plain one is a DataLoader with
-as many workers that opens both images of a pair with Pillow and crops them. They run in turns, and
-are timed after every worker has delivered a batch. A pair is two crops. Without --dataroot, the
+as many workers that opens both images of a pair with Pillow and crops them. Runs are interleaved, and
+timed after every worker has delivered a batch. A pair is two crops. Without --dataroot, the
 images are synthetic: 100 pairs of 481 x 321, stored as PNG, as in Rain100L.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -27,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from basicsr.data import LoaderSettings, PairedImageDataset, SampleStage, training_batches
 from basicsr.io.images import write_png
-from basicsr.utils.cli import command
+from basicsr.utils.cli import add_workers, command, positive, script_parser
 from benchmarks.timing import interleaved
 
 HEIGHT, WIDTH, PAIRS = 321, 481, 100
@@ -129,19 +128,19 @@ def draw_pairs(root: Path, pairs: int = PAIRS) -> None:
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--dataroot", help="public data set, instead of synthetic pairs")
     parser.add_argument("--layout", default="RainTrainL", help="of --dataroot (%(default)s)")
+    add_workers(parser, "loader processes", default=8)
     for name, default, text in (
-        ("--workers", 8, "loader processes"),
         ("--size", 128, "side of the patches"),
         ("--batch-size", 16, "pairs of a batch"),
         ("--batches", 600, "timed batches"),
         ("--repeats", 5, "runs of each loader"),
     ):
-        parser.add_argument(name, type=int, default=default, help=f"{text} (default: %(default)s)")
+        parser.add_argument(
+            name, type=positive, default=default, help=f"{text} (default: %(default)s)"
+        )
     print(json.dumps(measure(**vars(parser.parse_args(arguments))), indent=2))
 
 
