@@ -1,4 +1,4 @@
-"""Converting published checkpoints, and the scores printed for them."""
+"""Conversion of published checkpoints, and published scores."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_tolerance_of_other_metrics_follows_their_decimals():
         ("Rain100L:37.48:0.979:rgb:floor", "no quantization is called 'floor'"),
     ],
 )
-def test_scores_that_are_none(text, message):
+def test_malformed_scores(text, message):
     with pytest.raises(OptionsError, match=message):
         PublishedScore.parse(text)
 

@@ -24,7 +24,7 @@ def test_means_count_every_image_once():
     assert mean_scores([scores(30, 0.9), scores(33, 0.6)]) == scores(31.5, 0.75)
 
 
-def test_sets_without_clean_images_have_no_row():
+def test_unmeasured_sets_have_no_row():
     rows = summary(MEASURED, ["rgb"])
     assert [(row.dataset, row.images) for row in rows] == [("Rain_A", 2), ("Rain_B", 1)]
     assert rows[0].restored["psnr"] == 32.0
@@ -34,7 +34,7 @@ def test_sets_without_clean_images_have_no_row():
     )
 
 
-def test_all_files_say_the_same(tmp_path):
+def test_all_files_have_the_same_scores(tmp_path):
     write_results(tmp_path, "net", MEASURED, summary(MEASURED, ["rgb"]), {"device": "cpu"})
     document = json.loads((tmp_path / "scores.json").read_text())
     assert document["method"] == "net"

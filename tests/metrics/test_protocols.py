@@ -1,4 +1,4 @@
-"""Protocols against the authors' numbers, against the formulas as they read, and their laws."""
+"""Protocols against the authors' numbers and plain formulas, and their properties."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FULL_REFERENCE = [name for name in protocol_names() if get_protocol(name).needs_
 
 
 def image(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    """Smooth structure with noise on it, uint8."""
+    """Return waves with noise, uint8."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / 7 + c) + np.cos(y / 5 - c) for c in range(channels)]
@@ -31,13 +31,13 @@ def image(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarr
     return np.clip(levels, 0, 255).astype(np.uint8)
 
 
-def noisy(clean: np.ndarray, sigma: float, seed: int = 1) -> np.ndarray:
-    noise = np.random.default_rng(seed).normal(0, 1, clean.shape)
-    return np.clip(clean + sigma * noise, 0, 255).round().astype(np.uint8)
+def noisy(gt: np.ndarray, sigma: float, seed: int = 1) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 1, gt.shape)
+    return np.clip(gt + sigma * noise, 0, 255).round().astype(np.uint8)
 
 
 def reference_ssim(a: np.ndarray, b: np.ndarray, peak: float, mode: str = "valid") -> float:
-    """Wang's index with its two-dimensional window and five maps."""
+    """Return Wang's index by its two-dimensional window and five maps."""
     y, x = np.mgrid[-5:6, -5:6]
     window = np.exp(-(x**2 + y**2) / (2 * 1.5**2))
     window /= window.sum()
@@ -78,19 +78,19 @@ def test_all_of_rain100l_as_the_authors_measure_it(golden, shared_data) -> None:
 
 def _assert_as_published(rows: list[dict[str, str]], data: Path) -> None:
     for row in rows:
-        rainy = read_image(data / "Rain100L/rainy" / row["image"])
-        clean = read_image(data / "Rain100L/norain" / f"no{row['image']}")
+        lq = read_image(data / "Rain100L/rainy" / row["image"])
+        gt = read_image(data / "Rain100L/norain" / f"no{row['image']}")
         for protocol in ("matlab_y", "matlab_y_double", "dtpnet"):
-            psnr, ssim = measure(rainy, clean, protocol).values()
+            psnr, ssim = measure(lq, gt, protocol).values()
             assert psnr == pytest.approx(float(row[f"{protocol}_psnr"]), abs=1e-4), row["image"]
             assert ssim == pytest.approx(float(row[f"{protocol}_ssim"]), abs=1e-6), row["image"]
 
 
 def test_matlab_y_against_the_formulas() -> None:
-    clean = image(40, 53)
-    restored = noisy(clean, 9)
-    a, b = (np.floor(reference_luma(x) + 0.5) for x in (restored, clean))
-    psnr, ssim = measure(restored, clean, "matlab_y").values()
+    gt = image(40, 53)
+    restored = noisy(gt, 9)
+    a, b = (np.floor(reference_luma(x) + 0.5) for x in (restored, gt))
+    psnr, ssim = measure(restored, gt, "matlab_y").values()
     assert psnr == pytest.approx(reference_psnr(a, b, 255), abs=1e-9)
     assert ssim == pytest.approx(reference_ssim(a, b, 255), abs=1e-12)
 
@@ -114,36 +114,36 @@ def test_luma_is_rounded_half_up_at_an_exact_tie() -> None:
 
 @pytest.mark.parametrize(("side", "factor"), [(383, 1), (384, 2), (640, 3), (896, 4)])
 def test_matlab_y_double_downsamples_as_imfilter_does(side, factor) -> None:
-    clean = image(side, side + 3)
-    restored = noisy(clean, 9)
-    a, b = reference_luma(restored), reference_luma(clean)
+    gt = image(side, side + 3)
+    restored = noisy(gt, 9)
+    a, b = reference_luma(restored), reference_luma(gt)
     before, after = (factor - 1) // 2, factor // 2  # of imfilter's box, around its centre
     small = []
     for y in (a, b):
         padded = np.pad(y, ((before, after), (before, after)), mode="symmetric")
         boxes = np.lib.stride_tricks.sliding_window_view(padded, (factor, factor))
         small.append(boxes.mean(axis=(2, 3))[::factor, ::factor])
-    psnr, ssim = measure(restored, clean, "matlab_y_double").values()
+    psnr, ssim = measure(restored, gt, "matlab_y_double").values()
     assert psnr == pytest.approx(reference_psnr(a, b, 255), abs=1e-9)
     assert ssim == pytest.approx(reference_ssim(*small, 255), abs=1e-11)
 
 
 def test_rgb_against_the_formulas() -> None:
-    clean = image(30, 44)
-    restored = noisy(clean, 9)
-    a, b = restored.astype(float), clean.astype(float)
-    psnr, ssim = measure(restored, clean, "rgb").values()
+    gt = image(30, 44)
+    restored = noisy(gt, 9)
+    a, b = restored.astype(float), gt.astype(float)
+    psnr, ssim = measure(restored, gt, "rgb").values()
     assert psnr == pytest.approx(reference_psnr(a, b, 255), abs=1e-9)
     channels = [reference_ssim(a[..., c], b[..., c], 255) for c in range(3)]
     assert ssim == pytest.approx(np.mean(channels), abs=1e-12)
 
 
 def test_dtpnet_crops_clamps_and_does_not_round() -> None:
-    clean = image(70, 100)
-    restored = noisy(clean, 9) / 255.0 + 0.4 / 255
+    gt = image(70, 100)
+    restored = noisy(gt, 9) / 255.0 + 0.4 / 255
     restored[:20] += 1
-    a, b = np.clip(restored, 0, 1)[:64, :96], clean[:64, :96] / 255.0
-    psnr, ssim = measure(restored, clean, "dtpnet").values()
+    a, b = np.clip(restored, 0, 1)[:64, :96], gt[:64, :96] / 255.0
+    psnr, ssim = measure(restored, gt, "dtpnet").values()
     assert psnr == pytest.approx(reference_psnr(a, b, 1), abs=1e-9)
     channels = [reference_ssim(a[..., c], b[..., c], 1, "same") for c in range(3)]
     assert ssim == pytest.approx(np.mean(channels), abs=1e-5)  # published in single precision
@@ -151,31 +151,29 @@ def test_dtpnet_crops_clamps_and_does_not_round() -> None:
 
 @pytest.mark.parametrize("protocol", ON_8_BITS)
 def test_floats_are_rounded_to_8_bits(protocol) -> None:
-    clean = image(20, 24)
-    restored = noisy(clean, 9)
+    gt = image(20, 24)
+    restored = noisy(gt, 9)
     shifted = restored / 255.0 + 0.4 / 255
-    assert measure(shifted, clean / 255.0, protocol) == measure(restored, clean, protocol)
+    assert measure(shifted, gt / 255.0, protocol) == measure(restored, gt, protocol)
     beyond = np.where(restored > 128, 1.7, -0.3)
-    assert measure(beyond, clean, protocol) == measure(np.clip(beyond, 0, 1), clean, protocol)
+    assert measure(beyond, gt, protocol) == measure(np.clip(beyond, 0, 1), gt, protocol)
 
 
 def test_gray_has_no_colour_conversion() -> None:
-    clean = image(40, 40, channels=1)
-    restored = noisy(clean, 9)
-    a, b = restored[..., 0].astype(float), clean[..., 0].astype(float)
+    gt = image(40, 40, channels=1)
+    restored = noisy(gt, 9)
+    a, b = restored[..., 0].astype(float), gt[..., 0].astype(float)
     expected = [reference_psnr(a, b, 255), reference_ssim(a, b, 255)]
     for protocol in ON_8_BITS:
-        assert list(measure(restored, clean, protocol).values()) == pytest.approx(
-            expected, abs=1e-9
-        )
-        assert measure(restored[..., 0], clean, protocol) == measure(restored, clean, protocol)
+        assert list(measure(restored, gt, protocol).values()) == pytest.approx(expected, abs=1e-9)
+        assert measure(restored[..., 0], gt, protocol) == measure(restored, gt, protocol)
 
 
 @pytest.mark.parametrize("protocol", FULL_REFERENCE)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_identical_images(protocol, channels) -> None:
-    clean = image(33, 47, channels)
-    assert measure(clean, clean.copy(), protocol) == {"psnr": math.inf, "ssim": 1.0}
+    gt = image(33, 47, channels)
+    assert measure(gt, gt.copy(), protocol) == {"psnr": math.inf, "ssim": 1.0}
 
 
 @settings(max_examples=15, deadline=None)
@@ -186,22 +184,22 @@ def test_identical_images(protocol, channels) -> None:
     seed=st.integers(0, 1000),
     protocol=st.sampled_from(FULL_REFERENCE),
 )
-def test_laws(height, width, sigma, seed, protocol) -> None:
-    """Symmetric in its arguments, within its range, worse with more noise; flips do not matter."""
-    clean = image(height, width, seed=seed)
-    restored, worse = noisy(clean, sigma, seed), noisy(clean, 2 * sigma, seed)
-    scores = measure(restored, clean, protocol)
+def test_symmetry_range_and_order(height, width, sigma, seed, protocol) -> None:
+    """Scores are symmetric, in range, worse with more noise, and independent of flips."""
+    gt = image(height, width, seed=seed)
+    restored, worse = noisy(gt, sigma, seed), noisy(gt, 2 * sigma, seed)
+    scores = measure(restored, gt, protocol)
     rounding = 5e-5 if protocol == "dtpnet" else 1e-6  # its SSIM is computed in float32
-    assert measure(clean, restored, protocol) == pytest.approx(scores, abs=rounding)
+    assert measure(gt, restored, protocol) == pytest.approx(scores, abs=rounding)
     assert -1 <= scores["ssim"] < 1
-    lower = measure(worse, clean, protocol)
+    lower = measure(worse, gt, protocol)
     assert lower["psnr"] < scores["psnr"]
     assert lower["ssim"] < scores["ssim"]
     if protocol == "dtpnet":  # what it crops away lies at the right and bottom
         height, width = height // 32 * 32, width // 32 * 32
-        restored, clean = restored[:height, :width], clean[:height, :width]
+        restored, gt = restored[:height, :width], gt[:height, :width]
     for axis in (0, 1):
-        flipped = measure(np.flip(restored, axis), np.flip(clean, axis), protocol)
+        flipped = measure(np.flip(restored, axis), np.flip(gt, axis), protocol)
         assert flipped == pytest.approx(scores, abs=rounding)
 
 
@@ -232,7 +230,7 @@ def test_images_of_different_size() -> None:
         (np.full((20, 20, 3), np.nan), "restored image holds values that are not finite"),
     ],
 )
-def test_what_is_no_image(restored, message) -> None:
+def test_arrays_that_are_not_images(restored, message) -> None:
     with pytest.raises(DataError, match=message):
         measure(restored, image(20, 20))
 
@@ -244,13 +242,13 @@ def test_unknown_protocol() -> None:
 
 @pytest.mark.parametrize("protocol", FULL_REFERENCE)
 def test_the_type_decides_the_peak(protocol) -> None:
-    """16-bit levels of a dark image are not taken for 8-bit ones, nor floats below 1/255."""
-    clean = image(40, 44)
-    restored = noisy(clean, 9)
-    expected = measure(restored, clean, protocol)
-    wide = [x.astype(np.uint16) * 257 for x in (restored, clean)]
+    """The peak of dark images is not guessed from their values."""
+    gt = image(40, 44)
+    restored = noisy(gt, 9)
+    expected = measure(restored, gt, protocol)
+    wide = [x.astype(np.uint16) * 257 for x in (restored, gt)]
     assert measure(*wide, protocol) == pytest.approx(expected, abs=1e-9)
-    assert measure(wide[0], clean / 255, protocol) == pytest.approx(expected, abs=1e-9)
+    assert measure(wide[0], gt / 255, protocol) == pytest.approx(expected, abs=1e-9)
     dark = np.zeros((40, 44, 3), np.uint16)
     bright = dark + np.uint16(255 * 257)
     assert measure(bright, dark, "rgb")["psnr"] == pytest.approx(0, abs=1e-12)
@@ -293,8 +291,8 @@ def test_which_value_is_better() -> None:
     assert not niqe.is_better(math.nan, 3.0)
 
 
-def test_a_protocol_of_ones_own() -> None:
-    """A conversion and metrics: everything else comes from the base classes."""
+def test_a_new_protocol() -> None:
+    """A protocol defines a conversion and metrics; the base classes do the rest."""
 
     class MeanError(Metric):
         name = "mean_error"

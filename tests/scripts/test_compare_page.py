@@ -1,4 +1,4 @@
-"""scripts/compare_page.py: the sheet's pixels and the page's contents."""
+"""Command compare_page.py: contact sheet and web page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def compare_page():
 
 @pytest.fixture
 def folders(tmp_path) -> dict[str, Path]:
-    """Two images: gray levels with a white streak that restoring makes weaker."""
+    """Write two gradients; a bright streak is strong in lq and weak in the restored image."""
     for number, size in ((1, (48, 64)), (2, (64, 48))):
         gt = np.tile(np.linspace(40, 160, size[1]).astype(np.uint8)[:, None], (size[0], 1, 3))
         lq, restored = gt.copy(), gt.copy()

@@ -42,9 +42,9 @@ def dataroot(tmp_path) -> Path:
     """Write two pairs in the layout of Rain100L."""
     rng = np.random.default_rng(0)
     for number in ("001", "002"):
-        clean = rng.integers(20, 200, (16, 20, 3), dtype=np.uint8)
-        rainy = np.clip(clean + rng.normal(0, 6, clean.shape), 0, 255).astype(np.uint8)
-        for folder, name, image in (("norain", "norain", clean), ("rainy", "rain", rainy)):
+        gt = rng.integers(20, 200, (16, 20, 3), dtype=np.uint8)
+        rainy = np.clip(gt + rng.normal(0, 6, gt.shape), 0, 255).astype(np.uint8)
+        for folder, name, image in (("norain", "norain", gt), ("rainy", "rain", rainy)):
             (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(tmp_path / "data" / folder / f"{name}-{number}.png")
     return tmp_path / "data"
@@ -55,8 +55,8 @@ def true_score(dataroot: Path, weights: Path, mode: str) -> tuple[str, str]:
     network, _ = saved_network(weights)
     scores = []
     for rainy in sorted((dataroot / "rainy").iterdir()):
-        clean = dataroot / "norain" / rainy.name.replace("rain", "norain")
-        x, target = (np.asarray(Image.open(file)) for file in (rainy, clean))
+        gt = dataroot / "norain" / rainy.name.replace("rain", "norain")
+        x, target = (np.asarray(Image.open(file)) for file in (rainy, gt))
         with torch.no_grad():
             batch = torch.from_numpy(x.copy()).permute(2, 0, 1)[None] / 255
             restored = network.eval()(batch)[0].clamp(0, 1).permute(1, 2, 0).numpy()
@@ -128,7 +128,9 @@ def test_faults_are_one_line(original, tmp_path, run_script, change, message):
 
 
 @pytest.mark.parametrize("mode", ["round", "truncate"])
-def test_verifies_the_score_under_its_own_protocol(original, dataroot, tmp_path, run_script, mode):
+def test_verification_uses_the_protocol_of_the_score(
+    original, dataroot, tmp_path, run_script, mode
+):
     out = tmp_path / "prn_r.safetensors"
     convert = ("convert_weights", original, "--type", "PRN_r", *FACTS, "-o", out)
     assert run_script(*convert)[0] == 0
@@ -150,7 +152,7 @@ def test_verifies_the_score_under_its_own_protocol(original, dataroot, tmp_path,
     assert printed.endswith("the measured score is not the published one\n")
 
 
-def test_which_score_and_where_its_data_set_is(original, dataroot, tmp_path, run_script):
+def test_choice_of_score_and_layout(original, dataroot, tmp_path, run_script):
     out = tmp_path / "prn_r.safetensors"
     convert = ("convert_weights", original, "--type", "PRN_r", *FACTS, "-o", out)
     verify = ("verify_weights", out, "--dataroot", dataroot, "--device", "cpu")

@@ -1,4 +1,4 @@
-"""scripts/measure.py: its table, its file and its errors."""
+"""Command measure.py: table, JSON file and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def random_image(seed: int, height: int = 40, width: int = 48) -> np.ndarray:
 
 @pytest.fixture
 def folders(tmp_path) -> tuple[Path, Path]:
-    """Three pairs named as Rain100L's; the last are identical."""
+    """Write three pairs with names of Rain100L; the last two images are identical."""
     restored, gt = tmp_path / "restored", tmp_path / "gt"
     for number in (1, 2, 3):
         write_png(restored / f"rain-{number:03}.png", random_image(number if number < 3 else 99))
@@ -68,7 +68,7 @@ def test_errors_are_one_line(run_script, folders) -> None:
     )
 
 
-def test_files_left_over(folders) -> None:
+def test_unpaired_files(folders) -> None:
     restored, gt = folders
     (gt / "norain-003.png").unlink()
     with pytest.raises(DataError) as error:
@@ -120,7 +120,7 @@ def test_a_subset(run_script, folders, tmp_path) -> None:
     assert complaint.startswith("error: ")
 
 
-def test_what_is_left_out_is_reported(folders, caplog) -> None:
+def test_skipped_files_are_reported(folders, caplog) -> None:
     restored, gt = folders
     (gt / "norain-002.png").unlink()
     assert len(match_restored(restored, gt, "Rain100L", allow_missing=True)) == 2

@@ -66,7 +66,7 @@ def test_another_metric_whose_input_was_not_measured(run_script, tmp_path):
     assert (code, err) == (2, "error: protocol 'rgb' has no metric 'niqe'; it has psnr, ssim\n")
 
 
-def test_what_does_not_compare_is_refused(run_script, result, tmp_path):
+def test_results_that_do_not_compare(run_script, result, tmp_path):
     a, b = result("A", 33.0, 25.5), result("B", 35.0)
     options = ("--out", tmp_path / "x.png", "--dataset")
     code, _, err = run_script("plot_scores", a, b, *options, "Rain100L")

@@ -16,7 +16,7 @@ def scores(trained, workplace):
     return workplace / "results" / "of-weights" / "scores.json"
 
 
-def test_a_run_becomes_weights_that_tell_how_they_came_about(run_script, trained, scores, tmp_path):
+def test_published_weights_describe_their_training(run_script, trained, scores, tmp_path):
     out = tmp_path / "tiny.safetensors"
     code, printed, err = run_script("publish_weights", trained, "--scores", scores, "-o", out)
     assert (code, err) == (0, "")
@@ -43,7 +43,7 @@ def test_a_run_becomes_weights_that_tell_how_they_came_about(run_script, trained
     ]
 
 
-def test_what_does_not_belong_together_is_refused(run_script, trained, scores, tmp_path):
+def test_mismatched_files_are_rejected(run_script, trained, scores, tmp_path):
     out = tmp_path / "tiny.safetensors"
     older = ("--weights", "8", "--scores", scores, "-o", out)
     code, _, err = run_script("publish_weights", trained, *older)

@@ -24,7 +24,7 @@ Measure = Callable[..., Path]
 
 @pytest.fixture
 def measured(tmp_path: Path) -> Measure:
-    """Writes the scores.json that test.py would, with the same scores for every image."""
+    """Return a function that writes a scores.json in which all images have the same scores."""
 
     def write(
         scores: dict[str, tuple[float, float]],
@@ -57,7 +57,7 @@ def measured(tmp_path: Path) -> Measure:
 
 
 def markdown_blocks(printed: str) -> dict[tuple[str, str], dict[str, list[str]]]:
-    """(protocol's heading, block's heading) -> rows by method."""
+    """Return rows by method, by the headings of protocol and block."""
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
     protocol = title = ""
     for line in printed.splitlines():
@@ -102,7 +102,7 @@ def test_published_rows_alone(run_script):
     assert not any("*" in cell or "<u>" in cell for row in printed_rows.values() for cell in row)
 
 
-def test_every_published_row_is_in_a_table_and_in_a_block_of_its_kind():
+def test_every_published_row_is_in_one_block():
     task = Task.load(TASK)
     published = published_entries(TASK / "published_results.csv", task)
     seen = []
@@ -119,7 +119,7 @@ def test_every_published_row_is_in_a_table_and_in_a_block_of_its_kind():
     assert [e.protocol.name for e in published if e.method == "DTPNet"] == ["dtpnet"] * 5
 
 
-def test_measured_rows_stand_where_they_compare(run_script, measured):
+def test_measured_rows_beside_published_ones(run_script, measured):
     scores = {"matlab_y_double": (37.484, 0.9792), "dtpnet": (50.0, 0.99)}
     code, printed, err = run_script(
         "tables", "--table", "Rain100", "--measured", f"prenet={measured(scores)}"
@@ -139,7 +139,7 @@ def test_measured_rows_stand_where_they_compare(run_script, measured):
     assert list(tables["Protocol `dtpnet`", "dtpnet_rain100"]) == ["method", "DTPNet"]
 
 
-def test_unstated_training_and_other_counts_stand_apart_unmarked(run_script, measured):
+def test_unstated_training_and_subsets_have_unmarked_blocks(run_script, measured):
     whole = measured({"matlab_y_double": (60.0, 0.999)})
     part = measured({"matlab_y_double": (70.0, 0.999)}, "part", images=20)
     code, printed, _ = run_script(
@@ -218,7 +218,7 @@ def test_files(run_script, measured, tmp_path):
     assert mine["Rain100H PSNR (matlab_y_double)"] == ""
 
 
-def test_what_belongs_to_no_table_is_told(run_script, measured):
+def test_scores_outside_all_tables_are_reported(run_script, measured):
     file = measured({"matlab_y": (30.0, 0.9)}, dataset="photographs")
     code, printed, err = run_script("tables", "--table", "SPA", "--measured", file)
     assert code == 0
@@ -226,7 +226,7 @@ def test_what_belongs_to_no_table_is_told(run_script, measured):
     assert err.startswith(f"note: {file}: 'photographs' is left out: it is not one of Rain100L, ")
 
 
-def test_drawn_rain_is_no_benchmark(run_script, measured):
+def test_synthetic_rain_is_not_in_tables(run_script, measured):
     file = measured({"matlab_y": (30.0, 0.9)})
     document = json.loads(file.read_text())
     document["provenance"]["options"]["datasets"]["test_1"]["type"] = "SyntheticRainDataset"
@@ -269,7 +269,7 @@ def test_malformed_files(run_script, tmp_path, text, complaint):
         ("protocol", "matlab_z", "no protocol is called 'matlab_z' (did you mean 'matlab_y'?)"),
     ],
 )
-def test_senseless_numbers(run_script, measured, place, value, complaint):
+def test_invalid_results(run_script, measured, place, value, complaint):
     file = measured({"matlab_y": (30.0, 0.9)})
     document = json.loads(file.read_text())
     document["results"][0][place] = value
