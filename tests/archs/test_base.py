@@ -34,7 +34,7 @@ def test_sides_are_rounded_up_to_the_multiple():
 def test_images_that_do_not_fit_are_one_line():
     net = Identity(1, 1)
     assert net(torch.zeros(2, 1, 8, 16)).shape == (2, 1, 8, 16)
-    with pytest.raises(ValueError, match="^Identity: 1-channel images are needed, not 3-chan"):
+    with pytest.raises(ValueError, match=r"^Identity: 1-channel images are needed, not 3-chan"):
         net(torch.zeros(1, 3, 8, 8))
     fault = "^Identity: height and width must be multiples of 8, not 8x12$"
     with pytest.raises(ValueError, match=fault):
