@@ -99,3 +99,15 @@ def test_a_killed_rank_is_named_and_the_run_restarts(trained, workplace):
     assert re.search(rf"failed \(exitcode: -9\).*\(pid: {victim}\)", log.read_text())
     assert "rank 0: lost the connection to another process of this run" in log.read_text()
     require_close(folder, trained)
+
+
+@pytest.mark.slow
+def test_ranks_skip_the_same_steps_and_abort_together(workplace):
+    """The first update makes the weights infinite; each rank saves its share of the last batch."""
+    more = ("train:optim_g={type: SGD, lr: 1.0e30}", "train:nonfinite_limit=3", "train:ema_decay=0")
+    done = run("train.py", *options("exploding_ranks", *more), cwd=workplace, ranks=2)
+    assert done.returncode != 0
+    folder = workplace / "experiments" / "exploding_ranks"
+    saved = sorted(file.name for file in (folder / "nonfinite").iterdir())
+    assert saved == ["00000004_rank0.npz", "00000004_rank1.npz"]
+    assert "step skipped (3 in a row, 3 in all)" in (folder / "train.log").read_text()

@@ -25,3 +25,14 @@ def test_buffers_follow_and_gradients_do_not():
     assert average.network.num_batches_tracked == 1
     assert torch.allclose(average.network.running_mean, 0.9 * network.running_mean)
     assert not any(p.requires_grad for p in average.network.parameters())
+
+
+def test_a_rejected_update_changes_nothing():
+    network = nn.Linear(1, 1, bias=False)
+    network.weight.data.fill_(1.0)
+    average = WeightAverage(network, decay=0.9)
+    network.weight.data.fill_(2.0)
+    average.update(network, torch.tensor(False))
+    assert (average.updates, average.network.weight.item()) == (0, 1.0)
+    average.update(network, torch.tensor(True))
+    assert (average.updates, average.network.weight.item()) == (1, pytest.approx(1.9))
