@@ -25,7 +25,7 @@ from basicsr.data import LAYOUTS
 from basicsr.evaluation.evaluate import mean_scores
 from basicsr.evaluation.restored_images import match_restored
 from basicsr.io.images import write_png
-from basicsr.metrics import Metric, Protocol, Scores, get_protocol
+from basicsr.metrics import DEFAULT_PROTOCOL, Metric, Protocol, Scores, get_protocol
 from basicsr.utils.cli import command, positive, script_parser
 from basicsr.utils.errors import DataError
 
@@ -258,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument("--title", default="Restored images")
-    parser.add_argument("--protocol", default="matlab_y", metavar="NAME")
+    parser.add_argument("--protocol", default=DEFAULT_PROTOCOL, metavar="NAME")
     parser.add_argument("--max-images", type=positive, default=12, metavar="N")
     return parser
 

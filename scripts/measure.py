@@ -27,7 +27,7 @@ from basicsr.data import LAYOUTS
 from basicsr.evaluation.evaluate import mean_scores
 from basicsr.evaluation.restored_images import RestoredImage, list_restored, match_restored
 from basicsr.evaluation.score_files import json_scores
-from basicsr.metrics import Protocol, Scores, get_protocol, protocol_names
+from basicsr.metrics import DEFAULT_PROTOCOL, Protocol, Scores, get_protocol, protocol_names
 from basicsr.utils.cli import add_workers, command, script_parser
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import atomic_write
@@ -137,10 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--protocol",
         nargs="+",
-        default=["matlab_y"],
+        default=[DEFAULT_PROTOCOL],
         metavar="NAME",
         help="; ".join(f"{name}: {get_protocol(name).description}" for name in protocol_names())
-        + "; iqa:METRIC: a metric of the package pyiqa (default: matlab_y)",
+        + f"; iqa:METRIC: a metric of the package pyiqa (default: {DEFAULT_PROTOCOL})",
     )
     parser.add_argument("--layout", choices=LAYOUTS, metavar="NAME", help=", ".join(LAYOUTS))
     parser.add_argument(

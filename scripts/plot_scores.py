@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from plot_runs import COLOURS
 
-from basicsr.metrics import Metric, get_score
+from basicsr.metrics import DEFAULT_PROTOCOL, Metric, get_score
 from basicsr.utils.cli import command, script_parser
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import atomic_write
@@ -141,7 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("results", nargs="+", type=Path, metavar="FOLDER", help="results/<name>")
     parser.add_argument("--dataset", required=True, help="name of the data set in the option file")
     parser.add_argument(
-        "--score", default="matlab_y", metavar="PROTOCOL[/METRIC]", help="default: %(default)s"
+        "--score",
+        default=DEFAULT_PROTOCOL,
+        metavar="PROTOCOL[/METRIC]",
+        help="default: %(default)s",
     )
     parser.add_argument("--worst", type=int, default=5, metavar="N", help="images to list")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="a PNG file")

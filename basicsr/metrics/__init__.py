@@ -5,6 +5,7 @@ Every `*_protocol.py` of this folder registers its metrics and protocols.
 
 from basicsr.metrics import iqa, protocols  # noqa: F401  (they register themselves)
 from basicsr.metrics.base import (
+    DEFAULT_PROTOCOL,
     METRIC_REGISTRY,
     PROTOCOL_REGISTRY,
     Metric,
@@ -18,6 +19,7 @@ from basicsr.metrics.base import (
 from basicsr.utils.registry import import_modules
 
 __all__ = [
+    "DEFAULT_PROTOCOL",
     "METRIC_REGISTRY",
     "PROTOCOL_REGISTRY",
     "Metric",

@@ -13,6 +13,8 @@ import numpy as np
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import Entry, Registered, Registry, suggest
 
+DEFAULT_PROTOCOL = "matlab_y"
+
 Levels = Literal["8bit", "float"]
 Scores = dict[str, float]
 """Values by metric name."""
@@ -198,7 +200,7 @@ def get_score(text: str) -> tuple[Protocol, Metric]:
 
 
 def measure(
-    restored: np.ndarray, target: np.ndarray | None = None, protocol: str = "matlab_y"
+    restored: np.ndarray, target: np.ndarray | None = None, protocol: str = DEFAULT_PROTOCOL
 ) -> Scores:
     """Return the scores of a restored image under the named protocol, by metric.
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 # These packages register what option files can name.
 from basicsr import archs, data, losses, models  # noqa: F401
 from basicsr.archs.strips import FeatureStorage
-from basicsr.metrics import get_protocol, get_score
+from basicsr.metrics import DEFAULT_PROTOCOL, get_protocol, get_score
 from basicsr.options.foreign import MODEL_TYPES
 from basicsr.utils.components import Component, OneOf, Strict, fields_of
 from basicsr.utils.errors import OptionsError
@@ -149,7 +149,7 @@ class TrainingSets(Strict):
 class Evaluation(Strict):
     """Options of restoring, quantising, saving and measuring images."""
 
-    protocols: Protocols = ("matlab_y",)
+    protocols: Protocols = (DEFAULT_PROTOCOL,)
     quantize: Literal["round", "truncate"] = "round"
     save_img: bool = True
     self_ensemble: bool = False

@@ -24,8 +24,8 @@ import numpy as np
 from basicsr.data import LAYOUTS
 from basicsr.evaluation.restored_images import match_restored
 from basicsr.io.images import write_png
+from basicsr.metrics import DEFAULT_PROTOCOL, protocol_names
 from basicsr.metrics import measure as measure_image
-from basicsr.metrics import protocol_names
 from basicsr.utils.cli import command, script_parser
 from benchmarks.timing import interleaved
 
@@ -38,7 +38,7 @@ def measure(
     gt: str | None = None,
     layout: str | None = None,
     *,
-    protocol: str = "matlab_y",
+    protocol: str = DEFAULT_PROTOCOL,
     workers: int = 2,
     repeats: int = 5,
 ) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--restored", metavar="DIR", help="restored images")
     parser.add_argument("--gt", metavar="DIR", help="their ground truth")
     parser.add_argument("--layout", choices=LAYOUTS, metavar="NAME", help="how they are named")
-    parser.add_argument("--protocol", choices=protocol_names(), default="matlab_y")
+    parser.add_argument("--protocol", choices=protocol_names(), default=DEFAULT_PROTOCOL)
     parser.add_argument("--workers", type=int, default=2, help="threads (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="default: %(default)s")
     print(json.dumps(measure(**vars(parser.parse_args(arguments))), indent=2))
