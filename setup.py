@@ -8,7 +8,7 @@ setup(
     package_data={
         "basicsr.pretrained_models": ["*.safetensors"],
         "basicsr.archs.ops": ["*.c"],
-        "basicsr.metrics": ["niqe_model/*"],
+        "basicsr.metrics": ["niqe_*"],
     },
     install_requires=[
         "torch>=2.7",

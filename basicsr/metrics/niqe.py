@@ -1,7 +1,7 @@
 """NIQE (Mittal, Soundararajan and Bovik, *Making a "completely blind" image quality analyzer*, IEEE
 Signal Processing Letters 2013): the distance of an image's statistics from those of photographs.
 
-The model of photographs is the authors' release; `niqe_model/LICENSE.txt` has its terms.
+The model of photographs is the authors' release; `niqe_LICENSE.txt` has its terms.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _model() -> tuple[np.ndarray, np.ndarray]:
     """Return mean and covariance of the features of photographs."""
     import scipy.io
 
-    model = scipy.io.loadmat(Path(__file__).parent / "niqe_model" / "modelparameters.mat")
+    model = scipy.io.loadmat(Path(__file__).parent / "niqe_parameters.mat")
     return model["mu_prisparam"][0], model["cov_prisparam"]
 
 

@@ -158,7 +158,7 @@ def test_the_real_package(tmp_path) -> None:
     """NIQE reads its parameters from the cache, and the error for MUSIQ names its file there."""
     cache = tmp_path / "hub" / "pyiqa"
     cache.mkdir(parents=True)
-    parameters = Path(metrics.__file__).parent / "niqe_model" / "modelparameters.mat"
+    parameters = Path(metrics.__file__).parent / "niqe_parameters.mat"
     shutil.copy(parameters, cache / "niqe_modelparameters.mat")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],

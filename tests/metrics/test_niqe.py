@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from basicsr import metrics
 from basicsr.io.images import read_image
 from basicsr.metrics import get_protocol, measure
 from basicsr.metrics.niqe import _halved
@@ -95,13 +96,13 @@ def test_images_without_a_score() -> None:
 
 
 def test_parameters_come_with_their_licence() -> None:
-    folder = Path(measure.__code__.co_filename).parent / "niqe_model"
-    assert "copyright notice in its entirety" in (folder / "LICENSE.txt").read_text()
-    assert (folder / "modelparameters.mat").stat().st_size == 8347
+    folder = Path(metrics.__file__).parent
+    assert "copyright notice in its entirety" in (folder / "niqe_LICENSE.txt").read_text()
+    assert (folder / "niqe_parameters.mat").stat().st_size == 8347
 
 
 @pytest.mark.shared_data
 def test_parameters_are_the_authors(shared_data) -> None:
-    folder = Path(measure.__code__.co_filename).parent / "niqe_model"
+    folder = Path(metrics.__file__).parent
     original = Path(os.environ["DERAIN_SHARED"]) / "data/niqe/modelparameters.mat"
-    assert (folder / "modelparameters.mat").read_bytes() == original.read_bytes()
+    assert (folder / "niqe_parameters.mat").read_bytes() == original.read_bytes()
