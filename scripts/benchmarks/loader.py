@@ -3,8 +3,8 @@
     PYTHONPATH=scripts python -m benchmarks.loader --workers 8 --size 128
 
 The loader reads from its decode cache, which is filled before. The plain one is a DataLoader with
-as many workers that opens both images of a pair with Pillow and crops them. Runs are interleaved, and
-timed after every worker has delivered a batch. A pair is two crops. Without --dataroot, the
+as many workers that opens both images of a pair with Pillow and crops them. Runs are interleaved,
+and timed after every worker has delivered a batch. A pair is two crops. Without --dataroot, the
 images are synthetic: 100 pairs of 481 x 321, stored as PNG, as in Rain100L.
 """
 
