@@ -184,3 +184,16 @@ def test_a_folder_of_another_user_is_refused(files, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(DataError, match="dtpnet-derain: belongs to another user; set XDG_CACHE"):
         DecodeCache(files, "disk", 1.0)
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_broken_header_does_not_stop_a_decode_cache(files, kind):
+    good, broken, gone = files
+    image = read_image(good)
+    broken.write_text("no image")
+    gone.unlink()
+    cache = DecodeCache([good, broken, gone], kind, 1.0)
+    np.testing.assert_array_equal(cache(good), image)
+    for path, reason in ((broken, "not a readable image"), (gone, "no such file")):
+        with pytest.raises(DataError, match=reason):
+            cache(path)

@@ -18,7 +18,7 @@ def add_published_noise(image: np.ndarray, sigma: float, seed: int = 0) -> np.nd
     """Return the image with the noise of the published denoising benchmarks.
 
     Their test scripts call `np.random.seed(0)` before each image and add float64 noise to the
-    float32 image in place (DnCNN, FFDNet, Restormer). Arguments as in `add_gaussian_noise`.
+    float32 image in place (Restormer, KAIR). Arguments as in `add_gaussian_noise`.
     """
     noise = np.random.RandomState(seed).normal(0, sigma / 255, image.shape)
     noisy = in_unit_range(image)
