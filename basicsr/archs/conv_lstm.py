@@ -1,6 +1,7 @@
-"""Convolutional recurrent units: 3x3 gates over the input x and the hidden state h (N x C x H x W).
+"""Convolutional recurrent units of PReNet (Ren et al., CVPR 2019).
 
-As in PReNet (Ren et al., CVPR 2019). All gates that see the same input are one convolution.
+Their gates are 3x3 convolutions of the input x and the hidden state h (N x C x H x W). Gates with
+the same input are one convolution.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ class ConvLSTMCell(nn.Module):
     def forward(
         self, x: Tensor, state: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The new h and (h, c). No state stands for zeros."""
+        """Return the new h and the new state (h, c). A state of None is all zeros."""
         channels = x.shape[1]
-        if state is None:  # zeros need no convolution
+        if state is None:  # the convolution of zeros is left out
             gates = F.conv2d(x, self.gates.weight[:, :channels], self.gates.bias, padding=1)
         else:
             gates = self.gates(torch.cat([x, state[0]], dim=1))
@@ -48,7 +49,7 @@ class ConvGRUCell(nn.Module):
         self.candidate = nn.Conv2d(2 * channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, state: tuple[Tensor] | None) -> tuple[Tensor, tuple[Tensor]]:
-        """The new h and (h,). No state stands for zeros."""
+        """Return the new h and the new state (h,). A state of None is all zeros."""
         h = torch.zeros_like(x) if state is None else state[0]
         z, b = split_channels(self.gates(torch.cat([x, h], dim=1)).sigmoid(), 2)
         g = self.candidate(torch.cat([b * h, x], dim=1)).tanh()

@@ -1,16 +1,17 @@
 """DID-MDN: density-aware deraining by a multi-stream dense network (Zhang and Patel, CVPR 2018).
 
-A residual net guesses the rain, a classifier reads the rain density off the guess, and a de-rainer
-that is told the density removes the rain. Layout and figures as in the authors' code,
-github.com/hezhangsprinter/DID-MDN. Its images are in [-1, 1]; networks here scale them inside.
+A residual net estimates the rain, a classifier reads the rain density off the estimate, and a
+de-rainer removes the rain, with the density as its second input. Layout and numbers are those of
+the authors' code, github.com/hezhangsprinter/DID-MDN, whose images are in [-1, 1]; the networks
+here take images in [0, 1] and scale them.
 
-Layers that no output depends on are left out: of the published 372,839 parameters of the de-rainer
-365,236 remain, of the residual net's 182,947 remain 103,609. `from_released` expects the others in
-the authors' files and drops them.
+Layers without influence on any output are left out: 365,236 of the 372,839 published parameters of
+the de-rainer remain, and 103,609 of the 182,947 of the residual net. `from_released` requires the
+others in the authors' files and drops them.
 
-The authors train and test one image at a time with BatchNorm on batch statistics, also at test
-time; their labels are 0 heavy, 1 medium, 2 light in training, and the class plus one at test time.
-Their test script stretches every result to its own minimum and maximum, which is not done here.
+The authors train and test one image at a time, with BatchNorm on batch statistics also in tests.
+Their labels are 0 heavy, 1 medium, 2 light in training, and the class plus one in tests. Their test
+script stretches every result to its own minimum and maximum, which is not done here.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ CLASSIFIER_SIZE = 512
 
 
 class ImageNorm(nn.InstanceNorm2d):
-    """BatchNorm as it works with batches of one: every image is normalised by its own statistics.
+    """BatchNorm as for batches of one: every image is normalised by its own statistics.
 
-    In eval mode `batch_norm` decides: "image" does the same, "running" takes the averages that
-    training kept. Either way an image's result does not depend on the others of its batch.
+    In eval mode, `batch_norm` "image" does the same, and "running" uses the averages of training.
+    In both cases the result for an image does not depend on the others of its batch.
     """
 
     def __init__(self, channels: int, batch_norm: Statistics) -> None:
@@ -52,7 +53,7 @@ class ImageNorm(nn.InstanceNorm2d):
 
 
 class DenseBlock(nn.Module):
-    """Norm, ReLU, 1x1; norm, ReLU, `kernel_size`; the result is appended to the input."""
+    """Two convolutions (1x1, then `kernel_size`) after norm and ReLU, appended to the input."""
 
     def __init__(
         self, in_channels: int, growth: int, kernel_size: int, batch_norm: Statistics
@@ -69,7 +70,7 @@ class DenseBlock(nn.Module):
 
 
 class Transition(nn.Module):
-    """Norm, ReLU, 1x1; then resized by `scale`: 0.5 (average), 1 or 2 (nearest)."""
+    """1x1 convolution after norm and ReLU, then resizing by 0.5 (average), 1 or 2 (nearest)."""
 
     def __init__(
         self, in_channels: int, out_channels: int, scale: float, batch_norm: Statistics
@@ -87,10 +88,11 @@ class Transition(nn.Module):
 
 
 class Stream(nn.Module):
-    """Six dense blocks with transitions; the last two also see what the second and first gave.
+    """Six dense blocks with transitions; blocks 5 and 6 also see transitions 2 and 1.
 
-    `growths` and `widths` are the blocks' and the transitions' channels. With `dense_skips` the
-    earlier features are concatenated (as in the de-rainer), otherwise added (residual net).
+    `growths` are the channels that each block appends, `widths` the output channels of each
+    transition and `scales` their resizing. With `dense_skips`, earlier features are concatenated
+    (de-rainer) instead of added (residual net).
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class Stream(nn.Module):
         return torch.cat([x, earlier], 1) if self.dense_skips else x + earlier
 
     def trace(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first and the last transition give."""
+        """Return the outputs of the first and the last transition."""
         first = self.step(1, x)
         second = self.step(2, first)
         fourth = self.step(4, self.step(3, second))
@@ -134,7 +136,7 @@ class Stream(nn.Module):
 
 
 class DerainerStream(Stream):
-    """A stream whose output also has the image, and a side output of the first features."""
+    """Stream that appends a side output of its first features, five times, and the image."""
 
     def __init__(
         self,
@@ -150,14 +152,14 @@ class DerainerStream(Stream):
     def forward(self, x: Tensor) -> Tensor:
         first, last = self.trace(x)
         side = F.interpolate(F.leaky_relu(self.conv11(first), 0.2), last.shape[2:], mode="nearest")
-        # The authors' five side outputs are all made by the first side convolution.
+        # In the authors' code, all five side outputs come from the first side convolution.
         return torch.cat([last, *[side] * 5, x], 1)
 
 
 class RainEstimator(RestorationNetwork):
-    """The rain in an image: three streams, planes of the density label, a pyramid of averages.
+    """Estimation of the rain from three streams, planes of the density label and a pyramid.
 
-    Subclasses set `dense0` to `dense2`, the streams.
+    Subclasses set the streams, `dense0` to `dense2`.
     """
 
     size_multiple = 32
@@ -176,7 +178,10 @@ class RainEstimator(RestorationNetwork):
         self.refine3 = nn.Conv2d(width + 4 * pyramid, 3, 3, padding=1)
 
     def rain(self, x: Tensor, label: Tensor | float) -> Tensor:
-        """The rain in [-1, 1] of images in [-1, 1]; `label` is one density, or one per image."""
+        """Return the rain in [-1, 1] of images in [-1, 1].
+
+        `label` is one density for all images, or one for each.
+        """
         self.check_input(x)
         count, _, height, width = x.shape
         labels = torch.as_tensor(label, dtype=x.dtype, device=x.device).reshape(-1)
@@ -195,12 +200,7 @@ class RainEstimator(RestorationNetwork):
 
 @ARCH_REGISTRY.register
 class DIDMDNDerainer(RainEstimator):
-    """The de-rainer alone; H and W are multiples of 32.
-
-    Args:
-        label: the density label, 0 to 4, of images that come without one.
-        batch_norm: statistics in eval mode: "image", as the authors test, or "running".
-    """
+    """De-rainer of DID-MDN alone; `label` is the density of images for which none is given."""
 
     def __init__(self, label: DensityLabel = 0, batch_norm: Statistics = "image") -> None:
         super().__init__(label_planes=8, seen_channels=47, width=47, pyramid=2)
@@ -214,7 +214,7 @@ class DIDMDNDerainer(RainEstimator):
         self.refineclean2 = nn.Conv2d(8, 3, 3, padding=1)
 
     def derain(self, x: Tensor, label: Tensor | float) -> tuple[Tensor, Tensor]:
-        """The published network: rain and restored image, both in [-1, 1], of x in [-1, 1]."""
+        """Return the rain and the restored image of images `x`, all in [-1, 1]."""
         rain = self.rain(x, label)
         refined = F.leaky_relu(self.refineclean1(x - rain), 0.2)
         return rain, torch.tanh(self.refineclean2(refined))
@@ -230,16 +230,13 @@ class DIDMDNDerainer(RainEstimator):
     def from_released(
         cls, state_dict: Mapping[str, Tensor], label: int = 0, batch_norm: Statistics = "image"
     ) -> DIDMDNDerainer:
-        """From the authors' de-rainer file. Raises CheckpointError where it is something else."""
+        """Build the network from the authors' de-rainer file."""
         return _read(cls(label, batch_norm), "DID-MDN de-rainer", state_dict, _dead_in_derainer())
 
 
 @ARCH_REGISTRY.register
 class DIDMDNResidual(RainEstimator):
-    """The residual net alone, restoring images by subtracting its guess of the rain.
-
-    H and W are multiples of 32; `batch_norm` is as in DIDMDNDerainer.
-    """
+    """Residual net of DID-MDN alone, which subtracts its estimate of the rain."""
 
     def __init__(self, batch_norm: Statistics = "image") -> None:
         super().__init__(label_planes=4, seen_channels=13, width=20, pyramid=1)
@@ -259,13 +256,15 @@ class DIDMDNResidual(RainEstimator):
     def from_released(
         cls, state_dict: Mapping[str, Tensor], batch_norm: Statistics = "image"
     ) -> DIDMDNResidual:
-        """From the authors' residual net file. Raises CheckpointError where it is another."""
+        """Build the network from the authors' file of the residual net."""
         return _read(cls(batch_norm), "DID-MDN residual net", state_dict, _dead_in_residual_net())
 
 
 class DensityClassifier(nn.Module):
-    """Logits N x 4 of the rain density, of images in [-1, 1] from which the guessed rain was
-    subtracted. Its linear layer wants 512 x 512, so other sizes are resized, bilinearly."""
+    """Classifier of the rain density: N x 4 logits.
+
+    It takes images in [-1, 1] after subtraction of the rain, and resizes them to 512 x 512.
+    """
 
     def __init__(self, batch_norm: Statistics) -> None:
         super().__init__()
@@ -286,11 +285,11 @@ class DensityClassifier(nn.Module):
 
 @ARCH_REGISTRY.register
 class DIDMDN(RestorationNetwork):
-    """The whole of DID-MDN, choosing each image's density label itself; sides: multiples of 32.
+    """Complete DID-MDN, which estimates the density label of each image.
 
-    Only the de-rainer learns: no gradient passes the choice of a label, and the authors train the
-    residual net and the classifier beforehand. Here DIDMDNResidual is a network of its own, and
-    `density_logits` is what a classification loss wants. `batch_norm` is as in DIDMDNDerainer.
+    Only the de-rainer learns: no gradient passes through the choice of a label, and the authors
+    train the residual net and the classifier beforehand. Here DIDMDNResidual is a network of its
+    own, and `density_logits` is the input of a classification loss.
     """
 
     size_multiple = 32
@@ -302,20 +301,20 @@ class DIDMDN(RestorationNetwork):
         self.classifier = DensityClassifier(batch_norm).requires_grad_(False)
 
     def train(self, mode: bool = True) -> DIDMDN:
-        """As ever, but the parts that do not learn stay in eval mode."""
+        """Set the mode of the de-rainer; the parts that do not learn stay in eval mode."""
         super().train(mode)
         self.residual_net.eval()
         self.classifier.eval()
         return self
 
     def density_logits(self, x: Tensor) -> Tensor:
-        """N x 4, for images in [0, 1]; the density label is the greatest one's index plus one."""
+        """Return N x 4 logits for images in [0, 1]; the label is their argmax plus 1."""
         return self.classifier(2 * self.residual_net(x) - 1)
 
     def forward(
         self, x: Tensor, all_stages: bool = False, label: Tensor | float | None = None
     ) -> Tensor | list[Tensor]:
-        """The restored images, for the density `label`, one or one per image, if it is given."""
+        """Return the restored images, for the density `label` (one, or one per image) if given."""
         if label is None:
             with torch.no_grad():
                 label = self.density_logits(x).argmax(1) + 1
@@ -329,14 +328,14 @@ class DIDMDN(RestorationNetwork):
         classifier: Mapping[str, Tensor] | None = None,
         batch_norm: Statistics = "image",
     ) -> DIDMDN:
-        """From the authors' three files: de-rainer, residual net and density classifier.
+        """Build the network from the authors' files of de-rainer, residual net and classifier.
 
-        Raises CheckpointError where one is missing or is not what it is given as.
+        Raises CheckpointError if a file is missing or holds another part.
         """
         if residual is None or classifier is None:
             raise CheckpointError(
-                "DIDMDN: the published weights are three files; make one of them by "
-                "scripts/convert_weights.py (in Python: give the other two as `residual` and "
+                "DIDMDN: the published weights are three files; combine them with "
+                "scripts/convert_weights.py (in Python: pass the other two as `residual` and "
                 "`classifier`), or read the de-rainer alone as DIDMDNDerainer"
             )
         net = cls(batch_norm)
@@ -357,7 +356,7 @@ def _convs(*names: str) -> Iterator[str]:
 
 
 def _dead_in_derainer() -> set[str]:
-    """Keys of the published de-rainer that no output depends on."""
+    """Return the keys of the published de-rainer without influence on any output."""
     dead = {*_norm("batchnorm20"), *_norm("batchnorm1")}
     for stream in ("dense0", "dense1", "dense2"):
         dead.update(_convs(*(f"{stream}.conv{i}1" for i in range(2, 7))))
@@ -368,7 +367,7 @@ def _dead_in_derainer() -> set[str]:
 
 
 def _dead_in_residual_net() -> set[str]:
-    """Keys of the published residual net that no output depends on."""
+    """Return the keys of the published residual net without influence on any output."""
     dead = {*_norm("batchnorm20"), *_norm("batchnorm1")}
     for i in range(1, 7):
         dead.update((f"dense_block{i}.conv1.weight", f"dense_block{i}.conv2.weight"))
@@ -382,9 +381,9 @@ def _dead_in_residual_net() -> set[str]:
 
 
 def _read(net: Net, system: str, state_dict: Mapping[str, Tensor], dead: set[str]) -> Net:
-    """Load all of `state_dict` but the `dead` keys, which have to be there too.
+    """Load `state_dict` except for the `dead` keys, which must be present too.
 
-    Files older than PyTorch 0.4.1, as the authors' are, have no counters of batches.
+    Files from before PyTorch 0.4.1, such as the authors', have no counters of batches.
     """
     counters = {
         key: torch.zeros((), dtype=torch.long)

@@ -1,12 +1,12 @@
 """MPRNet: Multi-Stage Progressive Image Restoration (Zamir et al., CVPR 2021).
 
-Stage 1 sees the image as four quarters, stage 2 as a top and a bottom half, stage 3 whole. The
-first two are U-shaped encoder-decoders, the third (ORSNet) never leaves the full resolution.
-Features pass from stage to stage through cross-stage feature fusion (CSFF) and a supervised
-attention module (SAM), which also gives the stage's restored image.
+Stage 1 processes the image as four quarters, stage 2 as a top and a bottom half, stage 3 whole. The
+first two are U-shaped encoder-decoders, the third (ORSNet) stays at full resolution. Features pass
+from stage to stage through cross-stage feature fusion (CSFF) and a supervised attention module
+(SAM), which also returns the stage's restored image.
 
-Layout and figures as in the authors' deraining code, github.com/swz30/MPRNet: 3,637,249
-parameters. Its patches are separate calls; here they are batch entries, which is the same thing.
+Layout and numbers are those of the authors' deraining code, github.com/swz30/MPRNet: 3,637,249
+parameters. That code calls the network for each patch; here patches are entries of the batch.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 
 def to_halves(x: Tensor, dim: int) -> Tensor:
-    """N images cut in two along `dim`: 2N halves, all the first ones before the second ones."""
+    """Split N images in two along `dim`: 2N halves, all first ones before all second ones."""
     return torch.cat(x.chunk(2, dim))
 
 
 def from_halves(x: Tensor, dim: int) -> Tensor:
-    """The inverse of `to_halves`."""
+    """Join the halves of `to_halves`."""
     return torch.cat(x.chunk(2), dim)
 
 
@@ -40,6 +40,8 @@ def conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> n
 
 
 class ChannelAttention(nn.Module):
+    """Scaling of channels by factors computed from their means."""
+
     def __init__(self, channels: int, reduction: int, bias: bool) -> None:
         super().__init__()
         squeezed = channels // reduction
@@ -56,7 +58,7 @@ class ChannelAttention(nn.Module):
 
 @dataclass
 class BlockStyle:
-    """What all channel attention blocks of one network have in common, their one PReLU included."""
+    """Settings of all channel attention blocks of a network, and the PReLU that they share."""
 
     kernel_size: int
     reduction: int
@@ -90,6 +92,8 @@ def resize(scale: float, in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class Down(nn.Module):
+    """Bilinear downsampling by 2 and a 1x1 convolution."""
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.down = resize(0.5, in_channels, out_channels)
@@ -99,6 +103,8 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
+    """Bilinear upsampling by 2 and a 1x1 convolution."""
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.up = resize(2, in_channels, out_channels)
@@ -108,7 +114,10 @@ class Up(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Three levels of two blocks. With `csff`, the features of the previous stage are added."""
+    """Encoder of three levels with two blocks each.
+
+    With `csff`, features of the previous stage are added at every level.
+    """
 
     def __init__(self, widths: Sequence[int], style: BlockStyle, csff: bool) -> None:
         super().__init__()
@@ -124,9 +133,9 @@ class Encoder(nn.Module):
                 self.add_module(f"csff_dec{level}", conv(width, width, 1, style.bias))
 
     def fuse(self, level: int, x: Tensor, previous: Sequence[Sequence[Tensor]]) -> Tensor:
-        """x, plus the `previous` stage's encoder and decoder features of that level, if any."""
-        for kind, features in zip(("enc", "dec"), previous, strict=False):
-            x = x + self.get_submodule(f"csff_{kind}{level}")(features[level - 1])
+        """Add the previous stage's encoder and decoder features of that level, if any."""
+        for part, features in zip(("enc", "dec"), previous, strict=False):
+            x = x + self.get_submodule(f"csff_{part}{level}")(features[level - 1])
         return x
 
     def forward(self, x: Tensor, previous: Sequence[Sequence[Tensor]] = ()) -> list[Tensor]:
@@ -137,7 +146,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Three levels of two blocks, with a block on each skip connection."""
+    """Decoder of three levels with two blocks each, and a block on each skip connection."""
 
     def __init__(self, widths: Sequence[int], style: BlockStyle) -> None:
         super().__init__()
@@ -158,7 +167,11 @@ class Decoder(nn.Module):
 
 
 class SAM(nn.Module):
-    """Supervised attention: the stage's restored image, and its features attended to by it."""
+    """Supervised attention module.
+
+    It restores an image from the stage's features, and weights the features by attention maps
+    computed from that image.
+    """
 
     def __init__(self, channels: int, image_channels: int, bias: bool) -> None:
         super().__init__()
@@ -193,18 +206,18 @@ class ORSNet(nn.Module):
         width1, width2, width3 = widths
         for block in (1, 2, 3):
             self.add_module(f"orb{block}", ORB(channels, num_cab, style))
-            for kind in ("enc", "dec"):
-                self.add_module(f"conv_{kind}{block}", conv(width1, channels, 1, style.bias))
-        for kind in ("enc", "dec"):
-            self.add_module(f"up_{kind}1", Up(width2, width1))
-            self.add_module(f"up_{kind}2", nn.Sequential(Up(width3, width2), Up(width2, width1)))
+            for part in ("enc", "dec"):
+                self.add_module(f"conv_{part}{block}", conv(width1, channels, 1, style.bias))
+        for part in ("enc", "dec"):
+            self.add_module(f"up_{part}1", Up(width2, width1))
+            self.add_module(f"up_{part}2", nn.Sequential(Up(width3, width2), Up(width2, width1)))
 
-    def fuse(self, level: int, kind: str, features: Sequence[Tensor]) -> Tensor:
-        """One level of stage 2's `kind` ("enc" or "dec") at full resolution and width."""
+    def fuse(self, level: int, part: str, features: Sequence[Tensor]) -> Tensor:
+        """Return one level of stage 2's encoder ("enc") or decoder ("dec"), at full resolution."""
         x = features[level - 1]
         if level > 1:
-            x = self.get_submodule(f"up_{kind}{level - 1}")(x)
-        return self.get_submodule(f"conv_{kind}{level}")(x)
+            x = self.get_submodule(f"up_{part}{level - 1}")(x)
+        return self.get_submodule(f"conv_{part}{level}")(x)
 
     def forward(self, x: Tensor, encoded: Sequence[Tensor], decoded: Sequence[Tensor]) -> Tensor:
         for level in (1, 2, 3):
@@ -284,7 +297,7 @@ class MPRNet(RestorationNetwork):
         self.tail = style.conv(channels, out_c)
 
     def stage1(self, halves: Tensor) -> tuple[list[list[Tensor]], Tensor, Tensor]:
-        """Features (encoder's, decoder's) of top and bottom halves, SAM's features, its images."""
+        """Return encoder and decoder features of the halves, and SAM's features and images."""
         quarters = self.shallow_feat1(to_halves(halves, 3))
         encoded = [from_halves(level, 3) for level in self.stage1_encoder(quarters)]
         decoded = self.stage1_decoder(encoded)
@@ -293,7 +306,7 @@ class MPRNet(RestorationNetwork):
     def stage2(
         self, x: Tensor, halves: Tensor, previous: list[list[Tensor]], attended: Tensor
     ) -> tuple[list[list[Tensor]], Tensor, Tensor]:
-        """The same of the whole image, from its halves and what stage 1 made of them."""
+        """Return the same for whole images, from their halves and the results of stage 1."""
         fused = self.concat12(torch.cat([self.shallow_feat2(halves), attended], 1))
         encoded = [from_halves(level, 2) for level in self.stage2_encoder(fused, previous)]
         decoded = self.stage2_decoder(encoded)
@@ -304,7 +317,7 @@ class MPRNet(RestorationNetwork):
         return self.tail(self.stage3_orsnet(fused, *previous)) + x
 
     def forward(self, x: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
-        """The restored image; with `all_stages`, those of stages 1, 2 and 3."""
+        """Return the restored images; with `all_stages`, those of stages 1, 2 and 3."""
         self.check_input(x)
         halves = to_halves(x, 2)
         features, attended, image1 = self.stage1(halves)
@@ -314,10 +327,7 @@ class MPRNet(RestorationNetwork):
 
     @classmethod
     def from_released(cls, state_dict: Mapping[str, Tensor]) -> MPRNet:
-        """From the authors' layout, which is this class's own; shapes tell all the sizes.
-
-        Raises CheckpointError where `state_dict` is something else.
-        """
+        """Build the network from the authors' weights, whose layout is that of this class."""
         released = Released("MPRNet", state_dict)
         n_feat, in_c, kernel_size, _ = released.shape("shallow_feat1.0.weight")
         width2 = released.shape("stage1_encoder.down12.down.1.weight")[0]

@@ -1,4 +1,4 @@
-"""Reading published state dicts: strictly, and with errors that tell what a checkpoint is."""
+"""Strict reading of published state dicts, with errors that name the system they belong to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from basicsr.utils.errors import CheckpointError
 
-# A key that no other system has, for each published layout and for our own where it differs.
+# For each published layout, and for this project's where it differs: a key no other system has.
 _CHARACTERISTIC_KEYS = {
     "patch_embed.transform2.weight": "DTPNet",
     "encoder.downs.2.body.0.weight": "DTPNet (in this project's layout)",
@@ -25,7 +25,7 @@ _CHARACTERISTIC_KEYS = {
 
 
 def system_of(state_dict: Mapping[str, Tensor]) -> str | None:
-    """The name of the system that `state_dict` looks like, or None."""
+    """Return the name of the system whose layout `state_dict` has, or None."""
     for key, system in _CHARACTERISTIC_KEYS.items():
         if key in state_dict:
             return system
@@ -48,15 +48,15 @@ def _prenet_variant(state_dict: Mapping[str, Tensor]) -> str:
 
 
 def looks_like(state_dict: Mapping[str, Tensor]) -> str:
-    """ "; it looks like a checkpoint of ...", or an empty string: the end of an error's line."""
+    """Return "; it looks like a checkpoint of ..." for the end of a message, or nothing."""
     system = system_of(state_dict)
     return f"; it looks like a checkpoint of {system}" if system else ""
 
 
 class Released:
-    """A published state dict of which the sizes of a network are being read.
+    """Published state dict from which the sizes of a network are read.
 
-    Every question about something that is not there raises CheckpointError.
+    All methods raise CheckpointError if a key is missing.
     """
 
     def __init__(self, system: str, state_dict: Mapping[str, Tensor]) -> None:
@@ -69,7 +69,7 @@ class Released:
         return tuple(self.state_dict[key].shape)
 
     def length(self, prefix: str) -> int:
-        """The number of consecutive modules `prefix.0`, `prefix.1`, ...; at least one."""
+        """Return the number of consecutive modules `prefix.0`, `prefix.1`, ...; at least one."""
         present = {
             key.removeprefix(prefix + ".").split(".")[0]
             for key in self.state_dict
@@ -86,14 +86,14 @@ class Released:
         """Return the number of attention heads of the blocks `prefix.0`, `prefix.1`, ..."""
         return self.shape(f"{prefix}.0.attn.temperature")[0]
 
-    def expansion_factor(self, dim: int, scales: Sequence[str]) -> float:
-        """The roundest factor that gives the hidden channels of the feed-forward parts.
+    def expansion_factor(self, dim: int, levels: Sequence[str]) -> float:
+        """Return the factor with the fewest digits that gives the feed-forward hidden channels.
 
-        The first block of the i-th of `scales` has `dim` * 2^i channels.
+        The blocks of the i-th of `levels` have `dim` * 2^i channels.
         """
         hidden = {
-            dim * 2**i: self.shape(f"{scale}.0.ffn.project_out.weight")[1]
-            for i, scale in enumerate(scales)
+            dim * 2**i: self.shape(f"{level}.0.ffn.project_out.weight")[1]
+            for i, level in enumerate(levels)
         }
         lowest = max(channels / width for width, channels in hidden.items())
         for digits in range(1, 13):
@@ -115,10 +115,14 @@ def strict_load(
 ) -> None:
     """Load all of `state_dict` into all of `net`.
 
-    `published(key)` names what the parameter `key` of `net` is called in `state_dict`; with
-    several names it is their concatenation along the first axis.
+    Args:
+        net: network or module.
+        state_dict: its weights.
+        published: maps a key of `net` to its names in `state_dict`; with several names, the
+            parameter is their concatenation along the first axis.
 
-    Raises CheckpointError that names missing and surplus keys and shapes that differ.
+    Raises:
+        CheckpointError: Keys are missing or left over, or shapes differ.
     """
     if misfit := misfits(net, state_dict, published):
         raise CheckpointError(
@@ -140,7 +144,7 @@ def misfits(
     state_dict: Mapping[str, Tensor],
     published: Callable[[str], Sequence[str]] = lambda key: (key,),
 ) -> str:
-    """What keeps `state_dict` from being loaded into `net`, in a line; empty if nothing does."""
+    """Return why `state_dict` cannot be loaded into `net`, in one line, or an empty string."""
     expected: dict[str, tuple[int, ...]] = {}
     for key, value in net.state_dict().items():
         shape, names = tuple(value.shape), published(key)

@@ -1,13 +1,14 @@
 """SPAIR, a reconstruction: spatially-adaptive image restoration (Purohit et al., ICCV 2021).
 
-Neither code nor weights were ever released. This network is built from a description of the parts
-only, so its widths, depths and wiring are this project's own, and what it scores is not SPAIR's
-published score. What is from the description:
+Neither code nor weights were released. This network is built from a description of the parts only:
+its widths, depths and connections are this project's own, and its scores are not those of SPAIR.
+From the description are:
 
 - a localization network predicts the distortion mask M, supervised by |degraded - clean| above a
   threshold;
-- a restoration network, whose features are fused with those of the first and with M;
-- SFM, spatial feature modulation: features inside the mask get the mean and variance of outside;
+- a restoration network, whose features are fused with those of the localization network and M;
+- SFM, spatial feature modulation: features inside the mask get the mean and variance of those
+  outside;
 - SC, a sparse convolution guided by the mask;
 - a sparse non-local attention guided by the mask.
 
@@ -20,18 +21,19 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from basicsr.archs.base import Channels, Count, RestorationNetwork
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
-# Every pixel counts this much for either side of the mask, so that an empty side has statistics.
+# Weight of every pixel for either side of the mask, so that an empty side has statistics too.
 EPSILON = 1e-5
 
 
 def masked_statistics(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, N x C x 1 x 1, of x over space, weighted by N x 1 x H x W."""
+    """Return mean and standard deviation over space, N x C x 1 x 1, weighted by N x 1 x H x W."""
     weight = (weight + EPSILON) / (weight + EPSILON).sum((2, 3), keepdim=True)
     mean = (x * weight).sum((2, 3), keepdim=True)
     variance = ((x - mean).square() * weight).sum((2, 3), keepdim=True)
@@ -39,7 +41,7 @@ def masked_statistics(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def modulate(x: Tensor, mask: Tensor) -> Tensor:
-    """SFM: x, inside the mask normalised and moved to the mean and deviation of outside."""
+    """SFM: give `x` inside the mask the mean and standard deviation of `x` outside."""
     x = x.float()
     mean_in, deviation_in = masked_statistics(x, mask)
     mean_out, deviation_out = masked_statistics(x, 1 - mask)
@@ -48,9 +50,9 @@ def modulate(x: Tensor, mask: Tensor) -> Tensor:
 
 
 class SparseConv(nn.Module):
-    """SC: a 3x3 convolution that sees and writes degraded pixels only.
+    """SC: 3x3 convolution that reads and writes degraded pixels only.
 
-    Each window's sum is scaled up by the share of it that the mask leaves out, as in partial
+    Each window's sum is divided by the share of the window inside the mask, as in partial
     convolution, so that the result does not fade towards the border of the mask.
     """
 
@@ -67,11 +69,12 @@ class SparseConv(nn.Module):
 
 
 class SparseAttention(nn.Module):
-    """Degraded pixels attend to the clean features of the whole image.
+    """Attention of degraded pixels to the clean features of the whole image.
 
-    Keys and values are at most `grid` x `grid` averages over clean pixels; the less of a cell is
-    clean the less it is attended to. Memory is thus linear in the number of pixels. Queries and
-    keys are of unit length times a learned temperature: no feature, however large, outweighs that.
+    Keys and values are averages over the clean pixels of at most `grid` x `grid` cells, so that
+    memory is linear in the number of pixels. Cells with a smaller clean share get less attention.
+    Queries and keys are normalised and scaled by a learned temperature, which keeps large features
+    from dominating.
     """
 
     def __init__(self, channels: int, heads: int, grid: int) -> None:
@@ -84,18 +87,17 @@ class SparseAttention(nn.Module):
         self.project = nn.Conv2d(channels, channels, 1)
 
     def references(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Clean averages N x C x cells, and the clean share of each cell N x 1 x cells."""
+        """Return clean averages, N x C x cells, and clean shares of the cells, N x 1 x cells."""
         cells = min(self.grid, x.shape[2]), min(self.grid, x.shape[3])
         clean = (1 - mask).clamp(min=EPSILON)
         share = F.adaptive_avg_pool2d(clean, cells)
         return (F.adaptive_avg_pool2d(x * clean, cells) / share).flatten(2), share.flatten(2)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        count, channels, height, width = x.shape
         averages, share = self.references(x, mask)
 
         def per_head(tokens: Tensor) -> Tensor:
-            return tokens.reshape(count, self.heads, channels // self.heads, -1).transpose(2, 3)
+            return rearrange(tokens, "n (heads c) pixels -> n heads pixels c", heads=self.heads)
 
         key, value = self.key_value(averages[..., None])[..., 0].chunk(2, 1)
         query = F.normalize(per_head(self.query(x).flatten(2)), dim=3) * self.temperature
@@ -103,12 +105,12 @@ class SparseAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=share.log()[:, None].to(query.dtype), scale=1.0
         )
-        attended = attended.transpose(2, 3).reshape(count, channels, height, width)
+        attended = rearrange(attended, "n heads (h w) c -> n (heads c) h w", h=x.shape[2])
         return x + mask * self.project(attended)
 
 
 class AdaptiveBlock(nn.Module):
-    """x + SC(ReLU(conv(SFM(x)))): what is clean stays as it is."""
+    """x + SC(ReLU(conv(SFM(x)))), which leaves clean pixels unchanged."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -120,7 +122,7 @@ class AdaptiveBlock(nn.Module):
 
 
 class AdaptiveLevel(nn.Module):
-    """Blocks at one resolution."""
+    """Adaptive blocks at one resolution."""
 
     def __init__(self, channels: int, num_blocks: int) -> None:
         super().__init__()
@@ -151,7 +153,7 @@ def convs(in_channels: int, channels: int) -> nn.Sequential:
 
 
 class LocalizationNet(nn.Module):
-    """A plain three-level U-net: the mask, and features at full, half and quarter resolution."""
+    """Three-level U-net that returns the mask and the features of each level."""
 
     def __init__(self, dim: int, in_channels: int) -> None:
         super().__init__()
@@ -176,7 +178,7 @@ class LocalizationNet(nn.Module):
 
 
 class RestorationNet(nn.Module):
-    """A three-level U-net of adaptive blocks, with sparse attention at its lowest resolution."""
+    """Three-level U-net of adaptive blocks, with sparse attention at the lowest resolution."""
 
     def __init__(
         self,

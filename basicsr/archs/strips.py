@@ -96,7 +96,7 @@ class MemoryBudget:
         return self.features != "disk" or self.held + size <= self.memory / 2
 
     def hold(self, size: int) -> None:
-        """Count `size` bytes of a new map, and return freed memory to the system."""
+        """Count `size` bytes of a new map, and return memory freed by computing to the system."""
         self.held += size
         release_freed_memory()
 
@@ -386,5 +386,6 @@ def _output_storage(
     for storage in free:
         if storage.shape == shape and storage.dtype == y.dtype:
             free.remove(storage)
+            budget.hold(0)
             return storage
     return RowStorage(shape, y, budget)

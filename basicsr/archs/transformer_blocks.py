@@ -3,7 +3,8 @@
 All map N x C x H x W to the same shape, except for `Downsample`, `Upsample` and `merge`. They are
 fastest in `torch.channels_last`. Submodules have the names of the published weights.
 
-Pixels are put last by `permute`, a view of channels-last memory.
+Hot paths use `permute` instead of einops: of channels-last tensors it gives contiguous views, and
+torch.compile traces it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The first layers of an ImageNet-trained VGG16 (torchvision's), frozen."""
+"""First layers of torchvision's VGG16, trained on ImageNet and frozen."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from basicsr.io.checkpoints import load_weights
 from basicsr.utils.errors import CheckpointError, OptionsError
 
 WIDTHS = (64, 128, 256)
-_CONVS_PER_SCALE = (2, 2, 3)
+_CONVS_PER_LEVEL = (2, 2, 3)
 
 
 class VGG16Features(nn.Module):
-    """torchvision's `features[:4]`, `[4:9]` and `[9:16]`, one after the other.
+    """Layers `features[:4]`, `[4:9]` and `[9:16]` of torchvision's VGG16, in sequence.
 
-    Takes images in [0, 1], normalises them to ImageNet's mean and deviation, which the weights
-    were trained with, and returns 64, 128 and 256 channels at full, half and quarter size.
-    Without a `weights_file` (torchvision's, or its `features.*` alone) torchvision downloads one.
+    They take RGB images in [0, 1], which are normalised with the mean and deviation of ImageNet,
+    and return 64, 128 and 256 channels at full, half and quarter resolution.
+
+    Args:
+        weights_file: torchvision's weights, or only their `features.*`; downloaded if None.
     """
 
     mean: Tensor
@@ -67,7 +69,7 @@ def _layers() -> Iterator[nn.Module]:
     for scale, width in enumerate(WIDTHS):
         if scale:
             yield nn.MaxPool2d(2)
-        for _ in range(_CONVS_PER_SCALE[scale]):
+        for _ in range(_CONVS_PER_LEVEL[scale]):
             yield nn.Conv2d(channels, width, 3, padding=1)
             yield nn.ReLU()
             channels = width
@@ -79,7 +81,7 @@ def _downloaded() -> Mapping[str, Tensor]:
     weights = VGG16_Weights.IMAGENET1K_V1
     try:
         return weights.get_state_dict(check_hash=True)
-    except OSError as error:  # urllib's errors are of this kind
+    except OSError as error:  # such as those of urllib
         reason = getattr(error, "reason", error)
         raise OptionsError(
             f"VGG16's weights could not be downloaded ({reason}); fetch {weights.url} on another "
