@@ -113,7 +113,7 @@ def test_a_signal_saves_and_exits_with_code_75(trained, workplace, name):
     (saved,) = states(folder)
     assert 3 <= int(saved.stem) < ITERATIONS
     log = (folder / "train.log").read_text()
-    assert f"stopped by {name}; all is saved, go on with --auto_resume" in log
+    assert f"stopped by {name}; everything is saved, resume with --auto_resume" in log
     if name == "SIGTERM":
         done = run("train.py", *options(run_name), "--auto_resume", cwd=workplace)
         assert done.returncode == 0, done.stderr

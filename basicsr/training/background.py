@@ -80,8 +80,8 @@ def _require_disk_fault(name: str, error: BaseException | None) -> bool:
     if not isinstance(error, OSError):
         raise error
     logger.error(
-        "THE %s COULD NOT BE SAVED (%s: %s). The run goes on and tries again: make room on the "
-        "disk. The last complete checkpoint is kept.",
+        "THE %s COULD NOT BE SAVED (%s: %s). The run continues and retries: free space on "
+        "the disk. The last complete checkpoint is kept.",
         *(name.upper(), error.filename, error.strerror),
     )
     return True

@@ -65,7 +65,7 @@ class TrainingReport:
     def write(
         self, log: RunLog | None, iteration: int, learning_rate: float, counts: Mapping[str, int]
     ) -> None:
-        """Log the means since the last call, and start anew. Collective.
+        """Log the means since the last call, and start again from zero. Collective.
 
         Args:
             log: the run's log; None in all processes but the main one.

@@ -139,8 +139,8 @@ class Run:
         self.best = state["best"]
         if self.best and not self.folder.has_best_of(self.best["iteration"]):
             logger.warning(
-                "the best weights so far, of iteration %d, are not in %s: the best score is "
-                "determined anew",
+                "the best weights so far, of iteration %d, are not in %s; the best score starts "
+                "from the next validation",
                 *(self.best["iteration"], self.folder.path),
             )
             self.best = {}
@@ -186,11 +186,11 @@ def resume(run: Run, auto_resume: bool, force: bool) -> bool:
     if world.is_main:
         run.folder.lock()
     run.identity = run_identity(run.options, run.datasets)
-    world.require_same(run.identity["data"], "the data sets")
+    world.require_same(run.identity["data"], "the data sets; give all machines the same images")
     state, in_own_folder = state_to_resume(run.options, run.folder, auto_resume)
     world.require_same(
         state.get("iteration"),
-        "the checkpoint to go on from; experiments/ must be a folder that all machines share",
+        "the checkpoint to resume from; put experiments/ on a file system that all machines share",
     )
     if state:
         require_same_run(state, run.identity, force)

@@ -89,7 +89,7 @@ class RunFolder:
         if manifests:
             raise CheckpointError(
                 f"{self._states}: every checkpoint is damaged; restore the folder from a copy, or "
-                "move it away to start anew"
+                "move it away to start a new run"
             )
         return None
 

@@ -84,7 +84,7 @@ class Trainer:
             completed = True
         except Stopped as stopped:
             folder.writer.finish(10.0, process.watchdog.beat)
-            logger.info("stopped by %s; all is saved, go on with --auto_resume", stopped)
+            logger.info("stopped by %s; everything is saved, resume with --auto_resume", stopped)
             raise
         finally:
             folder.writer.finish(600.0 if completed else 10.0, process.in_a_hurry)

@@ -52,10 +52,7 @@ class World:
         """Raise UserError if `value`, described by `what`, differs between the processes."""
         values = self.gather(value)
         if any(each != values[0] for each in values):
-            raise UserError(
-                f"the processes of this run have different values ({values}) of {what}; "
-                "give all machines the same files and options"
-            )
+            raise UserError(f"the processes of this run have different values ({values}) of {what}")
 
 
 _GLOO = re.compile(r"\[\S*/gloo/\S*\] |^Gloo ")  # Gloo raises RuntimeError, known by its text only

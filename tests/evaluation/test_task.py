@@ -1,4 +1,4 @@
-"""Tables of a toy task: its files, metrics of which lower is better, and errors."""
+"""Tables of a toy task: its files, a lower-is-better metric, and errors."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Folders(NamedTuple):
         gt_folder: folder of the ground truth; may be the same folder.
         lq_pattern: regular expression of the lq files' names: relative to their folder, without
             suffix.
-        gt_pattern: the same for gt files; it tells them apart from lq files in the same folder.
+        gt_pattern: the same for gt files, to distinguish them from lq files in the same folder.
         gt_name: name of the gt file, as a template (`\1`) that the match of `lq_pattern` fills in.
         example: a pair of names, for errors.
         right_folder: folder of the right views, named like the left views in `lq_folder`.
