@@ -18,7 +18,7 @@ from basicsr.utils.files import atomic_write
 
 
 class MetricFacts(BaseModel):
-    """What tables need of a metric; see `basicsr.metrics.Metric`."""
+    """Facts about a metric, for tables; see `basicsr.metrics.Metric`."""
 
     name: str
     unit: str
@@ -36,8 +36,10 @@ class MetricFacts(BaseModel):
 
 
 class ProtocolFacts(BaseModel):
-    """What tables need of a protocol. scores.json has it, as the protocol's package may be missing
-    where tables are made."""
+    """Facts about a protocol, for tables.
+
+    scores.json has them, as the protocol's package may be missing where tables are made.
+    """
 
     name: str
     description: str
