@@ -67,11 +67,11 @@ def run_in_strips(
     network: Network, x: Tensor, budget: MemoryBudget, all_stages: bool = False
 ) -> Any:
     """Return the `StripMap` of `network(x)`, or the list of those of all its stages."""
+    # Record, on a small image, which operation reads each map last.
     side = network.fitting_side(SMALL_SIDE)
     small, recording = x.new_zeros(1, x.shape[1], side, side), Run()
-    outputs = network(
-        StripMap.from_tensor(small, MemoryBudget(float("inf")), recording), all_stages
-    )
+    unlimited = MemoryBudget(float("inf"))
+    outputs = network(StripMap.from_tensor(small, unlimited, recording), all_stages)
     for output in outputs if isinstance(outputs, list) else [outputs]:
         recording.reads.pop(output.number, None)  # the caller reads it after the last operation
     return network(StripMap.from_tensor(x, budget, Run(recording.reads)), all_stages)
@@ -103,7 +103,7 @@ class MemoryBudget:
     def strip_height(self, row_bytes: float, halo: int) -> int:
         """Return the number of rows of a strip that the rest of the memory allows.
 
-        Strips are only as high as keeps the cost of their halo low: higher ones need more memory.
+        It is limited, as the halo costs little in strips of 20 + 6 * halo rows already.
 
         Args:
             row_bytes: bytes that are read and written for a row.
@@ -386,6 +386,6 @@ def _output_storage(
     for storage in free:
         if storage.shape == shape and storage.dtype == y.dtype:
             free.remove(storage)
-            budget.hold(0)
+            budget.hold(0)  # returns freed memory to the system
             return storage
     return RowStorage(shape, y, budget)

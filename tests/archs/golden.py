@@ -1,4 +1,4 @@
-"""Golden cases: outputs of the published implementations on weights and inputs drawn here."""
+"""Golden cases: outputs of published implementations for random weights and inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent.parent / "golden"
 
 @dataclass
 class Case:
-    """One run of a published implementation; `facts` is all of the case's JSON."""
+    """Run of a published implementation; `facts` is the whole JSON file of the case."""
 
     facts: dict[str, Any]
     state_dict: dict[str, Tensor]
@@ -37,14 +37,17 @@ def load_case(name: str) -> Case:
 
 
 def assert_matches(actual: Tensor, expected: Tensor) -> None:
-    """The published output, within 1e-4 of its largest value (of 1, where that is larger)."""
+    """Compare with a published output, within 1e-4 of its largest value (or of 1, if larger)."""
     assert actual.shape == expected.shape
     worst = (actual.detach().cpu() - expected).abs().max().item()
     assert worst <= 1e-4 * max(1.0, expected.abs().max().item())
 
 
 def _filled(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The value of the parameter or buffer with this published key. NumPy froze the stream."""
+    """Return the value of a parameter or buffer by its published key.
+
+    The stream of NumPy's RandomState is the same in all versions.
+    """
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
     noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
@@ -60,6 +63,6 @@ def _filled(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _image(case: str, shape: list[int]) -> np.ndarray:
-    """The input of `case`: float32 in [0, 1), NCHW."""
+    """Return the input of `case`: float32 in [0, 1), NCHW."""
     state = np.random.RandomState(zlib.crc32(f"input:{case}".encode()))
     return state.random_sample(shape).astype(np.float32)

@@ -1,8 +1,8 @@
-"""The networks as their formulas read and as the published code computes them: the baseline.
+"""The networks as published code computes them, for comparison of results and speed.
 
-Nothing is fused, gates are convolutions of their own, tensors are N x C x H x W in standard memory
-format, and channels are normalised and attended to in transposed views. Every class has the
-parameters (and the state dict's keys) of the fast one that it derives from.
+Nothing is fused, each gate is a convolution, tensors have the standard memory format, and norms and
+attention work on transposed views. Every class has the parameters (and the state dict's keys) of
+the fast class that it derives from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from basicsr.archs.transformer_blocks import GDFN, MDTA, Blocks, ChannelNorm, Tr
 
 
 def plain_twin(network: nn.Module) -> nn.Module:
-    """A copy of `network` (of any kind, with these blocks anywhere in it) that computes plainly."""
+    """Return a copy of `network` in which plain classes replace the fast ones at any depth."""
     twin = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     for module in twin.modules():
         module.__class__ = PLAIN.get(type(module), type(module))
@@ -72,12 +72,12 @@ class PlainBlocks(Blocks):
         return x
 
 
-def _gates(conv: nn.Conv2d, joined: Tensor) -> list[Tensor]:
-    """Every gate by a convolution of its own, before its nonlinearity."""
+def _gates(conv: nn.Conv2d, concatenated: Tensor) -> list[Tensor]:
+    """Return every gate before its nonlinearity, each from its own convolution."""
     channels = conv.in_channels // 2
     assert conv.bias is not None
     pairs = zip(conv.weight.split(channels), conv.bias.split(channels), strict=True)
-    return [F.conv2d(joined, weight, bias, padding=1) for weight, bias in pairs]
+    return [F.conv2d(concatenated, weight, bias, padding=1) for weight, bias in pairs]
 
 
 class PlainLSTMCell(ConvLSTMCell):
@@ -123,7 +123,7 @@ class PlainPReNet(PReNet):
 
 
 class PlainDetailDilation(DetailDilation):
-    """Embeds the image and the band apart, as the published code does."""
+    """Embedding of image and band by two convolutions, as in the published code."""
 
     def forward(self, rainy: Tensor) -> Tensor:
         def resized(x: Tensor, factor: float) -> Tensor:
@@ -135,20 +135,20 @@ class PlainDetailDilation(DetailDilation):
 
 
 class PlainDTPNet(DTPNet):
-    """The released kind: stem, MFE, MHS with scale keeping where it is on, progressive stage."""
+    """DTPNet with a stem that is not VGG16."""
 
     def forward(self, rainy: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
         x = self.stem(rainy)
-        entering, leaving = [x], [self.encoder.levels[0](x)]
+        inputs, outputs = [x], [self.encoder.levels[0](x)]
         for down, level in zip(self.encoder.downs, self.encoder.levels[1:], strict=True):
-            entering.append(down(leaving[-1]))
-            leaving.append(level(entering[-1]))
-        x = leaving[3]
+            inputs.append(down(outputs[-1]))
+            outputs.append(level(inputs[-1]))
+        x = outputs[3]
         for i in (2, 1, 0):
-            x = torch.cat([self.decoder.ups[i](x), leaving[i]], dim=1)
+            x = torch.cat([self.decoder.ups[i](x), outputs[i]], dim=1)
             x = self.decoder.levels[i](self.decoder.reduce[i](x))
             if self.decoder.scale_keep:
-                x = x + self.decoder.ups[i](entering[i + 1])
+                x = x + self.decoder.ups[i](inputs[i + 1])
         stages = [self.to_image(self.refinement(x)) + (rainy if self.image_residual else 0)]
         if self.progressive is not None:
             stages.append(self.progressive(rainy, start=stages[0]))

@@ -16,10 +16,10 @@ def _inputs(count: int) -> list[Tensor]:
     return [torch.randn(2, CHANNELS, 7, 6, dtype=torch.float64) for _ in range(count)]
 
 
-def _gates(conv: torch.nn.Conv2d, joined: Tensor) -> list[Tensor]:
-    """Every gate by a convolution of its own, before its nonlinearity."""
+def _gates(conv: torch.nn.Conv2d, concatenated: Tensor) -> list[Tensor]:
+    """Return every gate before its nonlinearity, each from its own convolution."""
     pairs = zip(conv.weight.split(CHANNELS), conv.bias.split(CHANNELS), strict=True)
-    return [F.conv2d(joined, weight, bias, padding=1) for weight, bias in pairs]
+    return [F.conv2d(concatenated, weight, bias, padding=1) for weight, bias in pairs]
 
 
 def test_lstm_is_the_formula_with_separate_gates():

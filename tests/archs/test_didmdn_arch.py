@@ -88,13 +88,13 @@ def test_files_from_before_the_batch_counters_are_read(derainer_case):
 
 
 @pytest.mark.parametrize("key", ["refine3.bias", "dense1.conv61.bias", "batchnorm1.running_var"])
-def test_missing_keys_are_told_dead_or_alive(derainer_case, key):
+def test_missing_keys_are_named_also_unused_ones(derainer_case, key):
     weights = {k: value for k, value in derainer_case.state_dict.items() if k != key}
     with pytest.raises(CheckpointError, match=key):
         from_released("DIDMDNDerainer", weights)
 
 
-def test_surplus_and_foreign_weights_are_told(derainer_case):
+def test_surplus_and_foreign_weights_are_refused_by_name(derainer_case):
     surplus = {**derainer_case.state_dict, "dense0.conv71.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match=r"surplus: dense0\.conv71\.weight"):
         from_released("DIDMDNDerainer", surplus)
@@ -102,7 +102,7 @@ def test_surplus_and_foreign_weights_are_told(derainer_case):
         from_released("DIDMDNResidual", load_case("prenet_PRN").state_dict)
 
 
-def test_parts_are_told_apart(derainer_case, residual_case):
+def test_weights_of_another_part_are_refused_by_name(derainer_case, residual_case):
     residual_net = "looks like a checkpoint of DID-MDN's residual net"
     with pytest.raises(CheckpointError, match=residual_net):
         from_released("DIDMDNDerainer", residual_case.state_dict)

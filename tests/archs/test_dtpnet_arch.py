@@ -90,19 +90,19 @@ def test_detail_dilation_is_the_figure_with_two_embeddings(rainy):
 def test_scale_keep_adds_upsampled_encoder_inputs_and_no_parameters(rainy):
     keeping, plain = build_network(TINY), build_network({**TINY, "scale_keep": False})
     strict_load(plain, keeping.state_dict())
-    entering, leaving = keeping.encoder(keeping.stem(rainy))
+    inputs, outputs = keeping.encoder(keeping.stem(rainy))
 
-    def decoded(net: nn.Module, entering: list[torch.Tensor]) -> torch.Tensor:
-        return net.decoder([*entering], [*leaving])
+    def decoded(net: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return net.decoder([*inputs], [*outputs])
 
-    finest = decoded(keeping, entering)
-    assert not torch.allclose(finest, decoded(plain, entering))
-    without_inputs = [torch.zeros_like(features) for features in entering]
-    torch.testing.assert_close(decoded(keeping, without_inputs), decoded(plain, entering))
+    finest = decoded(keeping, inputs)
+    assert not torch.allclose(finest, decoded(plain, inputs))
+    without_inputs = [torch.zeros_like(features) for features in inputs]
+    torch.testing.assert_close(decoded(keeping, without_inputs), decoded(plain, inputs))
     # The finest addition comes last, after the blocks of its scale.
-    without_finest = [torch.zeros_like(entering[0]), *entering[1:]]
+    without_finest = [torch.zeros_like(inputs[0]), *inputs[1:]]
     torch.testing.assert_close(
-        finest, decoded(keeping, without_finest) + keeping.decoder.ups[0](entering[0])
+        finest, decoded(keeping, without_finest) + keeping.decoder.ups[0](inputs[0])
     )
 
 
@@ -130,7 +130,7 @@ def test_without_passes_the_coarse_image_is_the_only_stage(rainy):
 
 
 @torch.no_grad()
-def test_with_image_residual_nothing_drawn_leaves_the_image_as_it_is(rainy):
+def test_with_image_residual_corrections_of_zero_leave_the_image_unchanged(rainy):
     net = build_network({**TINY, "image_residual": True})
     nn.init.zeros_(net.progressive.conv_out.weight)
     nn.init.zeros_(net.progressive.conv_out.bias)
@@ -171,11 +171,11 @@ def test_attention_gated_feed_forward_adds_its_two_attentions(rainy):
 @pytest.mark.parametrize("checkpointing", ["selective", "blocks"])
 def test_checkpointing_gives_the_same_gradients(checkpointing, rainy):
     plain = build_network(TINY)
-    thrifty = build_network({**TINY, "activation_checkpointing": checkpointing})
-    strict_load(thrifty, plain.state_dict())
-    for net in (plain, thrifty):
+    checkpointed = build_network({**TINY, "activation_checkpointing": checkpointing})
+    strict_load(checkpointed, plain.state_dict())
+    for net in (plain, checkpointed):
         net(rainy).square().sum().backward()
-    for one, other in zip(plain.parameters(), thrifty.parameters(), strict=True):
+    for one, other in zip(plain.parameters(), checkpointed.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
 
 
@@ -222,7 +222,7 @@ def test_weights_of_other_systems_are_refused_by_name():
 
 @pytest.fixture
 def vgg16_file(tmp_path: Path) -> Path:
-    """Random weights in the layout of torchvision's VGG16, a layer that is not used among them."""
+    """Random weights in the layout of torchvision's VGG16, with one layer that is not used."""
     torch.manual_seed(0)
     convs = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128)}
     convs |= {10: (256, 128), 12: (256, 256), 14: (256, 256), 17: (512, 256)}

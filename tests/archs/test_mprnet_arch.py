@@ -90,7 +90,7 @@ def test_any_multiple_of_eight_will_do(small, size):
     torch.testing.assert_close(stages[-1][1:], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_weights_of_another_system_are_told(case):
+def test_weights_of_another_system_are_refused_by_name(case):
     foreign = load_case("prenet_PReNet").state_dict
     with pytest.raises(CheckpointError, match=r"not a published MPRNet .* checkpoint of PReNet"):
         from_released("MPRNet", foreign)
@@ -102,7 +102,7 @@ def test_weights_of_another_system_are_told(case):
         from_released("MPRNet", surplus)
 
 
-def test_an_inconsistent_reduction_is_told(small):
+def test_an_inconsistent_reduction_is_refused(small):
     weights = small.state_dict()
     weights["shallow_feat1.1.CA.conv_du.0.weight"] = torch.zeros(7, 8, 1, 1)
     with pytest.raises(CheckpointError, match="no single reduction"):
@@ -113,6 +113,6 @@ def test_an_inconsistent_reduction_is_told(small):
     ("options", "fault"),
     [({"in_c": 6}, "in_c is 6 and out_c 3"), ({"kernel_size": 4}, "kernel_size is 4")],
 )
-def test_impossible_options(options, fault):
+def test_inconsistent_options_are_refused(options, fault):
     with pytest.raises(OptionsError, match=fault):
         MPRNet(**{**SMALL, **options})

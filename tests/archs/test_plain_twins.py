@@ -1,4 +1,4 @@
-"""The fast blocks and networks against their formulas: values and gradients, in float64."""
+"""Values and gradients of the fast blocks and networks against their formulas, in float64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SMALL = {"dim": 8, "num_blocks": (1, 2, 1, 1), "num_refinement_blocks": 1}
 NETWORKS: dict[str, dict[str, Any]] = {
     "DTPNet": {"type": "DTPNet", **SMALL, "recurrent_iter": 2, "recurrent_channels": 6},
     "DTPNet without scale keeping": {"type": "DTPNet", **SMALL, "scale_keep": False},
-    "DTPNet drawing onto images": {
+    "DTPNet with image residual": {
         "type": "DTPNet",
         **SMALL,
         "recurrent_iter": 2,
@@ -33,7 +33,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def assert_same(module: nn.Module, *inputs: Tensor, call: Callable[..., Any] | None = None) -> None:
-    """Values, and gradients of the inputs and of every parameter, of `module` and its twin."""
+    """Compare `module` with its plain copy: values, and gradients of inputs and parameters."""
     twin = plain_twin(module)
     assert type(twin) is PLAIN[type(module)]
     results = []
@@ -64,7 +64,7 @@ def test_transformer_block(batch, heads, norm, bias, memory_format):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("norm", ["WithBias", "BiasFree"])
 def test_transformer_block_of_16_bits(dtype, norm):
-    """Close to what float32 gives."""
+    """The result is close to that of float32."""
     torch.manual_seed(0)
     block = TransformerBlock(16, 2, 2.66, norm=norm)
     x = torch.randn(2, 16, 5, 7)

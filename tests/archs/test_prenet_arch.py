@@ -55,7 +55,7 @@ def test_sizes(variant, count):
 
 
 @torch.no_grad()
-def test_passes_share_weights_and_start_where_they_are_told():
+def test_passes_share_weights_and_start_from_the_given_image():
     net = build_network({"type": "PRN", "recurrent_iter": 1, "channels": 8})
     twice = build_network({"type": "PRN", "recurrent_iter": 2, "channels": 8})
     twice.load_state_dict(net.state_dict())
@@ -75,7 +75,7 @@ def test_recurrent_state_is_carried_from_pass_to_pass():
     assert not torch.allclose(net(rainy, start=first), second)
 
 
-def test_no_pass_at_all_is_refused():
+def test_zero_passes_are_refused():
     with pytest.raises(OptionsError, match="recurrent_iter: at least 1 is needed, not 0"):
         build_network({"type": "PReNet", "recurrent_iter": 0})
 
@@ -99,7 +99,7 @@ def test_weights_of_another_variant_are_refused_by_name(given, asked):
         from_released(asked, weights)
 
 
-def test_reading_tells_which_of_two_alike_variants_was_taken(caplog):
+def test_a_warning_names_the_variant_if_two_have_the_same_weights(caplog):
     weights = load_case("prenet_PReNet").state_dict
     for variant in ("PReNet", "PReNet_LSTM"):
         with caplog.at_level(logging.WARNING, logger="basicsr"):
@@ -122,7 +122,7 @@ def test_the_authors_weights_load(shared_data: Path, folder, variant):
 
 
 @pytest.mark.parametrize(("unit", "reach"), [("lstm", 13), ("gru", 14), ("none", 12)])
-def test_strips_of_a_pass_have_all_rows_that_it_looks_at(unit, reach):
+def test_strips_of_a_pass_include_its_receptive_field(unit, reach):
     torch.manual_seed(0)
     net = PReNet(channels=8, recurrent_unit=unit).double()
     image = torch.rand(2, 3, 61, 3, dtype=torch.float64, requires_grad=True)

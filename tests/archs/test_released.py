@@ -1,4 +1,4 @@
-"""Reading published weights: what every system has in common."""
+"""Reading of published weights, for all systems."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_systems_are_recognised(case, system):
     assert system_of(load_case(case).state_dict) == system
 
 
-def test_own_layouts_and_strangers_are_recognised():
+def test_layouts_of_this_project_are_recognised_and_others_are_not():
     with torch.device("meta"):
         dtpnet = build_network({"type": "DTPNet-T"}).state_dict()
         prenet = build_network({"type": "PReNet"}).state_dict()
@@ -41,13 +41,13 @@ def test_own_layouts_and_strangers_are_recognised():
     assert system_of(nn.Linear(1, 1).state_dict()) is None
 
 
-def test_data_parallel_marks_are_dropped():
+def test_prefixes_of_data_parallel_are_dropped():
     weights = load_case("prenet_PRN_r").state_dict
     net = from_released("PRN_r", {f"module.{key}": value for key, value in weights.items()})
     assert torch.equal(net.conv_out.weight, weights["conv.0.weight"])
 
 
-def test_requests_that_cannot_be_met():
+def test_unknown_names_hints_and_networks_without_weights_are_refused():
     weights = load_case("prenet_PRN_r").state_dict
     with pytest.raises(OptionsError, match=r"no network is called 'PRNr' \(did you mean 'PRN_r'"):
         from_released("PRNr", weights)
@@ -57,7 +57,7 @@ def test_requests_that_cannot_be_met():
         from_released("SPAIR", weights)
 
 
-def test_misfits_are_counted_and_nothing_is_loaded():
+def test_misfits_are_listed_and_nothing_is_loaded():
     net = nn.Sequential(*(nn.Linear(1, 1) for _ in range(4)))
     before = net[0].weight.clone()
     given = {

@@ -40,12 +40,12 @@ def test_size_of_the_deraining_network():
 def test_checkpointing_gives_the_same_gradients(checkpointing):
     torch.manual_seed(0)
     plain = build_network(TINY)
-    thrifty = build_network({**TINY, "activation_checkpointing": checkpointing})
-    thrifty.load_state_dict(plain.state_dict())
+    checkpointed = build_network({**TINY, "activation_checkpointing": checkpointing})
+    checkpointed.load_state_dict(plain.state_dict())
     image = torch.rand(1, 3, 16, 24)
-    for net in (plain, thrifty):
+    for net in (plain, checkpointed):
         net(image).square().sum().backward()
-    for one, other in zip(plain.parameters(), thrifty.parameters(), strict=True):
+    for one, other in zip(plain.parameters(), checkpointed.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
 
 

@@ -28,7 +28,7 @@ def features(half: torch.Tensor, channels: int = 4) -> torch.Tensor:
     return x * (1 + 2 * half) + 5 * half
 
 
-def test_it_says_that_it_is_a_reconstruction():
+def test_it_states_that_it_is_a_reconstruction():
     assert SPAIR.reconstruction is True
     assert "reconstruction" in (SPAIR.__doc__ or "")
     with pytest.raises(CheckpointError, match="SPAIR: there are no published weights"):
@@ -159,6 +159,6 @@ def test_it_learns_to_find_and_to_remove_rain(small):
         ({"heads": 3}, r"does not divide 4 \* dim = 32"),
     ],
 )
-def test_impossible_options(options, fault):
+def test_inconsistent_options_are_refused(options, fault):
     with pytest.raises(OptionsError, match=fault):
         SPAIR(**{**SMALL, **options})

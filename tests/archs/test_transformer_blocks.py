@@ -1,4 +1,4 @@
-"""The blocks against their formulas, and what must not change their results."""
+"""The blocks against their formulas; memory format and checkpointing do not change results."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_costs_can_be_counted_without_computing():
 def test_checkpointing_recomputes_and_gives_the_same_gradients(x, checkpointing):
     torch.manual_seed(0)
     plain = Blocks(*(TransformerBlock(8, 2, 2.0) for _ in range(2)))
-    thrifty = Blocks(*plain, checkpointing=checkpointing)
+    checkpointed = Blocks(*plain, checkpointing=checkpointing)
     passes = []
     plain[0].register_forward_pre_hook(lambda *_: passes.append(1))
 
@@ -131,16 +131,16 @@ def test_checkpointing_recomputes_and_gives_the_same_gradients(x, checkpointing)
     expected = [parameter.grad.clone() for parameter in plain.parameters()]
     assert len(passes) == 1
     plain.zero_grad()
-    thrifty(x).square().sum().backward()
+    checkpointed(x).square().sum().backward()
     assert len(passes) == 3  # once forward, once again for the gradient
-    for parameter, gradient in zip(thrifty.parameters(), expected, strict=True):
+    for parameter, gradient in zip(checkpointed.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
-    thrifty.eval()(x)
+    checkpointed.eval()(x)
     assert len(passes) == 4
 
 
 class Convolutions(TorchDispatchMode):
-    """Counts those that are computed, pointwise and depthwise ones."""
+    """Counter of the pointwise and depthwise convolutions that are computed."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
 /* gelu(gate) * value of the two halves of a depthwise 3x3 convolution, and its gradients.
 
-   The convolution has zeros around the image. Images are float32, channels last: x is
+   The convolution has zero padding. Images are float32, channels last: x is
    images x height x width x 2C, gates first, and the result has C channels, a multiple of LANES.
 
-   Threads share out images, bands of rows and blocks of channels. Each goes down its band row by
-   row, and keeps the three rows that a 3x3 neighbourhood needs in a ring, which stays in a core's
-   cache: memory is read and written once. */
+   Images, bands of rows and blocks of channels are distributed over threads. A thread processes its
+   band row by row, and keeps the three rows of a 3x3 neighbourhood in a ring buffer, which stays in
+   the core's cache: memory is read and written once. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -93,13 +93,13 @@ static Task task_of(const Job *job, long number)
     return task;
 }
 
-/* Where `row` of the task's image and channels begins in images of `width` channels. */
+/* Offset of `row` of the task's image and channels, in images of `width` channels. */
 static long row_start(const Job *job, const Task *task, long row, long width)
 {
     return (task->image * job->height + row) * job->width * width + task->channel;
 }
 
-/* A ring has three rows of gates and three of values, each with zeros at its ends. */
+/* A ring has three rows of gates and three of values, each padded with zeros at both ends. */
 static long ring_stride(const Job *job) { return (job->width + 2 + COLUMNS) * BLOCK; }
 
 static float *ring_row(const Job *job, float *ring, long half, long row)
@@ -139,7 +139,7 @@ static void read_row(const Job *job, const Task *task, float *ring, long row)
     }
 }
 
-/* The convolution at COLUMNS pixels from `column` on, or the one by which gradients go back. */
+/* The convolution at COLUMNS pixels from `column` on; with `back`, that of its input's gradient. */
 static inline void convolve(float *const rows[3], const float (*weight)[BLOCK], int back, vec bias,
                             long column, long i, vec results[COLUMNS])
 {
@@ -183,7 +183,7 @@ static void write_result(const Job *job, const Task *task, float *ring, long row
         }
 }
 
-/* From the gradient of the result to that of the convolution's. */
+/* Computes the gradient of a row of the convolution's result. */
 static void gate_gradient(const Job *job, const Task *task, float *ring, float *d_ring, long row)
 {
     const long columns = job->width, width = job->channels, count = task->count;
@@ -207,7 +207,7 @@ static void gate_gradient(const Job *job, const Task *task, float *ring, float *
         }
 }
 
-/* The gradient of a row of x. */
+/* Computes the gradient of a row of x. */
 static void write_gradient(const Job *job, const Task *task, float *d_ring, long row)
 {
     const long columns = job->width, width = 2 * job->channels, count = task->count;
@@ -224,7 +224,7 @@ static void write_gradient(const Job *job, const Task *task, float *d_ring, long
     }
 }
 
-/* The share of a row of x in the gradients of weight and bias. */
+/* Adds the part of a row of x to the gradients of weight and bias. */
 static void add_to_sums(const Job *job, Task *task, float *ring, float *d_ring, long row)
 {
     const long columns = job->width, count = task->count;
@@ -238,7 +238,7 @@ static void add_to_sums(const Job *job, Task *task, float *ring, float *d_ring, 
                 const vec values = load(x + column * BLOCK + i);
 #pragma GCC unroll 9
                 for (long tap = 0; tap < TAPS; tap++) {
-                    const long to = TAPS - 1 - tap; /* through `tap`, x reached this neighbour */
+                    const long to = TAPS - 1 - tap; /* the output that x reaches through `tap` */
                     sums[tap] += values * load(rows[to / 3] + (column + to % 3) * BLOCK + i);
                 }
                 sums[TAPS] += load(rows[1] + (column + 1) * BLOCK + i);
@@ -287,7 +287,7 @@ static void backward(const Job *job, Task *task, float *ring)
     write_sums(job, task);
 }
 
-/* Returns how many threads found no memory for their rings. */
+/* Returns the number of threads that could not allocate their rings. */
 static int run(const Job *job, void (*work)(const Job *, Task *, float *), long rings)
 {
     int failures = 0;
@@ -314,8 +314,8 @@ int gated_dwconv(const float *x, const float *weight, const float *bias, float *
     return run(&job, forward, 1);
 }
 
-/* dx is like x. `sums` become each band's share of the gradients of the nine numbers of a channel's
-   weight and of its bias: images x bands x 10 x 2C. */
+/* dx has the shape of x. `sums` receive each band's part of the gradients of the nine weights and
+   the bias of every channel: images x bands x 10 x 2C. */
 int gated_dwconv_backward(const float *x, const float *weight, const float *bias,
                           const float *d_out, float *dx, float *sums, long images, long height,
                           long width, long channels, long bands)
