@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from basicsr.data import ImagePair, RestorationDataset
 from basicsr.evaluation.evaluate import SaveImage, evaluate, mean_scores, pictures_in
 from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.io.images import to_levels
-from basicsr.metrics import get_score
+from basicsr.metrics import Metric, get_score
 from basicsr.models.restoration_model import RestorationModel
 from basicsr.options import TrainOptions
 from basicsr.training.run_log import RunLog
@@ -30,20 +29,19 @@ class Criterion(NamedTuple):
     """The score of the first validation set that decides which weights are the best."""
 
     protocol: str
-    metric: str
-    higher_is_better: bool
+    metric: Metric
 
     @property
     def name(self) -> str:
         """Name as in `val.best`."""
-        return f"{self.protocol}/{self.metric}"
+        return f"{self.protocol}/{self.metric.name}"
 
     def improves(self, scores: MeanScores, best: Mapping[str, Any]) -> bool:
         """Return whether `scores` are better than the scores in `best`, the `facts` so far."""
-        score = scores[self.protocol][self.metric]
-        if best.get("criterion") != self.name:  # nothing so far, or by another criterion
-            return not math.isnan(score)
-        return score > best[self.metric] if self.higher_is_better else score < best[self.metric]
+        same = best.get("criterion") == self.name  # otherwise there is no best score to compare
+        return self.metric.is_better(
+            scores[self.protocol][self.metric.name], best[self.metric.name] if same else None
+        )
 
     def facts(self, scores: MeanScores, iteration: int) -> dict[str, Any]:
         """Return what is saved with the best weights."""
@@ -141,7 +139,7 @@ def criterion(options: TrainOptions) -> Criterion:
     assert options.val is not None
     protocols = options.protocols_of("val")
     protocol, metric = get_score(options.val.best or protocols[0])
-    return Criterion(protocol.name, metric.name, metric.better == "higher")
+    return Criterion(protocol.name, metric)
 
 
 def sample_picture(pair: ImagePair, restored: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ import pytest
 from runs import NETWORK
 
 from basicsr.data import ImagePair
+from basicsr.metrics import get_score
 from basicsr.options import TrainOptions
 from basicsr.training.validation import Criterion, criterion, sample_picture
 
-PSNR = Criterion("rgb", "psnr", higher_is_better=True)
-NIQE = Criterion("niqe", "niqe", higher_is_better=False)
+PSNR = Criterion("rgb", get_score("rgb/psnr")[1])
+NIQE = Criterion("niqe", get_score("niqe")[1])
 
 
 def test_higher_scores_are_better_where_the_metric_says_so():
@@ -39,9 +40,9 @@ def test_the_first_score_by_a_criterion_is_the_best_so_far(best):
 @pytest.mark.parametrize(
     ("val", "expected"),
     [
-        ({"protocols": ["dtpnet", "rgb"]}, ("dtpnet", "psnr", True)),
-        ({"protocols": ["dtpnet", "rgb"], "best": "rgb/ssim"}, ("rgb", "ssim", True)),
-        ({"protocols": ["rgb", "niqe"], "best": "niqe"}, ("niqe", "niqe", False)),
+        ({"protocols": ["dtpnet", "rgb"]}, ("dtpnet", "psnr", "higher")),
+        ({"protocols": ["dtpnet", "rgb"], "best": "rgb/ssim"}, ("rgb", "ssim", "higher")),
+        ({"protocols": ["rgb", "niqe"], "best": "niqe"}, ("niqe", "niqe", "lower")),
     ],
 )
 def test_the_criterion_of_the_options(val, expected):
@@ -64,7 +65,8 @@ def test_the_criterion_of_the_options(val, expected):
             "val": {"val_freq": 1, **val, "protocols": tuple(val["protocols"])},
         }
     )
-    assert criterion(options) == expected
+    protocol, metric = criterion(options)
+    assert (protocol, metric.name, metric.better) == expected
 
 
 def test_sample_pictures_are_8_bit_rgb():
