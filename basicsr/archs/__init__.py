@@ -14,7 +14,7 @@ from torch import Tensor
 
 from basicsr.archs.base import RestorationNetwork
 from basicsr.archs.released import misfits, strict_load
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY, import_modules
 
 __all__ = [
@@ -52,7 +52,9 @@ def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> 
         CheckpointError: A key is missing or left over, a shape does not fit, or the weights belong
             to another network or to another size or variant than `type`.
     """
-    cls, preset = ARCH_REGISTRY.entry(type)
+    entry = ARCH_REGISTRY.entry(type)
+    cls: Any = entry.cls
+    preset = entry.preset
     accepted = released_hints(type)
     if unknown := sorted(set(hints) - accepted):
         raise CheckpointError(
@@ -62,7 +64,10 @@ def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> 
     if all(key.startswith("module.") for key in state_dict):
         state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
     known = {name: value for name, value in preset.items() if name in accepted}
-    net: RestorationNetwork = cls.from_released(state_dict, **{**known, **hints})  # type: ignore
+    try:
+        net: RestorationNetwork = cls.from_released(state_dict, **{**known, **hints})
+    except OptionsError as error:  # sizes out of range
+        raise CheckpointError(f"{type} cannot have the sizes of these weights: {error}") from None
     if preset:
         with torch.device("meta"):
             named = cls(**{**preset, **hints})

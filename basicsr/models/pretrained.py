@@ -16,7 +16,7 @@ from basicsr.archs import (
     strict_load,
 )
 from basicsr.io.checkpoints import Weights, load_weights
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import options_of, suggest
 
 # at the top of a checkout; beside the modules in an installed package
@@ -63,7 +63,7 @@ def saved_network(file: str | Path) -> tuple[RestorationNetwork, Weights]:
     try:
         network = build_network(weights.network)
         strict_load(network, weights.state_dict)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OptionsError) as error:
         raise CheckpointError(f"{file}: its options build no network ({error})") from None
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None

@@ -57,6 +57,13 @@ def test_unknown_names_hints_and_networks_without_weights_are_refused():
         from_released("SPAIR", weights)
 
 
+def test_sizes_out_of_range_are_refused():
+    weights = {"conv0.0.weight": torch.empty(5000, 6, 3, 3, device="meta")}
+    fault = "PReNet cannot have the sizes of these weights: channels: at most 4096 is allowed"
+    with pytest.raises(CheckpointError, match=fault):
+        from_released("PReNet", weights)
+
+
 def test_misfits_are_listed_and_nothing_is_loaded():
     net = nn.Sequential(*(nn.Linear(1, 1) for _ in range(4)))
     before = net[0].weight.clone()

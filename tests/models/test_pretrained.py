@@ -112,7 +112,7 @@ def test_no_warning_where_only_one_network_fits(tmp_path, caplog):
         ("restormer_withbias", {"type": "MPRNet"}, "it looks like a checkpoint of Restormer"),
         ("prenet_PReNet", {"type": "PReNet_GRU"}, "checkpoint of PReNet or PReNet_LSTM"),
         ("didmdn_residual_eval", {"type": "DIDMDNDerainer"}, "of DID-MDN's residual net"),
-        ("didmdn_eval", {"type": "DIDMDN"}, "three files; make one of them by scripts/convert_"),
+        ("didmdn_eval", {"type": "DIDMDN"}, "three files; combine them with scripts/convert_"),
         ("prenet_PReNet", {"type": "SPAIR"}, "there are no published weights to read"),
         ("restormer_withbias", {"type": "Restormer", "dim": 16}, "patch_embed.proj.weight is (8"),
     ],
@@ -186,7 +186,11 @@ def test_files_without_options_of_their_network(tmp_path):
     torch.save(network.state_dict(), tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match=r"convert it first with scripts/convert_weights\.py"):
         saved_network(tmp_path / "net.pth")
-    for wrong in ({"channels": 8}, {"type": "PReNet", "colour": "red"}):
+    for wrong in (
+        {"channels": 8},
+        {"type": "PReNet", "colour": "red"},
+        {"type": "PReNet", "channels": 0},
+    ):
         save_weights(tmp_path / "net.safetensors", network.state_dict(), wrong)
         with pytest.raises(CheckpointError, match="its options build no network"):
             saved_network(tmp_path / "net.safetensors")
