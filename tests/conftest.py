@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ import torch
 import yaml
 from PIL import Image
 from runs import ITERATIONS, NETWORK, run
-
-sys.path.append(str(Path(__file__).parent / "archs"))  # the golden cases serve other folders too
 
 
 @pytest.fixture(scope="session")
