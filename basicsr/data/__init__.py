@@ -17,6 +17,7 @@ from basicsr.data.mixed_dataset import MixedDataset
 from basicsr.data.noise_dataset import GaussianNoiseDataset
 from basicsr.data.paired_dataset import PairedImageDataset
 from basicsr.data.rain_dataset import SyntheticRainDataset
+from basicsr.data.rain_swap_dataset import RainSwapDataset
 from basicsr.data.sampling import SampleStage
 from basicsr.io.images import list_images, read_image, write_png
 from basicsr.utils.registry import DATASET_REGISTRY, import_modules
@@ -31,6 +32,7 @@ __all__ = [
     "MixedDataset",
     "PairedImageDataset",
     "Rain",
+    "RainSwapDataset",
     "RestorationDataset",
     "SampleStage",
     "Streaks",

@@ -5,7 +5,7 @@ Every `*_loss.py` and `*_losses.py` of this folder registers its classes for use
 
 from basicsr.losses.base import LossTerms, build_losses
 from basicsr.losses.perceptual_loss import PerceptualLoss
-from basicsr.losses.pixel_losses import CharbonnierLoss, L1Loss, MaskLoss, MSELoss
+from basicsr.losses.pixel_losses import CharbonnierLoss, L1Loss, MaskLoss, MSELoss, PSNRLoss
 from basicsr.losses.structural_losses import EdgeLoss, FFTLoss, SSIMLoss
 from basicsr.utils.registry import import_modules
 
@@ -17,6 +17,7 @@ __all__ = [
     "LossTerms",
     "MSELoss",
     "MaskLoss",
+    "PSNRLoss",
     "PerceptualLoss",
     "SSIMLoss",
     "build_losses",

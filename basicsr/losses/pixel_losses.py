@@ -42,6 +42,23 @@ class CharbonnierLoss(RestorationLoss):
 
 
 @LOSS_REGISTRY.register
+class PSNRLoss(RestorationLoss):
+    """Mean of log10(MSE + eps) over images: -PSNR / 10 (HINet and NAFNet, up to a factor).
+
+    All images count alike, as in the mean PSNR of a data set, whether they are almost restored or
+    not. Its value for equal images is log10(eps).
+    """
+
+    def __init__(self, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def compare(self, restored: Tensor, target: Tensor) -> Tensor:
+        mse = (restored - target).square().flatten(1).mean(1)
+        return (mse + self.eps).log10().mean()
+
+
+@LOSS_REGISTRY.register
 class MaskLoss(nn.Module):
     """Binary cross-entropy of a predicted distortion mask (SPAIR).
 

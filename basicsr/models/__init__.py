@@ -1,5 +1,5 @@
-"""Networks in training: the optimization step, schedules, averaging, sharding, weights, cost."""
+"""Networks in training: optimization step, optimizers, schedules, averaging, sharding, cost."""
 
-from basicsr.models import restoration_model, schedules
+from basicsr.models import optimizers, restoration_model, schedules
 
-__all__ = ["restoration_model", "schedules"]
+__all__ = ["optimizers", "restoration_model", "schedules"]

@@ -243,10 +243,12 @@ class RestorationModel:
 
     def _own_part(self, optimizer: Mapping[str, Any]) -> dict[str, Any]:
         """Return this process's part of the full state of the optimizer."""
+        # Its groups number the parameters, perhaps in another order than the network.
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         states = {
             number: {
-                name: sharded_like(self.parameters[number], value)
-                if isinstance(value, Tensor) and value.shape == self.parameters[number].shape
+                name: sharded_like(parameters[number], value)
+                if isinstance(value, Tensor) and value.shape == parameters[number].shape
                 else value
                 for name, value in state.items()
             }

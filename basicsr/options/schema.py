@@ -8,10 +8,8 @@ together.
 
 from __future__ import annotations
 
-import inspect
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 # These packages register what option files can name.
@@ -26,8 +24,8 @@ from basicsr.utils.registry import (
     DATASET_REGISTRY,
     LOSS_REGISTRY,
     MODEL_REGISTRY,
+    OPTIMIZER_REGISTRY,
     SCHEDULER_REGISTRY,
-    Entry,
     suggest,
 )
 
@@ -55,16 +53,9 @@ Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_know
 
 
 def _optimizers() -> OneOf:
-    """Return the optimizers of torch.optim that need only gradients, by name."""
-    classes = {
-        name: cls
-        for name, cls in vars(torch.optim).items()
-        if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
-    }
-    # An abstract class, one that needs a closure, one that needs sparse gradients.
-    for name in ("Optimizer", "LBFGS", "SparseAdam"):
-        del classes[name]
-    return OneOf({name: fields_of(Entry(cls, {}), ("params",)) for name, cls in classes.items()})
+    """Return the choice among the registered optimizers, without the parameters to train."""
+    entries = {name: OPTIMIZER_REGISTRY.entry(name) for name in OPTIMIZER_REGISTRY.names()}
+    return OneOf({name: fields_of(entry, ("params",)) for name, entry in entries.items()})
 
 
 Network = Annotated[Component, OneOf.registered(ARCH_REGISTRY)]

@@ -27,7 +27,7 @@ from basicsr.options import TrainOptions
 from basicsr.training.validation import Validator
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.registry import MODEL_REGISTRY, SCHEDULER_REGISTRY
+from basicsr.utils.registry import MODEL_REGISTRY, OPTIMIZER_REGISTRY, SCHEDULER_REGISTRY
 
 
 def build_model(
@@ -95,10 +95,10 @@ def try_losses(network: RestorationNetwork, losses: LossTerms, device: torch.dev
 
 
 def optimizer_factory(arguments: dict[str, Any]) -> OptimizerFactory:
-    """Return a factory for an optimizer of torch.optim; fused unless the options say otherwise."""
+    """Return a factory for a registered optimizer; fused unless the options say otherwise."""
     arguments = dict(arguments)
     name = arguments.pop("type")
-    cls = getattr(torch.optim, name)
+    cls = OPTIMIZER_REGISTRY.entry(name).cls
     excludes_fused = arguments.get("foreach") or arguments.get("differentiable")
     if "fused" in arguments and arguments["fused"] is None and not excludes_fused:
         arguments["fused"] = True

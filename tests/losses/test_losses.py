@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from basicsr.losses import CharbonnierLoss, EdgeLoss, FFTLoss, L1Loss, MSELoss, SSIMLoss
+from basicsr.losses import (
+    CharbonnierLoss,
+    EdgeLoss,
+    FFTLoss,
+    L1Loss,
+    MSELoss,
+    PSNRLoss,
+    SSIMLoss,
+)
 from basicsr.losses.structural_losses import windowed_mean
 from basicsr.metrics import measure
 
@@ -20,6 +28,7 @@ AT_EQUALITY = {
     CharbonnierLoss: 1e-3,
     EdgeLoss: 1e-3,
     FFTLoss: 0,
+    PSNRLoss: -6,
     SSIMLoss: -1,
 }
 every_loss = pytest.mark.parametrize("loss", AT_EQUALITY, ids=lambda cls: cls.__name__)
@@ -37,6 +46,12 @@ def test_pixel_losses_of_known_differences() -> None:
     assert MSELoss()(restored, target).item() == pytest.approx(0.125)
     smooth = (math.hypot(0.3, 0.1) + math.hypot(0.4, 0.1)) / 2
     assert CharbonnierLoss(eps=0.1)(restored, target).item() == pytest.approx(smooth)
+
+
+def test_psnr_loss_is_the_mean_over_images_in_tens_of_decibels() -> None:
+    target = torch.zeros(2, 3, 4, 4)
+    restored = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 0.01)])
+    assert PSNRLoss(eps=0)(restored, target).item() == pytest.approx(-(20 + 40) / 2 / 10)
 
 
 def test_fft_loss_is_numpys() -> None:

@@ -1,5 +1,6 @@
 import copy
 import functools
+import itertools
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from basicsr.archs import RestorationNetwork
 from basicsr.data import TrainingBatch
 from basicsr.losses import build_losses
+from basicsr.models.optimizers import MuonAdamW
 from basicsr.models.restoration_model import RestorationModel, StepSettings
 from basicsr.utils.errors import CheckpointError
 
@@ -256,13 +258,25 @@ def test_a_resumed_model_continues_bit_for_bit():
         assert torch.equal(ours, theirs)
 
 
-def test_a_fused_optimizer_resumes_from_moments_of_another_layout():
+class Wide(TwoStages):
+    """Network with a weight that MuonAdamW takes for a matrix, and numbers first."""
+
+    def __init__(self):
+        super().__init__()
+        widths = (3, 8, 8, 3)
+        layers = [nn.Conv2d(*each, 3, padding=1) for each in itertools.pairwise(widths)]
+        self.second = nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize(
+    ("network", "optimizer"), [(TwoStages, torch.optim.AdamW), (Wide, MuonAdamW)]
+)
+def test_a_fused_optimizer_resumes_from_moments_of_another_layout(network, optimizer):
     """Moments of a sharded run are contiguous; the fused kernel ignores strides."""
 
     def model():
-        return build(
-            torch.device("cpu"), optimizer=functools.partial(torch.optim.AdamW, fused=True)
-        )
+        fused = functools.partial(optimizer, fused=True)
+        return build(torch.device("cpu"), optimizer=fused, network=network)
 
     straight, resumed = model(), model()
     for each in (straight, resumed):

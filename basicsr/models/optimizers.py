@@ -1,0 +1,154 @@
+"""Optimizers by name: those of torch.optim that need only gradients, and MuonAdamW."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from basicsr.utils.registry import OPTIMIZER_REGISTRY
+
+SMALLEST_SIDE = 8
+"""Weights with fewer input or output channels are trained by AdamW."""
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+# An abstract class, one that needs a closure, one that needs sparse gradients.
+_UNUSABLE = (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
+
+
+def _register_torch_optimizers() -> None:
+    for cls in vars(torch.optim).values():
+        if not inspect.isclass(cls) or cls in _UNUSABLE:
+            continue
+        if issubclass(cls, torch.optim.Optimizer):
+            OPTIMIZER_REGISTRY.register(cls)
+
+
+_register_torch_optimizers()
+
+
+@OPTIMIZER_REGISTRY.register
+class MuonAdamW(torch.optim.AdamW):
+    """Muon for the weights of dense convolutions and linear layers, AdamW for all other parameters.
+
+    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces the momentum of a weight
+    matrix by the nearest matrix with orthogonal rows or columns. The weight of a convolution is a
+    matrix of output channels x (input channels * kernel). Updates are scaled to the size of Adam's
+    (Liu et al. 2025, arXiv:2502.16982), so that learning rates of Adam suit both.
+
+    AdamW trains biases, norms, depthwise convolutions, and convolutions with fewer input or output
+    channels than `SMALLEST_SIDE`, such as those from and to images.
+
+    Args:
+        params: the parameters to train.
+        lr: learning rate of Muon.
+        lr_ratio: learning rate of AdamW relative to `lr`.
+        momentum: decay of Muon's averaged gradients.
+        betas: decays of AdamW's moments.
+        weight_decay: decoupled weight decay of both.
+        newton_schulz_steps: iterations of the orthogonalization.
+        fused: use AdamW's fused kernel.
+
+    Raises:
+        ValueError: the weights are sharded; the parts of a matrix cannot be orthogonalized alone.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 1e-3,
+        lr_ratio: Annotated[float, Field(gt=0)] = 1.0,
+        momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: Annotated[float, Field(ge=0)] = 0.0,
+        newton_schulz_steps: Annotated[int, Field(gt=0)] = 5,
+        fused: bool | None = None,
+    ) -> None:
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for parameter in params:
+            if isinstance(parameter, DTensor):
+                raise ValueError("weights are divided among processes; set train.sharded: false")
+            (matrices if _is_matrix(parameter) else others).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "lr": lr, "muon": True},
+            {"params": others, "lr": lr * lr_ratio, "muon": False},
+        ]
+        groups = [group for group in groups if group["params"]]
+        super().__init__(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
+        # Only AdamW's fused kernel skips the steps that `found_inf` marks; Muon does not.
+        self._step_supports_amp_scaling = False
+        self.momentum = momentum
+        self.newton_schulz_steps = newton_schulz_steps
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if not group["muon"]]
+        try:
+            loss = super().step(closure)
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            if group["muon"]:
+                self._muon_step(group)
+        return loss
+
+    def _muon_step(self, group: dict[str, Any]) -> None:
+        """Update the weights of a group, those of one shape together."""
+        same_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                same_shape[parameter.shape].append(parameter)
+        for shape, parameters in same_shape.items():
+            directions = [self._direction(parameter) for parameter in parameters]
+            updates = orthogonalized(
+                torch.stack([direction.flatten(1) for direction in directions]),
+                self.newton_schulz_steps,
+            )
+            rows, columns = updates.shape[1:]
+            rate = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+            for parameter, update in zip(parameters, updates, strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.sub_(update.view(shape).to(parameter.dtype), alpha=rate)
+
+    def _direction(self, parameter: nn.Parameter) -> Tensor:
+        """Update the averaged gradient; return it with Nesterov's momentum."""
+        gradient = parameter.grad
+        assert gradient is not None
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())  # Adam expects it when a state is loaded
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        average = state["momentum_buffer"].lerp_(gradient, 1 - self.momentum)
+        return gradient.lerp(average, self.momentum)
+
+
+def orthogonalized(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Return B x M x N matrices with singular values of about 1 (0.7 to 1.2), in bfloat16.
+
+    Newton-Schulz iteration with the coefficients of Muon's authors, which let small singular values
+    grow fast instead of converging to exactly 1.
+    """
+    a, b, c = _COEFFICIENTS
+    x = matrices.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    return parameter.ndim >= 2 and min(parameter.shape[:2]) >= SMALLEST_SIDE
