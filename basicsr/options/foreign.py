@@ -209,6 +209,10 @@ class _Translator:
                 weight = 1.0  # Restormer's implementation ignores loss_weight
             else:  # BasicSR adds eps to the square of the difference, Restormer adds eps^2
                 options["eps"] = math.sqrt(options.get("eps", 1e-12))
+        if name == "PSNRLoss" and isinstance(weight, int | float):
+            weight *= 10  # NAFNet and Restormer have -PSNR, here it is -PSNR / 10
+            options.setdefault("eps", 1e-8)
+            self.ignore(options, path, "losses compare the network's channels", toY=False)
         self.mapped.append(f"{path}: {name} -> losses: {name}, weight {weight}")
         return {**options, "weight": weight}
 

@@ -11,6 +11,7 @@ import yaml
 
 from basicsr import options as schema
 from basicsr.io.images import write_png
+from basicsr.losses import build_losses
 from basicsr.metrics import measure
 from basicsr.options import TrainOptions, load_options, save_options
 from basicsr.options.foreign import is_foreign
@@ -314,7 +315,15 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
             "train:pixel_opt:reduction=sum",
             "train.pixel_opt.reduction: 'sum' is not supported: losses are means",
         ),
-        ("train:pixel_opt:type=PSNRLoss", "train.losses[0]: no such type 'PSNRLoss'"),
+        ("train:pixel_opt:type=HuberLoss", "train.losses[0]: no such type 'HuberLoss'"),
+        (
+            "train:pixel_opt={type: PSNRLoss, toY: true}",
+            "train.pixel_opt.toY: True is not supported: losses compare the network's channels",
+        ),
+        (
+            "train:pixel_opt={type: PSNRLoss, loss_weight: a}",
+            "train.losses[0].weight: expected a valid number, not 'a'",
+        ),
         ("train:perceptual_opt={}", "train.perceptual_opt: {} is not supported: list such term"),
         ("train:scheduler:type=VibrateLR", "train.scheduler: no such type 'VibrateLR'"),
         ("network_g:type=NAFNet", "network_g: no such type 'NAFNet'"),
@@ -393,6 +402,19 @@ def test_charbonnier_is_the_authors(write, author, given, weight, eps):
     (loss,) = load_options(TrainOptions, write(text), [f"train:pixel_opt={given}"]).train.losses
     assert loss.weight == weight
     assert loss.arguments()["eps"] == pytest.approx(eps)
+
+
+@pytest.mark.parametrize("author", ["ImageCleanModel", "ImageRestorationModel"])
+def test_psnr_loss_is_the_authors(write, author):
+    """NAFNet and Restormer: 10 log10(MSE + 1e-8) of each image, averaged."""
+    given = "train:pixel_opt={type: PSNRLoss, loss_weight: 0.5, reduction: mean, toY: false}"
+    text = RESTORMER.replace("ImageCleanModel", author)
+    (options,) = load_options(TrainOptions, write(text), [given]).train.losses
+    restored, target = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    target[0], target[1] = 0.1, 0.001
+    loss, _ = build_losses([options.model_dump()])([restored], target)
+    expected = np.mean([5 * np.log10(mse + 1e-8) for mse in (1e-2, 1e-6)])
+    assert loss.item() == pytest.approx(expected)
 
 
 def test_the_protocols_equal_basicsrs_metrics():
