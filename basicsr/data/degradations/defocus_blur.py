@@ -16,7 +16,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from basicsr.data.degradations.linear_light import from_linear, to_linear
 
@@ -71,19 +70,15 @@ def draw_defocus_map(
     return np.clip(surface * max_radius, -max_radius, max_radius).astype(np.float32)
 
 
-def render_defocus(
-    image: np.ndarray, radius: np.ndarray, dtype: npt.DTypeLike | None = None
-) -> DefocusViews:
+def render_defocus(image: np.ndarray, radius: np.ndarray) -> DefocusViews:
     """Blur an image in linear light by discs of signed radii.
 
     The image is convolved with the discs of a ladder of radii; between two rungs the results are
     interpolated linearly. Borders are reflected.
 
     Args:
-        image: H x W x C sRGB, uint8, uint16 or float32 in [0, 1].
+        image: H x W x C sRGB, uint8, uint16 or float32 in [0, 1]; the views have the same type.
         radius: H x W signed radii in pixels.
-        dtype: Type of the views; uint16 keeps what an 8-bit view of an 8-bit image would round.
-            Default: the type of `image`.
     """
     light = to_linear(image)
     left, right = np.zeros_like(light), np.zeros_like(light)
@@ -93,9 +88,7 @@ def render_defocus(
         left += weight * np.where(in_front, views[1], views[0])
         right += weight * np.where(in_front, views[0], views[1])
     centre = (left + right) / 2
-    return DefocusViews(
-        *(from_linear(view, dtype or image.dtype) for view in (centre, left, right))
-    )
+    return DefocusViews(*(from_linear(view, image.dtype) for view in (centre, left, right)))
 
 
 def _ladder(radius: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:

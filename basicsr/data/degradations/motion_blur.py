@@ -146,6 +146,7 @@ def average_moving_frames(
 
     height, width = image.shape[:2]
     light = to_linear(image)
+    total = np.zeros(light.shape, np.float32)
     reach = max(math.hypot(x - centre[0], y - centre[1]) for x in (0, width) for y in (0, height))
     path_length = float(np.linalg.norm(np.diff(trajectory, axis=0), axis=1).sum())
     travelled = path_length + math.radians(abs(rotation)) * reach
@@ -153,10 +154,10 @@ def average_moving_frames(
     # each frame stands in the middle of its share of the exposure
     times = (np.arange(count) + 0.5) / count
     moments = np.linspace(0, 1, len(trajectory))
-    total = np.zeros_like(light)
     for time in times.tolist():
         warp = cv2.getRotationMatrix2D(centre, rotation * (time - 0.5), 1.0)
-        warp[:, 2] += [np.interp(time, moments, trajectory[:, axis]) for axis in (0, 1)]
+        for axis in (0, 1):
+            warp[axis, 2] += np.interp(time, moments, trajectory[:, axis])
         frame = cv2.warpAffine(
             light, warp, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
