@@ -29,6 +29,7 @@ setup(
     extras_require={
         "wandb": ["wandb>=0.17"],
         "iqa": ["pyiqa>=0.1.14"],
+        "hdf5": ["h5py>=3.10"],  # the DND benchmark
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",
