@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.io import loadmat, savemat, whosmat
-from scipy.io.matlab import MatReadError
 
 from basicsr.utils.errors import DataError, UserError
 from basicsr.utils.files import atomic_write
 
 SIDD_RESULT = "Idenoised"
 _PIXELS_PER_STEP = 4096  # of the conversion: their bytes fit into the processor's cache
-# what scipy raises for damaged files and other versions
-_MAT_ERRORS = (MatReadError, ValueError, TypeError, NotImplementedError, OSError, zlib.error)
 
 
 class SiddBlocks:
@@ -47,11 +42,13 @@ class SiddBlocks:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        from scipy.io import whosmat  # here, as importing it takes a quarter of a second
+
         if not self.path.is_file():
             raise DataError(f"{self.path}: no such file")
         try:
             arrays = whosmat(self.path)
-        except _MAT_ERRORS as error:
+        except Exception as error:  # scipy raises anything for damaged files
             raise DataError(f"{self.path}: not a MATLAB file of version 5 ({error})") from error
         blocks = [(name, shape) for name, shape, _ in arrays if len(shape) == 5 and shape[-1] == 3]
         if len(blocks) != 1:
@@ -93,11 +90,13 @@ class SiddBlocks:
 
     def _load(self) -> np.ndarray:
         """Return the array as blocks x images x 3 x width x height in this order in memory."""
+        from scipy.io import loadmat
+
         try:
             stored = loadmat(self.path, variable_names=[self.variable])[self.variable]
             if np.shape(stored) != self.shape:  # scipy returns some errors as text
                 raise ValueError(str(stored))
-        except _MAT_ERRORS as error:
+        except Exception as error:  # scipy raises anything for damaged files
             raise DataError(f"{self.path}: is damaged ({error}); download it again") from error
         images, blocks, height, width, channels = self.shape
         by_pixel = stored.T.reshape(-1, blocks * images)
@@ -201,6 +200,8 @@ def _boxes(stored: np.ndarray) -> list[Box]:
 
 
 def _save(path: Path, variables: dict[str, Any]) -> None:
+    from scipy.io import savemat
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         savemat(file, variables)

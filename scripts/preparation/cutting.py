@@ -25,10 +25,10 @@ class Cut(NamedTuple):
     """Crops of `size` x `size` pixels, or the whole image where it is smaller.
 
     Attributes:
-        size: Side of a crop.
-        step: Distance between crops, the last flush with the border; None for the central crop.
-        only_above: Images with a side of at most so many pixels are kept whole.
-        dropped: Share of the crops of an image that is dropped, those with the blurriest target.
+        size: side of a crop.
+        step: distance between crops, the last flush with the border; None for the central crop.
+        only_above: images with a side of at most so many pixels are kept whole.
+        dropped: share of the crops of an image that is dropped, those with the blurriest target.
     """
 
     size: int

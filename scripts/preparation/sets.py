@@ -19,11 +19,11 @@ class Preparation(NamedTuple):
     """Preparation of one part of a data set.
 
     Attributes:
-        find: Finds the items below a folder.
-        published: Number of images (pairs, shots) that the authors report; with several folders,
+        find: finds the items below a folder.
+        published: number of images (pairs, shots) that the authors report; with several folders,
             of each folder.
-        cut: How images are cut; None for test sets, which are used whole.
-        hint: What is known about incomplete copies.
+        cut: how images are cut; None for test sets, which are used whole.
+        hint: what is known about incomplete copies.
     """
 
     find: Callable[[Path], list[Item]]

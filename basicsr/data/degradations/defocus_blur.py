@@ -54,11 +54,11 @@ def draw_defocus_map(
     distant backgrounds do.
 
     Args:
-        height: Rows of the map.
-        width: Columns of the map.
-        max_radius: Largest absolute radius in pixels.
-        scale: Distance of the spline's knots in pixels, over which depth changes.
-        rng: Source of all random numbers.
+        height: rows of the map.
+        width: columns of the map.
+        max_radius: largest absolute radius in pixels.
+        scale: distance of the spline's knots in pixels, over which depth changes.
+        rng: source of all random numbers.
 
     Returns:
         H x W float32 array in [-max_radius, max_radius].

@@ -31,11 +31,11 @@ class CameraShake(NamedTuple):
     """Statistics of the camera's motion during one exposure.
 
     Attributes:
-        length: Length of the trajectory in pixels.
-        tremor: Standard deviation of the change of direction over the exposure, in radians.
-        pull: Strength of the spring; 0 lets the camera drift away freely.
-        impulses: Expected number of impulsive shakes.
-        rotation: Rotation about the optical axis between begin and end, in degrees.
+        length: length of the trajectory in pixels.
+        tremor: standard deviation of the change of direction over the exposure, in radians.
+        pull: strength of the spring; 0 lets the camera drift away freely.
+        impulses: expected number of impulsive shakes.
+        rotation: rotation about the optical axis between begin and end, in degrees.
     """
 
     length: float
@@ -136,8 +136,8 @@ def average_moving_frames(
     Args:
         image: H x W x C, uint8, uint16 or float32 sRGB.
         trajectory: N x 2 positions (x, y) in pixels at equal times.
-        rotation: Total rotation in degrees, at constant speed, zero in the middle of the exposure.
-        centre: Centre of rotation (x, y) in pixels; it need not be inside the image.
+        rotation: total rotation in degrees, at constant speed, zero in the middle of the exposure.
+        centre: centre of rotation (x, y) in pixels; it need not be inside the image.
 
     Returns:
         An array of the image's shape and type.
