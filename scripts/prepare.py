@@ -10,6 +10,7 @@ HIDE and the test sets are checked only: networks restore their whole images.
 A crop that is already there is kept: after an interruption, start the same command again.
 
     python scripts/prepare.py GoPro train --source GOPRO_Large/train --output datasets/train/GoPro
+    python scripts/prepare.py DPDD val --source dd_dp_dataset_canon/val_c --output datasets/val/DPDD
     python scripts/prepare.py HIDE test --source datasets/test/HIDE
 """
 
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
     parser.add_argument("set", choices=sorted({name for name, _ in PREPARATIONS}))
     parser.add_argument("part", choices=("train", "val", "test"))
-    parser.add_argument("--source", required=True, type=Path, help="folder of the data set's part")
+    parser.add_argument("--source", required=True, type=Path, help="folder of the part")
     parser.add_argument("--output", type=Path, help="folder of the crops")
     parser.add_argument("--partial", action="store_true", help="accept an incomplete data set")
     add_workers(parser)

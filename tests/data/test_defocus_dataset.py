@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from basicsr.data import build_dataset
+from basicsr.data import LoaderSettings, SampleStage, build_dataset, training_batches
 from basicsr.data.degradations.linear_light import to_linear
 from basicsr.io.images import read_image
 
@@ -59,3 +60,16 @@ def test_options_bound_the_blur(make_images):
     lq, gt = _defocused(root, max_radius=0).sample(0)
     np.testing.assert_array_equal(lq, gt)
     assert _defocused(root).description != _defocused(root, max_radius=4).description
+
+
+def test_batches_hold_both_views_in_16_bits(make_images):
+    dataset = _defocused(
+        make_images(["1.png", "2.png"], height=40, width=40), views="dual", bit_depth=16
+    )
+    settings = LoaderSettings((SampleStage(16, 2, 1),), num_workers=0)
+    (batch,) = training_batches(dataset, settings)
+    assert batch.lq.shape == (2, 6, 16, 16)
+    assert batch.gt.shape == (2, 3, 16, 16)
+    assert batch.lq.dtype == batch.gt.dtype == torch.uint16
+    (again,) = training_batches(dataset, settings)
+    assert torch.equal(batch.lq, again.lq)

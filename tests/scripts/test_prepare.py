@@ -120,7 +120,7 @@ def test_blur_gamma_is_refused(run_script, tmp_path):
     write_png(source / "A" / "sharp" / "1.png", _noise(8, 8))
     code, _, err = _prepare(run_script, "GoPro", "train", source, tmp_path / "out")
     assert code == 2
-    assert f"error: {source}: there is only blur_gamma/; networks are trained and measured" in err
+    assert f"error: {source}: there is only blur_gamma/, a second version" in err
     assert not (tmp_path / "out").exists()
 
 
@@ -128,9 +128,9 @@ def test_a_wrong_folder_is_named(run_script, tmp_path):
     (tmp_path / "in").mkdir()
     write_png(tmp_path / "in" / "x.png", _noise(8, 8))
     for data_set, expected in (
-        ("GoPro", "expected SEQUENCE/blur/ and SEQUENCE/sharp/"),
-        ("DPDD", "train_c/source: no such folder; expected train_c/source/"),
-        ("SIDD", "no pair such as 0001_NOISY_SRGB_010.PNG"),
+        ("GoPro", "or SEQUENCE/blur/000001.png with SEQUENCE/sharp/000001.png; found x.png"),
+        ("DPDD", "DPDD is laid out as inputC/ and target/; or"),
+        ("SIDD", "or SCENE/0001_NOISY_SRGB_010.PNG with SCENE/0001_GT_SRGB_010.PNG; found x.png"),
         ("DFWB", "expected the folders DIV2K, Flickr2K, WaterlooED, BSD400"),
     ):
         code, _, err = _prepare(run_script, data_set, "train", tmp_path / "in", tmp_path / "out")
@@ -218,7 +218,9 @@ def _make_shot(root: Path, shot: int, height: int, width: int) -> dict[str, np.n
 
 def test_dpdd_keeps_the_sharpest_crops_in_16_bits(run_script, tmp_path):
     images = _make_shot(tmp_path / "in", 890, 716, 1100)
-    code, printed, err = _prepare(run_script, "DPDD", "train", tmp_path / "in", tmp_path / "out")
+    code, printed, err = _prepare(
+        run_script, "DPDD", "train", tmp_path / "in" / "train_c", tmp_path / "out"
+    )
     assert (code, err) == (0, "")
     corners = [(top, left) for top in (0, 204) for left in (0, 204, 408, 588)]
     kept = _published_selection(images["target"], corners)
@@ -267,18 +269,18 @@ def test_dpdd_pairs_neighbouring_numbers(run_script, tmp_path):
             write_png(source / f"val_{view}" / "source" / f"1P0A{shot:04d}.png", _noise(9, 9))
     for shot in (11, 19, 33):
         write_png(source / "val_c" / "target" / f"1P0A{shot:04d}.png", _noise(9, 9, shot))
-    code, _, err = _prepare(run_script, "DPDD", "val", source, tmp_path / "out")
+    code, _, err = _prepare(run_script, "DPDD", "val", source / "val_c", tmp_path / "out")
     assert (code, err) == (0, "")
     target = _crop(tmp_path / "out" / "target_crops" / "1P0A0020.png")
     np.testing.assert_array_equal(target, _noise(9, 9, 19))
 
     moved = source / "val_c" / "target" / "1P0A0011.png"
     moved.rename(moved.with_stem("1P0A0045"))
-    code, _, err = _prepare(run_script, "DPDD", "val", source, tmp_path / "other")
+    code, _, err = _prepare(run_script, "DPDD", "val", source / "val_c", tmp_path / "other")
     assert code == 2
-    assert "1P0A0019 stands where the partner of 1P0A0010 should" in err
+    assert "1P0A0019 is at the place of the partner of 1P0A0010;" in err
     moved.with_stem("1P0A0045").unlink()
-    code, _, err = _prepare(run_script, "DPDD", "val", source, tmp_path / "other")
+    code, _, err = _prepare(run_script, "DPDD", "val", source / "val_c", tmp_path / "other")
     assert code == 2
     assert "2 images for 3 shots" in err
 
@@ -340,13 +342,16 @@ def test_dfwb_cuts_large_images_only(run_script, tmp_path):
     np.testing.assert_array_equal(gray, images["BSD400/a/test_001.png"])
 
 
-def test_bsd500_is_not_taken_for_bsd400(run_script, tmp_path, load_script):
+def test_every_folder_of_dfwb_is_counted(run_script, tmp_path):
     write_png(tmp_path / "DIV2K" / "1.png", _noise(8, 8))
     code, _, err = run_script(
         "prepare", "DFWB", "train", "--source", tmp_path, "--output", tmp_path / "out"
     )
     assert code == 2
-    assert err.startswith(f"error: {tmp_path / 'DIV2K'}: 1 images instead of 800 (of BSD500, take")
+    assert err == (
+        f"error: {tmp_path / 'DIV2K'}: 1 images instead of 800 (BSD400 is a part of BSD500, whose "
+        "other images include the test set BSD68); complete the data set, or add --partial\n"
+    )
 
 
 def test_one_name_for_two_images_is_refused(run_script, tmp_path):

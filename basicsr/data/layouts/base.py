@@ -138,6 +138,52 @@ class SideBySide(NamedTuple):
         return f"lq and gt side by side in one image, lq {self.lq_side}"
 
 
+class Nested(NamedTuple):
+    r"""Degraded images and ground truth in the same tree of folders, which their names distinguish.
+
+    Args:
+        lq_pattern: regular expression of the lq files' names: relative to the root, without suffix.
+        gt_pattern: the same for gt files.
+        name: name of the pair, as a template (`\1`) that the match of either pattern fills in;
+            files with equal names form a pair.
+        example: a pair of names, for errors.
+    """
+
+    lq_pattern: str
+    gt_pattern: str
+    name: str
+    example: str
+
+    def is_present(self, root: Path) -> bool:
+        try:
+            return any(re.fullmatch(self.lq_pattern, stem) for stem in images_by_stem(root))
+        except DataError:  # no image
+            return False
+
+    def match(self, root: Path) -> Pairing:
+        files = images_by_stem(root)
+        lq, gt = (self._by_name(files, each) for each in (self.lq_pattern, self.gt_pattern))
+        return Pairing(
+            [PairFiles(name, path, gt[name]) for name, path in lq.items() if name in gt],
+            [path for name, path in lq.items() if name not in gt],
+            [path for name, path in gt.items() if name not in lq],
+            self.example,
+        )
+
+    def _by_name(self, files: Mapping[str, Path], pattern: str) -> dict[str, Path]:
+        named: dict[str, Path] = {}
+        for stem, path in files.items():
+            if match := re.fullmatch(pattern, stem):
+                name = match.expand(self.name)
+                if name in named:
+                    raise DataError(f"{named[name]} and {path} are both called {name}; keep one")
+                named[name] = path
+        return named
+
+    def __str__(self) -> str:
+        return self.example
+
+
 Layout = Sequence[Form]
 
 
