@@ -18,7 +18,6 @@ import numpy as np
 from basicsr.utils.errors import DataError, UserError
 from basicsr.utils.files import atomic_write
 
-SIDD_RESULT = "Idenoised"
 _PIXELS_PER_STEP = 4096  # of the conversion: their bytes fit into the processor's cache
 
 
@@ -60,6 +59,10 @@ class SiddBlocks:
         self.variable: str = blocks[0][0]
         self.shape: tuple[int, ...] = blocks[0][1]
         self._converted: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Return the number of blocks of all images."""
+        return self.shape[0] * self.shape[1]
 
     def __getitem__(self, position: tuple[int, int]) -> np.ndarray:
         """Return a block as an array of its own. Raises DataError if the file is damaged."""
@@ -113,7 +116,7 @@ def write_sidd_result(path: str | Path, restored: np.ndarray) -> None:
 
     `restored` has the shape of the noisy blocks, images x blocks x height x width x 3.
     """
-    _save(Path(path), {SIDD_RESULT: restored.astype(np.float32, copy=False)})
+    _save(Path(path), {"Idenoised": restored.astype(np.float32, copy=False)})
 
 
 class Box(NamedTuple):
@@ -172,23 +175,24 @@ class DndImages:
         return np.ascontiguousarray(region.T, dtype=np.float32)
 
 
-def write_dnd_submission(folder: str | Path, image: int, crops: Sequence[np.ndarray]) -> Path:
+def dnd_submission_file(folder: str | Path, image: int) -> Path:
+    """Return the file of image number `image`, counted from 0: `0001.mat` for the first."""
+    return Path(folder) / f"{image + 1:04d}.mat"
+
+
+def write_dnd_submission(folder: str | Path, image: int, crops: Sequence[np.ndarray]) -> None:
     """Write the denoised boxes of one image in the form that DND's server evaluates.
 
     Args:
         folder: folder of the submission; zip it when all images are written.
         image: number of the image, counted from 0.
         crops: H x W x 3 float arrays in [0, 1], in the order of the image's boxes.
-
-    Returns:
-        The file, `0001.mat` for image 0.
     """
     cells = np.empty(len(crops), dtype=object)
     for number, crop in enumerate(crops):
         cells[number] = crop.astype(np.float32, copy=False)
-    path = Path(folder) / f"{image + 1:04d}.mat"
-    _save(path, {"Idenoised": cells, "israw": False, "eval_version": "1.0"})
-    return path
+    variables = {"Idenoised": cells, "israw": False, "eval_version": "1.0"}
+    _save(dnd_submission_file(folder, image), variables)
 
 
 def _boxes(stored: np.ndarray) -> list[Box]:
