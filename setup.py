@@ -39,6 +39,7 @@ setup(
             "mypy>=1.13",
             "types-PyYAML",
             "jsonschema>=4.20",
+            "h5py>=3.10",
         ],
     },
 )

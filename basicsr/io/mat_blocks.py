@@ -40,9 +40,9 @@ class SiddBlocks:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
         from scipy.io import whosmat  # here, as importing it takes a quarter of a second
 
+        self.path = Path(path)
         if not self.path.is_file():
             raise DataError(f"{self.path}: no such file")
         try:
@@ -80,7 +80,7 @@ class SiddBlocks:
         if not converted.exists():
             blocks = self._load()
             folder.mkdir(parents=True, exist_ok=True)
-            for outdated in folder.glob(f"{source}-*.npy"):
+            for outdated in set(folder.glob(f"{source}-*.npy")) - {converted}:
                 outdated.unlink(missing_ok=True)
             temporary = converted.with_suffix(f".{os.getpid()}")  # ranks may convert at once
             try:
