@@ -23,7 +23,7 @@ class SyntheticBlurDataset(SyntheticDataset):
     Args:
         max_length: length of the longest trajectory in pixels.
         max_rotation: largest rotation about the optical axis in degrees; with 0 the blur is the
-            same everywhere in an image, and twice as fast to compute.
+            same everywhere in an image, and takes less than half of the time.
 
     The other arguments are those of SyntheticDataset.
     """

@@ -27,7 +27,7 @@ class Cut(NamedTuple):
     Attributes:
         size: side of a crop.
         step: distance between crops, the last flush with the border; None for the central crop.
-        only_above: images with a side of at most so many pixels are kept whole.
+        only_above: images with a side of at most this many pixels are kept whole.
         dropped: share of the crops of an image that is dropped, those with the blurriest target.
     """
 

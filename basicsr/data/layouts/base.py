@@ -139,7 +139,7 @@ class SideBySide(NamedTuple):
 
 
 class Nested(NamedTuple):
-    r"""Degraded images and ground truth in the same tree of folders, which their names distinguish.
+    r"""Degraded images and ground truth in one tree of folders, distinguished by their names.
 
     Args:
         lq_pattern: regular expression of the lq files' names: relative to the root, without suffix.
