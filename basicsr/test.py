@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from basicsr.data import build_dataset
-from basicsr.evaluation.evaluate import evaluate, pictures_in
+from basicsr.evaluation.evaluate import check_images, evaluate, pictures_in
 from basicsr.evaluation.score_files import markdown, summary, write_results
 from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.models.fitting import require_fitting
@@ -20,6 +20,7 @@ from basicsr.options import TestOptions, load_options, save_options
 from basicsr.utils.cli import add_option_file, command
 from basicsr.utils.devices import select_device
 from basicsr.utils.distributed import World, distributed_world
+from basicsr.utils.errors import options_at
 from basicsr.utils.files import sha256
 from basicsr.utils.logs import start_logging
 from basicsr.utils.provenance import provenance
@@ -52,16 +53,20 @@ def test(options: TestOptions, option_file: str, device: torch.device, world: Wo
     Raises:
         UserError: weights, images and options do not fit together; nothing has been restored.
     """
-    datasets = {key: build_dataset(each.arguments()) for key, each in options.datasets.items()}
+    datasets = {}
+    for key, section in options.datasets.items():
+        with options_at(f"datasets.{key}"):
+            datasets[key] = build_dataset(section.arguments())
     folder = Path("results", options.name)
     folder.mkdir(parents=True, exist_ok=True)
     logger = start_logging(folder / "test.log", world)
     weights = Path(options.path.pretrain_network_g)
-    network = network_with_weights(options.network_g.arguments(), weights)
+    with options_at("network_g"):
+        network = network_with_weights(options.network_g.arguments(), weights)
     for key, dataset in datasets.items():
         require_fitting(network, dataset, f"datasets.{key}")
-    for dataset in datasets.values():
-        dataset.check()
+    for key, dataset in datasets.items():
+        check_images(dataset, options.val.protocols, f"datasets.{key}")
 
     settings = RestorerSettings(precision=options.precision, **options.val.restoring())
     restorer = Restorer(network, device, settings)

@@ -18,7 +18,7 @@ from pathlib import Path
 from plot_runs import read_curves
 from pydantic import ValidationError
 
-from basicsr.metrics import get_protocol
+from basicsr.metrics import DEFAULT_PROTOCOL, get_protocol
 from basicsr.options.yaml_files import read_yaml
 from basicsr.utils.cli import command, script_parser
 from basicsr.utils.components import Strict
@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="YAML file of tries")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these tries")
-    parser.add_argument("--protocol", default="matlab_y", metavar="NAME", help="default: matlab_y")
+    parser.add_argument(
+        "--protocol", default=DEFAULT_PROTOCOL, metavar="NAME", help="default: %(default)s"
+    )
     parser.add_argument("--table", action="store_true", help="print the table without training")
     return parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -99,11 +99,14 @@ class RestorationDataset(ABC):
         pair = ImagePair(lq.copy(), None if gt is None else gt.copy())
         return self.degrade(index, pair, generator(SAMPLE, self.seed, index))
 
-    def check(self) -> None:
-        """Read every image. Raises DataError for the first that cannot be used."""
+    def check(self, examine: Callable[[str, ImagePair], None] = lambda name, pair: None) -> None:
+        """Read every image, and call `examine` with its name and images.
+
+        Raises DataError for an image that cannot be used, and what `examine` raises.
+        """
 
         def read(index: int) -> None:
-            self.read(index)
+            examine(self.names[index], self.read(index))
 
         with ThreadPoolExecutor() as pool:
             deque(pool.map(read, range(len(self))), maxlen=0)

@@ -14,7 +14,7 @@ from basicsr.inference.restorer import Restorer
 from basicsr.io.images import to_levels, write_png
 from basicsr.metrics import Protocol, Scores, get_protocol
 from basicsr.utils.distributed import World
-from basicsr.utils.errors import Stopped
+from basicsr.utils.errors import DataError, Stopped
 
 
 class ImageScores(NamedTuple):
@@ -31,6 +31,31 @@ class ImageScores(NamedTuple):
 
 SaveImage = Callable[[str, np.ndarray, ImagePair], None]
 """Called with the name of an image, the restored uint8 or uint16 image, and the pair."""
+
+
+def check_images(dataset: RestorationDataset, protocols: Sequence[str], key: str) -> None:
+    """Read every image of `dataset`, so that an unusable one is found before hours of work.
+
+    Args:
+        dataset: the images to restore and measure.
+        protocols: names of the protocols; images without ground truth need not suit those that
+            compare with it.
+        key: key path of the data set in the option file, such as "datasets.val".
+
+    Raises:
+        DataError: an image cannot be read, or is too small for a protocol.
+    """
+    applied = [get_protocol(name) for name in protocols]
+    applied = [each for each in applied if dataset.has_gt or not each.needs_reference]
+
+    def examine(name: str, pair: ImagePair) -> None:
+        for protocol in applied:
+            try:
+                protocol.require_size(pair.lq if pair.gt is None else pair.gt)
+            except DataError as error:
+                raise DataError(f"{key}: {name}: {error}") from None
+
+    dataset.check(examine)
 
 
 def evaluate(

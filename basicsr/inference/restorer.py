@@ -59,6 +59,16 @@ class RestorerSettings:
     memory_gib: float | None = None
     features: FeatureStorage = "memory"
 
+    def require_supported(self, network: RestorationNetwork) -> None:
+        """Raise OptionsError for a setting that is unknown or that `network` does not support."""
+        if self.precision not in PRECISIONS:
+            raise OptionsError(f"precision: '{self.precision}' is none of {', '.join(PRECISIONS)}")
+        if self.memory_gib is not None and not network.supports_strips:
+            raise OptionsError(
+                f"memory_gib: {type(network).__name__} cannot be computed in strips; remove it, "
+                "and restore in overlapping pieces (tile: 512)"
+            )
+
 
 class Restorer:
     """Callable that restores whole images with `network` on `device`.
@@ -74,16 +84,8 @@ class Restorer:
         settings: RestorerSettings | None = None,
     ) -> None:
         settings = settings or RestorerSettings()
-        if settings.precision not in PRECISIONS:
-            raise OptionsError(
-                f"precision: '{settings.precision}' is none of {', '.join(PRECISIONS)}"
-            )
+        settings.require_supported(network)
         self.supports_strips = network.supports_strips
-        if settings.memory_gib is not None and not self.supports_strips:
-            raise OptionsError(
-                f"memory_gib: {type(network).__name__} cannot be computed in strips; remove it, "
-                "and restore in overlapping pieces (tile: 512)"
-            )
         if settings.tile is not None:
             logger.warning(
                 "tile: images of more than %d pixels a side are restored in pieces that do not see "

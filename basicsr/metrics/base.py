@@ -118,7 +118,7 @@ class Protocol(ABC):
         """Measure a restored image, see `measure`."""
         restored = _checked(restored, "restored")
         if not self.needs_reference:
-            self._require_size(restored)
+            self.require_size(restored)
             return self.compare(self.convert(self._values(restored)), None)
         if target is None:
             raise DataError(f"protocol '{self.name}' compares with the ground truth; there is none")
@@ -128,14 +128,15 @@ class Protocol(ABC):
                 f"restored image is {_size(restored)}, target is {_size(target)}: "
                 "only images of one size can be compared"
             )
-        self._require_size(target)
+        self.require_size(target)
         converted = (self.convert(self._values(image)) for image in (restored, target))
         return self.compare(*converted)
 
     def _values(self, image: np.ndarray) -> np.ndarray:
         return levels_8bit(image) if self.reads == "8bit" else unit_range(image)
 
-    def _require_size(self, image: np.ndarray) -> None:
+    def require_size(self, image: np.ndarray) -> None:
+        """Raise DataError for an image that is too small for the protocol."""
         side = self.smallest_side
         if min(image.shape[:2]) < side:
             raise DataError(

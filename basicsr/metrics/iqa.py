@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from basicsr.metrics.base import PROTOCOL_FAMILIES, Metric, Protocol, SingleMetric
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import suggest
 
 PREFIX = "iqa"
@@ -53,7 +53,13 @@ class IQAMetric(Metric):
     def __call__(self, restored: np.ndarray, target: np.ndarray | None, peak: float) -> float:
         images = [restored] if target is None else [restored, target]
         with self._lock, torch.inference_mode():
-            return float(self._model(*(self._tensor(image, peak) for image in images)))
+            try:
+                return float(self._model(*(self._tensor(image, peak) for image in images)))
+            except (RuntimeError, ValueError, AssertionError) as error:  # for example too small
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                raise DataError(
+                    f"{PREFIX}:{self.name}: pyiqa cannot measure it: {reason}"
+                ) from None
 
     def _tensor(self, image: np.ndarray, peak: float) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]

@@ -17,6 +17,8 @@ from basicsr.data import (
     SampleStage,
     build_dataset,
 )
+from basicsr.evaluation.evaluate import check_images
+from basicsr.inference.restorer import RestorerSettings
 from basicsr.losses import LossTerms, build_losses
 from basicsr.metrics import get_protocol
 from basicsr.models.fitting import require_fitting
@@ -26,7 +28,7 @@ from basicsr.models.schedules import warmed_up
 from basicsr.options import TrainOptions
 from basicsr.training.validation import Validator
 from basicsr.utils.distributed import World
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import OptionsError, options_at
 from basicsr.utils.registry import MODEL_REGISTRY, OPTIMIZER_REGISTRY, SCHEDULER_REGISTRY
 
 
@@ -51,6 +53,8 @@ def build_model(
     network = _network(options)
     for key, dataset in datasets.items():
         require_fitting(network, dataset, f"datasets.{key}")
+    if options.val is not None:
+        RestorerSettings(**options.val.restoring()).require_supported(network)
     settings = options.train
     sharded = settings.sharded and world is not None and world.size > 1
     # A network that is to be sharded may not fit the device as a whole.
@@ -78,7 +82,8 @@ def build_model(
 
 def _network(options: TrainOptions) -> RestorationNetwork:
     arguments, weights = options.network_g.arguments(), options.path.pretrain_network_g
-    return network_with_weights(arguments, weights) if weights else build_network(arguments)
+    with options_at("network_g"):
+        return network_with_weights(arguments, weights) if weights else build_network(arguments)
 
 
 @torch.no_grad()
@@ -119,14 +124,15 @@ def build_validators(options: TrainOptions, folder: Path) -> list[Validator]:
     """
     validators = []
     for key, section in options.datasets.validation.items():
-        dataset = build_dataset(section.arguments())
+        with options_at(f"datasets.{key}"):
+            dataset = build_dataset(section.arguments())
         protocols = [get_protocol(name) for name in options.protocols_of(key)]
         if not dataset.has_gt and any(protocol.needs_reference for protocol in protocols):
             raise OptionsError(
                 f"datasets.{key}: {type(dataset).__name__} has no ground truth; give it protocols "
                 "that need none, such as niqe"
             )
-        dataset.check()
+        check_images(dataset, options.protocols_of(key), f"datasets.{key}")
         validators.append(Validator(key, dataset, options, folder))
     return validators
 

@@ -10,11 +10,13 @@ from basicsr.data import build_dataset, training_batches
 from basicsr.models.cost import network_cost, training_memory
 from basicsr.options import TrainOptions
 from basicsr.training.build import build_model, build_validators, loader_settings
+from basicsr.utils.errors import options_at
 
 
 def check(options: TrainOptions, device: torch.device) -> None:
     """Build everything in `options`, read one batch, and print what a step will cost."""
-    dataset = build_dataset(options.datasets.train.arguments())
+    with options_at("datasets.train"):
+        dataset = build_dataset(options.datasets.train.arguments())
     validators = build_validators(options, Path("experiments", options.name))
     datasets = {"train": dataset, **{each.key: each.dataset for each in validators}}
     model = build_model(options, datasets, device)

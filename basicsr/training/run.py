@@ -21,6 +21,7 @@ from basicsr.training.run_folder import RunFolder
 from basicsr.training.run_log import RunLog
 from basicsr.training.validation import Validator
 from basicsr.utils.distributed import World
+from basicsr.utils.errors import options_at
 from basicsr.utils.interruptions import StopRequest, Watchdog
 from basicsr.utils.logs import start_logging
 from basicsr.utils.provenance import record_environment
@@ -154,10 +155,10 @@ def build_run(options: TrainOptions, process: Process) -> Run:
     path = Path("experiments", options.name)
     logger_options = options.logger
     validators = build_validators(options, path)
-    datasets = {
-        "train": build_dataset(options.datasets.train.arguments()),
-        **{validator.key: validator.dataset for validator in validators},
-    }
+    with options_at("datasets.train"):
+        training_set = build_dataset(options.datasets.train.arguments())
+    validation_sets = {validator.key: validator.dataset for validator in validators}
+    datasets = {"train": training_set, **validation_sets}
     return Run(
         options,
         process,

@@ -1,5 +1,10 @@
 """Errors that a user can fix. The commands print them as one line, without a stack trace."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """Error with a message of the form "WHERE: what is wrong; what to do"."""
@@ -19,3 +24,12 @@ class CheckpointError(UserError):
 
 class Stopped(Exception):
     """A signal asked the run to stop. The message is the signal's name."""
+
+
+@contextmanager
+def options_at(key: str) -> Iterator[None]:
+    """Add the key path of the section in question to an OptionsError."""
+    try:
+        yield
+    except OptionsError as error:
+        raise OptionsError(f"{key}: {error}") from None

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from basicsr.data import ImagePair, RestorationDataset
-from basicsr.evaluation.evaluate import evaluate, mean_scores, pictures_in
+from basicsr.evaluation.evaluate import check_images, evaluate, mean_scores, pictures_in
 from basicsr.evaluation.score_files import markdown, summary, write_results
 from basicsr.io.images import read_image
 from basicsr.metrics import measure
+from basicsr.utils.errors import DataError
 
 RNG = np.random.default_rng(3)
 GT = RNG.integers(0, 256, (200, 208, 3), dtype=np.uint8)
@@ -105,3 +106,15 @@ def test_files_have_the_depth_of_the_data_set(tmp_path, dtype) -> None:
     for view in ("lq_left", "lq_right"):
         np.testing.assert_array_equal(read(view), np.round(lq.clip(0, 1) * np.float32(peak)))
     assert scores.restored["rgb"] == measure(np.round(restored * 255).astype(np.uint8), gt, "rgb")
+
+
+def test_images_that_a_protocol_does_not_measure_are_found_beforehand() -> None:
+    pairs = Pairs(ImagePair(LQ, GT), ImagePair(LQ[:40, :48], GT[:40, :48]))
+    check_images(pairs, ["rgb"], "datasets.val")
+    fault = "datasets.val_2: image 1: protocol 'niqe' is undefined for an image of 48 x 40"
+    with pytest.raises(DataError, match=fault):
+        check_images(pairs, ["rgb", "niqe"], "datasets.val_2")
+
+
+def test_protocols_that_need_a_ground_truth_are_not_applied_without_one() -> None:
+    check_images(Pairs(ImagePair(LQ[:8, :8], None)), ["rgb"], "datasets.test_1")

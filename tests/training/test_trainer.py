@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from basicsr.io.images import write_png
 from basicsr.options import TrainOptions, load_options
 from basicsr.training import trainer
 from basicsr.training.build import build_validators
@@ -171,8 +172,10 @@ def test_the_abort_names_the_step_however_late_it_is_noticed(folder, read_interv
 
 
 def test_validation_sets_without_ground_truth_need_protocols_without(folder):
+    write_png(folder / "real" / "0.png", np.zeros((192, 192, 3), np.uint8))  # NIQE's smallest
+
     def validators(protocols):
-        real = f"{{name: a, type: ImageFolderDataset, dataroot_lq: lq, protocols: [{protocols}]}}"
+        real = f"{{name: a, type: ImageFolderDataset, dataroot_lq: real, protocols: [{protocols}]}}"
         return build_validators(options("gray", f"datasets:val_2={real}"), folder)
 
     assert [each.key for each in validators("niqe")] == ["val", "val_2"]
