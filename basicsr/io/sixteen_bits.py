@@ -37,7 +37,7 @@ def has_16_bits(image: Image.Image, content: bytes) -> bool:
 def decode_16_bits(image: Image.Image, content: bytes, orientation: int) -> np.ndarray:
     """Decode a file to the upright H x W x (1, 3 or 4) uint16 image.
 
-    Raises ValueError for kinds that OpenCV does not read with 16 bits, and for PPM files whose
+    Raises ValueError for files that OpenCV does not read with 16 bits, and for PPM files whose
     largest level is not 65535.
     """
     import cv2
@@ -46,7 +46,7 @@ def decode_16_bits(image: Image.Image, content: bytes, orientation: int) -> np.n
         raise ValueError(f"its levels end at {_largest_level(content)}, not at 255 or 65535")
     decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16 or image.mode == "LA":
-        raise ValueError(f"16 bits per channel are not supported in this kind of {image.format}")
+        raise ValueError(f"16 bits per channel are not supported in this {image.format} file")
     decoded = opencv_order(decoded if decoded.ndim == 3 else decoded[..., None])
     if image.format == "TIFF":  # which OpenCV turns upright itself
         return decoded

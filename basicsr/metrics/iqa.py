@@ -23,6 +23,7 @@ from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import suggest
 
 PREFIX = "iqa"
+_OF_IMAGE_SETS = frozenset({"fid", "sfid", "inception_score", "fgresq_pair"})
 
 
 class IQAMetric(Metric):
@@ -36,7 +37,8 @@ class IQAMetric(Metric):
     def __init__(self, name: str, weights: str | Path | None = None) -> None:
         configurations = _import_pyiqa("pyiqa.default_model_configs").DEFAULT_CONFIGS
         modes = {each: facts.get("metric_mode") for each, facts in configurations.items()}
-        known = sorted(each for each, mode in modes.items() if mode in ("FR", "NR"))
+        single = modes.keys() - _OF_IMAGE_SETS
+        known = sorted(each for each in single if modes[each] in ("FR", "NR"))
         if name not in known:
             raise OptionsError(
                 f"pyiqa has no metric of single images named '{name}'{suggest(name, known)}; "
