@@ -31,7 +31,7 @@ BitDepth = Literal[8, 16, "as_stored"]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 """Pillow's modes with a single channel of colour."""
-# recognised by content; Pillow knows more formats, some of which start other programs
+# recognised by content; other readers of Pillow are left out, as some start other programs
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
 _PNG_TYPES = (np.uint8, np.uint16)
