@@ -30,6 +30,7 @@ from basicsr.archs.transformer_blocks import (
     Checkpointing,
     Downsample,
     FeedForwardType,
+    NormType,
     TransformerBlock,
     Upsample,
     merge,
@@ -165,6 +166,7 @@ class DTPNet(RestorationNetwork):
         vgg16_weights: file of torchvision's VGG16 weights, which are downloaded without it.
         blocks: "conv" replaces the transformer blocks.
         feed_forward: "attention_gated" has the attentions of the paper's figure (C).
+        LayerNorm_type: "BiasFree" is the choice of Restormer's authors for denoising.
         scale_keep: add the encoder's inputs to the decoder's outputs (multiscale coupling).
         image_residual: our addition: the coarse image is a correction of the input, and every pass
             corrects the result before. Small networks learn faster so.
@@ -192,6 +194,7 @@ class DTPNet(RestorationNetwork):
         vgg16_weights: str | None = None,
         blocks: Literal["transformer", "conv"] = "transformer",
         feed_forward: FeedForwardType = "gated_dconv",
+        LayerNorm_type: NormType = "WithBias",
         scale_keep: bool = True,
         image_residual: bool = False,
         activation_checkpointing: Checkpointing = "none",
@@ -211,7 +214,9 @@ class DTPNet(RestorationNetwork):
         def block(width: int, heads: int) -> nn.Module:
             if blocks == "conv":
                 return ConvBlock(width)
-            return TransformerBlock(width, heads, ffn_expansion_factor, feed_forward=feed_forward)
+            return TransformerBlock(
+                width, heads, ffn_expansion_factor, norm=LayerNorm_type, feed_forward=feed_forward
+            )
 
         def level(i: int, count: int) -> Blocks:
             modules = [block(dim * 2**i, heads[i]) for _ in range(count)]

@@ -11,7 +11,7 @@ from basicsr.data.base import ImagePair
 from basicsr.data.decode_cache import CacheKind
 from basicsr.data.degradations.defocus_blur import draw_defocus_map, render_defocus
 from basicsr.data.sampling import Split
-from basicsr.data.synthetic_dataset import SyntheticDataset
+from basicsr.data.synthetic_dataset import Files, SyntheticDataset
 from basicsr.io.images import BitDepth
 from basicsr.utils.registry import DATASET_REGISTRY
 
@@ -36,7 +36,7 @@ class SyntheticDefocusDataset(SyntheticDataset):
         views: Literal["single", "dual"] = "single",
         max_radius: Annotated[float, Field(ge=0)] = 8.0,
         depth_scale: Annotated[float, Field(ge=1)] = 160.0,
-        files: tuple[str, ...] | None = None,
+        files: Files = None,
         split: Split = "all",
         seed: int = 0,
         color: Literal["gray", "rgb"] = "rgb",

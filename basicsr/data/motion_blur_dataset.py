@@ -11,7 +11,7 @@ from basicsr.data.base import ImagePair
 from basicsr.data.decode_cache import CacheKind
 from basicsr.data.degradations.motion_blur import draw_camera_shake, render_motion_blur
 from basicsr.data.sampling import Split
-from basicsr.data.synthetic_dataset import SyntheticDataset
+from basicsr.data.synthetic_dataset import Files, SyntheticDataset
 from basicsr.io.images import BitDepth
 from basicsr.utils.registry import DATASET_REGISTRY
 
@@ -33,7 +33,7 @@ class SyntheticBlurDataset(SyntheticDataset):
         dataroot_gt: str,
         max_length: Annotated[float, Field(ge=0)] = 32.0,
         max_rotation: Annotated[float, Field(ge=0)] = 0.0,
-        files: tuple[str, ...] | None = None,
+        files: Files = None,
         split: Split = "all",
         seed: int = 0,
         color: Literal["gray", "rgb"] = "rgb",

@@ -12,7 +12,7 @@ from basicsr.data.base import SAMPLE, ImagePair, generator
 from basicsr.data.decode_cache import CacheKind
 from basicsr.data.degradations.noise import add_gaussian_noise, add_published_noise
 from basicsr.data.sampling import Split
-from basicsr.data.synthetic_dataset import SyntheticDataset
+from basicsr.data.synthetic_dataset import Files, SyntheticDataset
 from basicsr.io.images import BitDepth, Color
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -45,7 +45,7 @@ class GaussianNoiseDataset(SyntheticDataset):
         dataroot_gt: str,
         sigma: Sigma | tuple[Sigma, Sigma] | None = None,
         sigma_choices: Annotated[tuple[Sigma, ...], Field(min_length=1)] | None = None,
-        files: tuple[str, ...] | None = None,
+        files: Files = None,
         split: Split = "all",
         seed: int = 0,
         color: Color = "rgb",

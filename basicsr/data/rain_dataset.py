@@ -10,7 +10,7 @@ from basicsr.data.base import ImagePair
 from basicsr.data.decode_cache import CacheKind
 from basicsr.data.degradations.rain import Preset, render_rain
 from basicsr.data.sampling import Split
-from basicsr.data.synthetic_dataset import SyntheticDataset
+from basicsr.data.synthetic_dataset import Files, SyntheticDataset
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -25,7 +25,7 @@ class SyntheticRainDataset(SyntheticDataset):
     def __init__(
         self,
         dataroot_gt: str,
-        files: tuple[str, ...] | None = None,
+        files: Files = None,
         rain: Preset = "light",
         split: Split = "all",
         seed: int = 0,

@@ -16,6 +16,9 @@ from basicsr.utils.errors import DataError
 from basicsr.utils.registry import suggest
 
 
+Files = tuple[str, ...] | str | None
+
+
 class SyntheticDataset(RestorationDataset):
     """Images of a folder, which `degrade` of a subclass degrades.
 
@@ -26,7 +29,7 @@ class SyntheticDataset(RestorationDataset):
         dataroot_gt: folder of the ground truth; "skimage" for the example images that scikit-image
             installs.
         files: names or patterns (`*`, `?`) of the images to use, relative to the folder and with
-            suffix; all if None.
+            suffix, or a text file with one of them per line; all if None.
         split: "train" or "val" part of the images.
         seed: seed of `sample`.
         color: "rgb", "gray", or "as_stored" in the files, which must then agree.
@@ -35,7 +38,8 @@ class SyntheticDataset(RestorationDataset):
         cache_gib: size of the cache.
 
     Raises:
-        DataError: there is no image, or none that matches one of `files`.
+        DataError: there is no image, or none that matches one of `files`, or the text file cannot
+            be read.
     """
 
     synthetic = True
@@ -43,7 +47,7 @@ class SyntheticDataset(RestorationDataset):
     def __init__(
         self,
         dataroot_gt: str,
-        files: tuple[str, ...] | None,
+        files: Files,
         split: Split,
         seed: int,
         color: Color,
@@ -54,7 +58,7 @@ class SyntheticDataset(RestorationDataset):
         folder = _skimage_folder() if dataroot_gt == "skimage" else Path(dataroot_gt)
         images = images_by_stem(folder)
         if files is not None:
-            images = _matching(images, folder, files)
+            images = _matching(images, folder, _patterns(files))
         self.names = choose(split, list(images), list(images))
         self.paths = [images[name] for name in self.names]
         self.seed = seed
@@ -71,6 +75,19 @@ class SyntheticDataset(RestorationDataset):
 
     def files(self, index: int) -> Sequence[Path]:
         return (self.paths[index],)
+
+
+def _patterns(files: tuple[str, ...] | str) -> tuple[str, ...]:
+    if not isinstance(files, str):
+        return files
+    try:
+        lines = Path(files).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{files}: not a text file with names of images ({error})") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise DataError(f"{files}: contains no name of an image")
+    return names
 
 
 def _matching(images: dict[str, Path], folder: Path, files: tuple[str, ...]) -> dict[str, Path]:

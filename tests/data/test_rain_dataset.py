@@ -41,6 +41,18 @@ def test_files_are_names_or_patterns(make_images):
     assert _synthetic(**options).names == ["a/1", "a/2", "b/1", "c"]
 
 
+def test_files_of_a_text_file(make_images, tmp_path):
+    root = make_images(["a/1.png", "a/2.png", "b/1.png", "c.png"])
+    names = tmp_path / "names.txt"
+    names.write_text("a/2.png\n\nb/*\n")
+    assert _synthetic(dataroot_gt=str(root), files=str(names)).names == ["a/2", "b/1"]
+    names.write_text("\n")
+    with pytest.raises(DataError, match="contains no name of an image"):
+        _synthetic(dataroot_gt=str(root), files=str(names))
+    with pytest.raises(DataError, match="nothing.txt: not a text file with names of images"):
+        _synthetic(dataroot_gt=str(root), files=str(tmp_path / "nothing.txt"))
+
+
 def test_a_file_that_is_not_there_names_the_nearest(make_images):
     root = make_images(["chelsea.png"])
     with pytest.raises(DataError) as caught:
