@@ -15,7 +15,6 @@ from basicsr.io.images import BitDepth, Color, images_by_stem
 from basicsr.utils.errors import DataError
 from basicsr.utils.registry import suggest
 
-
 Files = tuple[str, ...] | str | None
 
 

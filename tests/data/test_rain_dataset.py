@@ -49,7 +49,7 @@ def test_files_of_a_text_file(make_images, tmp_path):
     names.write_text("\n")
     with pytest.raises(DataError, match="contains no name of an image"):
         _synthetic(dataroot_gt=str(root), files=str(names))
-    with pytest.raises(DataError, match="nothing.txt: not a text file with names of images"):
+    with pytest.raises(DataError, match=r"nothing\.txt: not a text file with names of images"):
         _synthetic(dataroot_gt=str(root), files=str(tmp_path / "nothing.txt"))
 
 
