@@ -15,6 +15,7 @@ import numpy as np
 
 from basicsr.io.images import BitDepth, Color, image_format, read_image
 from basicsr.utils.errors import DataError
+from basicsr.utils.files import private_folder, require_own
 
 CacheKind = Literal["none", "memory", "disk"]
 _UNUSED_DAYS = 30
@@ -140,14 +141,12 @@ def _map_file(path: Path, size: int) -> mmap.mmap:
     decides what is trained on.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_own(path.parent, path.parent.stat())
-        path.parent.chmod(0o700)  # earlier versions made it with the user's umask
+        private_folder(path.parent)
         for other in path.parent.glob("*.pixels"):
             if time.time() - other.lstat().st_mtime > _UNUSED_DAYS * 86400:
                 other.unlink(missing_ok=True)
         with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b") as file:
-            _require_own(path, os.fstat(file.fileno()))
+            require_own(path, os.fstat(file.fileno()))
             _reserve(file.fileno(), path, size)
             os.utime(file.fileno())
             return mmap.mmap(file.fileno(), size)
@@ -156,14 +155,6 @@ def _map_file(path: Path, size: int) -> mmap.mmap:
             f"{path}: no decode cache of {size / 2**30:.2f} GiB ({error.strerror}); "
             "lower cache_gib or set cache: none"
         ) from error
-
-
-def _require_own(path: Path, status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid():
-        raise DataError(
-            f"{path}: belongs to another user; set XDG_CACHE_HOME to a folder of your own, or use "
-            "cache: memory"
-        )
 
 
 def _reserve(file: int, path: Path, size: int) -> None:

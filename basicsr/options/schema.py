@@ -19,6 +19,7 @@ from basicsr.metrics import DEFAULT_PROTOCOL, get_protocol, get_score
 from basicsr.options.foreign import MODEL_TYPES
 from basicsr.utils.components import Component, OneOf, Strict, fields_of
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.files import safe_name
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -47,6 +48,7 @@ def _known_protocols(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+FolderName = Annotated[str, AfterValidator(safe_name)]
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_protocols)]
@@ -84,7 +86,7 @@ class PatchStage(Strict):
 class EvaluationSet(Component):
     """Data set whose images are restored and measured as a whole."""
 
-    name: str
+    name: FolderName
 
 
 class ValidationSet(EvaluationSet):
@@ -100,7 +102,7 @@ class TrainingSet(Component):
     others; with `raise` the first one ends the run.
     """
 
-    name: str
+    name: FolderName
     patches: Annotated[list[PatchStage], Field(min_length=1)]
     use_hflip: bool = True
     use_rot: bool = True
@@ -216,7 +218,7 @@ class Logger(Strict):
 class Options(Strict):
     """Options that every option file has."""
 
-    name: Annotated[str, Field(pattern=r"^[\w+][\w.+-]*$")]
+    name: Annotated[str, Field(pattern=r"^[\w+][\w.+-]*$"), AfterValidator(safe_name)]
     manual_seed: NotNegative = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     network_g: Network

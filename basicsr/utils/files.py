@@ -1,13 +1,25 @@
-"""Atomic file writes and file hashes."""
+"""Atomic file writes, names that are safe as paths, private folders and file hashes.
+
+Folders may be shared with people who are not trusted: no function here follows a symbolic link that
+somebody else could have placed under the name of a file to be written.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from basicsr.utils.errors import DataError
+
+LONGEST_NAME = 255
+"""Bytes of the longest file name of the usual file systems."""
 
 
 @contextmanager
@@ -16,27 +28,111 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     If writing fails or is interrupted, an existing file at `path` stays as it was.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:  # an error of write() does not name the file
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with temporary_beside(path) as (temporary, file):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        if not _is_same(file, temporary):
+            raise OSError(errno.EEXIST, "another process writes it as well; stop one", str(path))
+        try:
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush the folder's entries to disk, so that the new name survives a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Create a new file beside `path`, which is removed at the end if it still has its name.
+
+    A file or link of that name, left by a killed process or placed by somebody, is removed; a link
+    is not followed. Errors of writing name `path`.
+    """
+    temporary = path.with_name(hidden_name(path.name, ".part"))
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with _new_file(temporary) as file:
+            try:
+                yield temporary, file
+            finally:
+                if _is_same(file, temporary):
+                    temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def hidden_name(name: str, suffix: str) -> str:
+    """Return `.NAME` plus `suffix`; with a hash in place of a name that would become too long."""
+    hidden = f".{name}{suffix}"
+    if len(os.fsencode(hidden)) <= LONGEST_NAME:
+        return hidden
+    return f".{_short_hash(name)}{suffix}"
+
+
+def extended_name(name: str, suffix: str) -> str:
+    """Return `name` plus `suffix`; a name that would become too long is cut and gets a hash."""
+    if len(os.fsencode(name + suffix)) <= LONGEST_NAME:
+        return name + suffix
+    ending = f"~{_short_hash(name)}{suffix}"
+    kept = os.fsencode(name)[: LONGEST_NAME - len(os.fsencode(ending))]
+    return kept.decode(errors="ignore") + ending
+
+
+def safe_name(name: str) -> str:
+    """Return `name` if it can name a file in any folder, without leaving that folder.
+
+    Raises ValueError for names that are empty, begin with a dot, hold a separator or a control
+    character, or are too long. Every name from an option file that becomes a path is checked here.
+    """
+    if not name.strip():
+        raise ValueError("expected a name, not an empty text")
+    if name.startswith(".") or any(each in "/\\" or not each.isprintable() for each in name):
+        raise ValueError(
+            f"{name!r} becomes a file name, which must not begin with a dot, or hold a slash, a "
+            "backslash or an invisible character"
+        )
+    if len(name.encode(errors="replace")) > 200:
+        raise ValueError(f"a name of {len(name)} characters is too long for a file; shorten it")
+    return name
+
+
+def private_folder(folder: Path) -> Path:
+    """Make `folder`, into which nobody else may write, and return it.
+
+    An own folder that others may enter is closed to them (mode 0700).
+
+    Raises DataError if the folder, or a link in its place, belongs to another user.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    for status in (folder.lstat(), folder.stat()):
+        require_own(folder, status)
+    if stat.S_IMODE(status.st_mode) != 0o700:  # an earlier version's, or an unusual umask
+        folder.chmod(0o700)
+    return folder
+
+
+def require_own(path: Path, status: os.stat_result) -> None:
+    """Raise DataError if the file or folder of the cache belongs to another user."""
+    if status.st_uid != os.geteuid():
+        raise DataError(
+            f"{path}: belongs to another user; set XDG_CACHE_HOME to a folder of your own"
+        )
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open a file of a shared folder to read and append, making it if needed.
+
+    Raises OSError for a link, a pipe or another thing that is no file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = open(os.open(path, flags, 0o666), "r+b", buffering=0)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EEXIST, "not a file; remove it", str(path))
+    return file
 
 
 def sha256(path: Path) -> str:
@@ -46,3 +142,33 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _new_file(path: Path) -> BinaryIO:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except FileExistsError:
+        path.unlink()
+        descriptor = os.open(path, flags, 0o666)
+    return open(descriptor, "w+b")
+
+
+def _is_same(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    except OSError:
+        return False
+
+
+def _short_hash(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the folder's entries to disk, so that the new name survives a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -267,6 +267,37 @@ def test_a_date_is_text(file):
     assert load_options(TrainOptions, file, ["name=2024-01-31"]).name == "2024-01-31"
 
 
+@pytest.mark.parametrize(
+    "name", ["../../../x", "a/b", "a\\b", "..", ".hidden", "/tmp/x", "", "a\nb", "a\0b", "x" * 201]
+)
+@pytest.mark.parametrize("where", ["name", "train", "val", "test"])
+def test_a_name_that_becomes_a_path_stays_in_its_folder(file, name, where):
+    if where == "test":
+        kind = schema.TestOptions
+        dataset = {"name": name, "type": "ImageFolderDataset", "dataroot_lq": "there"}
+        content = {
+            "name": "t",
+            "network_g": {"type": "PRN"},
+            "path": {"pretrain_network_g": "weights.pth"},
+            "datasets": {"test_1": dataset},
+        }
+    else:
+        kind = TrainOptions
+        content = yaml.safe_load(GOOD)
+        (content if where == "name" else content["datasets"][where])["name"] = name
+    file.write_text(yaml.safe_dump(content))
+    (line,) = errors_of(file, kind=kind)
+    assert line.split(":")[0].endswith("name")
+
+
+def test_names_of_data_sets_may_have_spaces_and_other_alphabets(file):
+    for name in ("Rain 100 (L)", "雨", "RainTrainL+H", "a..b"):
+        content = yaml.safe_load(GOOD)
+        content["datasets"]["val"]["name"] = name
+        file.write_text(yaml.safe_dump(content))
+        assert load_options(TrainOptions, file).datasets.val.name == name
+
+
 def test_names_of_test_sets_must_differ(file):
     dataset = {"name": "x", "type": "ImageFolderDataset", "dataroot_lq": "there"}
     content = {

@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from basicsr.utils.files import atomic_write
+from basicsr.utils.errors import DataError
+from basicsr.utils.files import atomic_write, private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +31,14 @@ def compiled_library(source: str) -> ctypes.CDLL | None:
         target = _cc(*FLAGS, "-dM", "-E", "-x", "c", os.devnull)
         key = hashlib.sha256(repr(FLAGS).encode() + target + code.read_bytes()).hexdigest()[:16]
         library = _cache() / f"{code.stem}-{key}.so"
-        if not library.exists():
+        if not _is_own(library):
             _build(code, library)
         return ctypes.CDLL(str(library))
     except subprocess.CalledProcessError as error:
         messages = error.stderr.decode(errors="replace").splitlines()
         reason = next((line for line in messages if "error" in line), str(error))
-    except (OSError, RuntimeError, ValueError) as error:  # no compiler, no home, bad quotes in CC
+    except (OSError, RuntimeError, ValueError, DataError) as error:
+        # no compiler, no home, bad quotes in CC, a cache folder of another user
         reason = str(error)
     logger.info("%s is not compiled, and PyTorch computes it more slowly: %s", source, reason)
     return None
@@ -49,12 +51,21 @@ def _cc(*arguments: str | Path) -> bytes:
 
 def _cache() -> Path:
     """Return the folder of compiled libraries, into which nobody else may write."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dtpnet-derain"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"{folder} is somebody else's, or others may write into it")
-    return folder
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return private_folder(Path(base) / "dtpnet-derain")
+
+
+def _is_own(library: Path) -> bool:
+    """Return whether the file exists and only this user can have written it.
+
+    The folder may have been open to others before it was made private.
+    """
+    try:
+        status = library.lstat()
+    except FileNotFoundError:
+        return False
+    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not others_write
 
 
 def _build(code: Path, library: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -213,19 +214,34 @@ def test_gcc_compiles_it(cache, monkeypatch):
 
 @in_c
 def test_a_cache_of_another_user_is_not_used(cache, monkeypatch, caplog):
-    monkeypatch.setattr(c_compiler.os, "getuid", lambda: -1)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with caplog.at_level(logging.INFO, "basicsr"):
         assert c_compiler.compiled_library("gated_dwconv.c") is None
-    assert "somebody else's" in caplog.messages[0]
+    assert "belongs to another user" in caplog.messages[0]
 
 
 @in_c
-def test_a_cache_that_others_may_write_into_is_not_used(cache, caplog):
-    cache.mkdir()
-    cache.chmod(0o777)
-    with caplog.at_level(logging.INFO, "basicsr"):
-        assert c_compiler.compiled_library("gated_dwconv.c") is None
-    assert "others may write into it" in caplog.messages[0]
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077, 0o277])
+def test_the_cache_is_private_under_any_umask(cache, umask):
+    before = os.umask(umask)
+    try:
+        assert c_compiler.compiled_library("gated_dwconv.c") is not None
+    finally:
+        os.umask(before)
+    assert cache.stat().st_mode & 0o777 == 0o700
+
+
+@in_c
+def test_a_cache_that_was_open_to_others_is_closed_and_what_they_wrote_is_not_loaded(cache):
+    assert c_compiler.compiled_library("gated_dwconv.c") is not None
+    cache.chmod(0o775)
+    (library,) = cache.iterdir()
+    library.chmod(0o666)
+    planted = b"written by somebody"
+    library.write_bytes(planted)
+    assert c_compiler.compiled_library("gated_dwconv.c") is not None
+    assert cache.stat().st_mode & 0o777 == 0o700
+    assert library.read_bytes() != planted
 
 
 @in_c
