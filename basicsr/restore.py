@@ -62,7 +62,7 @@ def restore(
         image: H x W x 3 RGB or H x W x 1 gray, uint8 or uint16.
         weights: name of shipped weights, or a .safetensors file of this project.
         device: "auto" (a GPU if there is one), "cuda" or "cpu".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "fp16".
         memory: memory budget in GiB; by default 90 % of the free memory.
 
     Returns:

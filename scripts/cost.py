@@ -73,7 +73,7 @@ def cost_of(
         name: registered name of the network.
         size: height and width of the image.
         device: where latency is measured.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "fp16".
         runs: timed forward passes; 0 skips the latency.
     """
     network = build_network({"type": name})

@@ -18,7 +18,7 @@ HASHED_FILES = 64
 """Files hashed in full for a fingerprint; the rest are fingerprinted by size."""
 
 # purposes of random generators
-ORDER, PATCH, SAMPLE = range(3)
+ORDER, PATCH, SAMPLE, MIXUP = range(4)
 
 
 def generator(purpose: int, *key: int) -> np.random.Generator:

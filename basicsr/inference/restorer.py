@@ -17,6 +17,7 @@ from basicsr.inference.captured import CapturedNetwork
 from basicsr.inference.tiling import restore_tiles
 from basicsr.utils.devices import (
     PRECISIONS,
+    autocast,
     available_memory,
     is_out_of_memory,
     memory_in_use,
@@ -39,7 +40,7 @@ class RestorerSettings:
     """Settings of a Restorer.
 
     Args:
-        precision: "fp32", or "bf16" to run the network under autocast.
+        precision: "fp32", or "bf16" or "fp16" to run the network under autocast.
         tile: side in pixels of the square tiles that larger images are restored in, one by one;
             None for the whole image. A tile does not see its surroundings: the result changes.
         tile_overlap: pixels by which neighbouring tiles overlap; they are blended linearly there.
@@ -140,8 +141,7 @@ class Restorer:
         height, width = x.shape[2:]
         x = pad_to(x, self.network.fitting_side(height), self.network.fitting_side(width))
         x = x.contiguous(memory_format=torch.channels_last)
-        bf16 = self.settings.precision == "bf16"
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+        with autocast(x.device.type, self.settings.precision):
             restored = self._in_strips(x) if self._needs_strips(x) else self._at_once(x)
         return restored[:, :, :height, :width].float()
 

@@ -5,7 +5,14 @@ Every `*_loss.py` and `*_losses.py` of this folder registers its classes for use
 
 from basicsr.losses.base import LossTerms, build_losses
 from basicsr.losses.perceptual_loss import PerceptualLoss
-from basicsr.losses.pixel_losses import CharbonnierLoss, L1Loss, MaskLoss, MSELoss, PSNRLoss
+from basicsr.losses.pixel_losses import (
+    CharbonnierLoss,
+    L1Loss,
+    MaskLoss,
+    MSELoss,
+    PearsonLoss,
+    PSNRLoss,
+)
 from basicsr.losses.structural_losses import EdgeLoss, FFTLoss, SSIMLoss
 from basicsr.utils.registry import import_modules
 
@@ -18,6 +25,7 @@ __all__ = [
     "MSELoss",
     "MaskLoss",
     "PSNRLoss",
+    "PearsonLoss",
     "PerceptualLoss",
     "SSIMLoss",
     "build_losses",

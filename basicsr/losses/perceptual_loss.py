@@ -17,14 +17,17 @@ _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each 
 
 @LOSS_REGISTRY.register
 class PerceptualLoss(RestorationLoss):
-    """Sum over `layers` of the mean absolute difference of VGG features (Johnson et al. 2016).
+    """Weighted sum over `layers` of the mean absolute difference of VGG features.
 
     Images are RGB or gray in [0, 1]; ImageNet's normalisation is applied here. The features are
-    frozen. DID-MDN is trained with 1.8 times this loss, of VGG16.
+    frozen (Johnson et al. 2016). DID-MDN is trained with 1.8 times this loss, of VGG16; BasicSR
+    compares convolutions before their activation.
 
     Args:
         network: the classification network.
-        layers: activations by their usual names; "relu2_2" is the second one of the second block.
+        layers: layers by their usual names: "conv2_2" is the second convolution of the second
+            block, "relu2_2" its activation.
+        layer_weights: weight of each layer; 1 by default.
         weights: a file with torchvision's state dict of this network, for machines without an
             internet connection; None lets torchvision download it.
     """
@@ -36,6 +39,7 @@ class PerceptualLoss(RestorationLoss):
         self,
         network: Literal["vgg16", "vgg19"] = "vgg16",
         layers: tuple[str, ...] = ("relu2_2",),
+        layer_weights: tuple[float, ...] | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -48,8 +52,18 @@ class PerceptualLoss(RestorationLoss):
                     f"PerceptualLoss: {network} has no layer '{layer}'{suggest(layer, known)}; "
                     f"known: {', '.join(known)}"
                 )
-        self.positions = sorted(known[layer] for layer in layers)
-        self.features = _features(network, weights)[: self.positions[-1] + 1].eval()
+        factors = layer_weights or (1.0,) * len(layers)
+        if len(factors) != len(layers):
+            raise OptionsError(
+                f"PerceptualLoss: {len(factors)} layer_weights for {len(layers)} layers; give one "
+                "each"
+            )
+        positions = [known[layer] for layer in layers]
+        self.weights = dict(zip(positions, factors, strict=True))
+        self.features = _features(network, weights)[: max(positions) + 1].eval()
+        for module in self.features:
+            if isinstance(module, nn.ReLU):
+                module.inplace = False  # the convolution before it may be compared
         self.features.requires_grad_(False)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), False)
@@ -73,26 +87,32 @@ class PerceptualLoss(RestorationLoss):
                 f"PerceptualLoss: its layers need patches of at least {2**halvings} x "
                 f"{2**halvings} pixels, not {width} x {height}"
             )
-        pairs = zip(self._activations(restored), self._activations(target), strict=True)
-        return torch.stack([(ours - theirs).abs().mean() for ours, theirs in pairs]).sum()
+        ours, theirs = self._activations(restored), self._activations(target)
+        return torch.stack(
+            [
+                weight * (ours[position] - theirs[position]).abs().mean()
+                for position, weight in self.weights.items()
+            ]
+        ).sum()
 
-    def _activations(self, image: Tensor) -> list[Tensor]:
-        """Return the activations of `layers`."""
-        found = []
+    def _activations(self, image: Tensor) -> dict[int, Tensor]:
+        """Return the outputs of `layers` by their positions."""
+        found = {}
         features = (image - self.mean) / self.std  # repeats a gray image in three channels
         for index, layer in enumerate(self.features):
             features = layer(features)
-            if index in self.positions:
-                found.append(features)
+            if index in self.weights:
+                found[index] = features
         return found
 
 
 def _layer_positions(network: str) -> dict[str, int]:
-    """Return the positions of the activations in torchvision's `features`, by name."""
+    """Return the positions of the layers in torchvision's `features`, by name."""
     positions = {}
     index = 0
     for block, convolutions in enumerate(_CONVOLUTIONS[network], start=1):
         for number in range(1, convolutions + 1):
+            positions[f"conv{block}_{number}"] = index
             positions[f"relu{block}_{number}"] = index + 1
             index += 2
         index += 1  # the pooling layer

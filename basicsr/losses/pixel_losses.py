@@ -31,13 +31,21 @@ class CharbonnierLoss(RestorationLoss):
     """Mean of sqrt(difference^2 + eps^2), an L1 loss that is smooth at zero (MPRNet).
 
     Its value for equal images is `eps`.
+
+    Args:
+        eps: half-width of the smooth part.
+        clamp: clamp the restored image to [0, 1] first, as MPRNet is trained for denoising; values
+            beyond that range then have no gradient.
     """
 
-    def __init__(self, eps: float = 1e-3) -> None:
+    def __init__(self, eps: float = 1e-3, clamp: bool = False) -> None:
         super().__init__()
         self.eps = eps
+        self.clamp = clamp
 
     def compare(self, restored: Tensor, target: Tensor) -> Tensor:
+        if self.clamp:
+            restored = restored.clamp(0, 1)
         return charbonnier(restored - target, self.eps)
 
 
@@ -56,6 +64,24 @@ class PSNRLoss(RestorationLoss):
     def compare(self, restored: Tensor, target: Tensor) -> Tensor:
         mse = (restored - target).square().flatten(1).mean(1)
         return (mse + self.eps).log10().mean()
+
+
+@LOSS_REGISTRY.register
+class PearsonLoss(RestorationLoss):
+    """(1 - r) / 2, averaged over images, with Pearson's r of all values of the two (Histoformer).
+
+    0 for images that differ in brightness and contrast only, 1 for negatives. An image of one level
+    has no correlation; its value is 1/2.
+    """
+
+    def compare(self, restored: Tensor, target: Tensor) -> Tensor:
+        ours, theirs = (image.flatten(1) for image in (restored, target))
+        ours, theirs = (image - image.mean(1, keepdim=True) for image in (ours, theirs))
+        squares = ours.square().sum(1) * theirs.square().sum(1)
+        # the root of zero has no gradient
+        norms = squares.clamp(min=torch.finfo(squares.dtype).tiny).sqrt()
+        correlation = (ours * theirs).sum(1) / (norms + 1e-6)
+        return (1 - correlation).mean() / 2
 
 
 @LOSS_REGISTRY.register

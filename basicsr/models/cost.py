@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from basicsr.utils.devices import is_out_of_memory
+from basicsr.utils.devices import autocast, is_out_of_memory
 
 Shape = tuple[int, int, int, int]
 
@@ -58,7 +58,7 @@ def network_cost(network: nn.Module, shape: Shape, precision: str = "fp32") -> C
     Args:
         network: any network of basicsr.archs.
         shape: N x in_channels x H x W of the input; `size_multiple` divides H and W.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "fp16".
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # imported late: it takes memory
     from torch.utils.flop_counter import FlopCounterMode
@@ -76,7 +76,7 @@ def network_cost(network: nn.Module, shape: Shape, precision: str = "fp32") -> C
         with (
             counter,
             saved_tensors_hooks(keep, lambda tensor: tensor),
-            _autocast(torch.device("cpu"), precision),
+            autocast("cpu", precision),
         ):
             twin(torch.rand(shape), all_stages=True)
     for parameter in twin.parameters():
@@ -114,14 +114,14 @@ def latency(
         network: any network of basicsr.archs.
         shape: N x in_channels x H x W of the input.
         device: where to run.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "fp16".
         runs: number of timed forward passes.
 
     Raises:
         MemoryError: if the device has too little memory.
     """
     try:
-        with _bounded_memory(device), _autocast(device, precision):
+        with _bounded_memory(device), autocast(device.type, precision):
             network = network.eval().to(device).to(memory_format=torch.channels_last)
             x = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
             seconds = [_seconds(network, x) for _ in range(WARM_UP + runs)][WARM_UP:]
@@ -155,10 +155,6 @@ def _bounded_memory(device: torch.device) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def _seconds(network: nn.Module, x: Tensor) -> float:

@@ -20,10 +20,12 @@ from basicsr.archs import RestorationNetwork
 from basicsr.data import TrainingBatch
 from basicsr.losses import LossTerms
 from basicsr.models.conditional_step import copies, restore_unless, step_where
+from basicsr.models.loss_scale import LossScale
+from basicsr.models.mixup import Mixup
 from basicsr.models.schedules import LearningRateSchedule
 from basicsr.models.sharding import full, shard, sharded_like
 from basicsr.models.weight_average import WeightAverage
-from basicsr.utils.devices import to_unit_range
+from basicsr.utils.devices import autocast, to_unit_range
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -36,12 +38,14 @@ class StepSettings:
     """Options of the optimization step.
 
     Attributes:
-        precision: "bf16" runs the network under autocast; losses are always float32.
+        precision: "bf16" and "fp16" run the network under autocast; losses are always float32.
+            With "fp16" the loss is scaled (see `LossScale`).
         clip_grad_norm: largest gradient norm, or None.
         ema_decay: decay of the averaged weights that are validated and saved; 0 turns them off.
         sharded: divide weights, gradients and optimizer state among the processes (FSDP2) instead
             of replicating them (DDP).
         compiled: compile the network with torch.compile, once for each patch size.
+        mixup: mixup of the patches, or None.
     """
 
     precision: str = "fp32"
@@ -49,17 +53,20 @@ class StepSettings:
     ema_decay: float = 0.0
     sharded: bool = False
     compiled: bool = False
+    mixup: Mixup | None = None
 
 
 class StepResult(NamedTuple):
     """Result of an optimization step, on the device.
 
     `losses` are the total loss, its terms and the gradient norm by name. A step with a non-finite
-    loss or gradient in any process was skipped by all of them: `finite` is false.
+    loss or gradient in any process was skipped by all of them: `finite` is false. `rescaled` is
+    true if that was an ordinary overflow of float16 gradients, after which the loss scale is lower.
     """
 
     losses: dict[str, Tensor]
     finite: Tensor
+    rescaled: Tensor
 
 
 @MODEL_REGISTRY.register
@@ -94,6 +101,7 @@ class RestorationModel:
         self.world = world or World()
         self.sharded = self.settings.sharded and self.world.size > 1
         decay = self.settings.ema_decay
+        self.loss_scale = LossScale(device) if self.settings.precision == "fp16" else None
         self.average = WeightAverage(network, decay, device) if decay else None
         self.parallel = self._distributed(network)
         self._forward = (
@@ -125,12 +133,13 @@ class RestorationModel:
         buffers = list(self.network.buffers())  # running statistics change in the forward pass
         before = copies(buffers)
         losses = self.compute_gradients(iteration, micro_batches)
-        finite = self._finite_everywhere(losses)
+        finite, finite_loss = self._finite_everywhere(losses["grad_norm"], losses["loss"])
+        finite = finite & finite_loss
         self.update(finite)
         restore_unless(finite, buffers, before)
         if self.average is not None:
             self.average.update(self.network, finite)
-        return StepResult(losses, finite)
+        return StepResult(losses, finite, self._rescaled(finite, finite_loss))
 
     def compute_gradients(
         self, iteration: int, micro_batches: Sequence[TrainingBatch]
@@ -144,13 +153,17 @@ class RestorationModel:
             group["lr"] = self.schedule(iteration, base)
         self.optimizer.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
-        for number, batch in enumerate(micro_batches, 1):
-            last = number == len(micro_batches)
+        for number, batch in enumerate(micro_batches):
+            last = number == len(micro_batches) - 1
+            lq, gt = self._images(batch, iteration, self.world.rank * len(micro_batches) + number)
             with self._gradients_shared_if(last or not self._static_graph_known):
-                for name, value in self._backward(batch, 1 / len(micro_batches)).items():
+                for name, value in self._backward(lq, gt, 1 / len(micro_batches)).items():
                     losses[name] = losses.get(name, 0) + value / len(micro_batches)
         self._static_graph_known = True
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.loss_scale is not None:
+            self.loss_scale.unscale(gradients)
+            losses["loss_scale"] = self.loss_scale.value
         self._gradient_norm = get_total_norm(gradients)
         losses["grad_norm"] = full(self._gradient_norm)
         return losses
@@ -163,22 +176,37 @@ class RestorationModel:
         step_where(accepted, self.optimizer, first=not self._optimizer_has_state)
         self._optimizer_has_state = self._optimizer_has_state or bool(accepted)
 
-    def _finite_everywhere(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return, on the device, whether loss and gradients are finite in all processes."""
-        finite = torch.isfinite(losses["loss"]) & torch.isfinite(losses["grad_norm"])
+    def _finite_everywhere(self, *values: Tensor) -> Tensor:
+        """Return, on the device, which of the scalars are finite in all processes."""
+        finite = torch.stack(values).isfinite()
         if self.world.size == 1:
             return finite
         agreed = finite.to(torch.int32)
         dist.all_reduce(agreed, dist.ReduceOp.MIN)
         return agreed.bool()
 
-    def _backward(self, batch: TrainingBatch, share: float) -> dict[str, Tensor]:
+    def _rescaled(self, finite: Tensor, finite_loss: Tensor) -> Tensor:
+        """Adapt the loss scale; return whether overflowing gradients have lowered it."""
+        if self.loss_scale is None:
+            return torch.zeros_like(finite)
+        before = self.loss_scale.value
+        self.loss_scale.adapt(finite | ~finite_loss)  # a lower scale does not help the loss
+        return self.loss_scale.value < before
+
+    def _images(self, batch: TrainingBatch, iteration: int, part: int) -> tuple[Tensor, Tensor]:
+        """Return `lq` and `gt` of a micro-batch, number `part` of all, on the device."""
         lq, gt = (to_unit_range(images, self.device) for images in (batch.lq, batch.gt))
-        bf16 = self.settings.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        mixup = self.settings.mixup
+        return (lq, gt) if mixup is None else mixup(lq, gt, iteration, part)
+
+    def _backward(self, lq: Tensor, gt: Tensor, share: float) -> dict[str, Tensor]:
+        with autocast(self.device.type, self.settings.precision):
             stages = self._forward(lq, all_stages=True)
         total, terms = self.losses(stages, gt)
-        (total * share).backward()
+        scaled = total * share
+        if self.loss_scale is not None:
+            scaled = scaled * self.loss_scale.value
+        scaled.backward()
         return {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
 
     def _gradients_shared_if(self, shared: bool) -> AbstractContextManager:
@@ -220,7 +248,13 @@ class RestorationModel:
         average = None
         if self.average is not None:
             average = {"weights": self.weights(), "updates": self.average.updates}
-        return {"network": network, "average": average, "optimizer": optimizer}
+        scale = None if self.loss_scale is None else self.loss_scale.state_dict()
+        return {
+            "network": network,
+            "average": average,
+            "optimizer": optimizer,
+            "loss_scale": scale,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`. Raises CheckpointError if it does not fit."""
@@ -235,6 +269,8 @@ class RestorationModel:
                 self.average.updates = state["average"]["updates"]
             self.optimizer.load_state_dict(self._own_part(state["optimizer"]))
             self._optimizer_has_state = bool(self.optimizer.state)
+            if self.loss_scale is not None and state.get("loss_scale"):
+                self.loss_scale.load_state_dict(state["loss_scale"])
         except (RuntimeError, ValueError, KeyError, IndexError) as error:
             raise CheckpointError(
                 "the training state is of another network or optimizer: "

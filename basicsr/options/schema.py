@@ -178,6 +178,20 @@ class TestPaths(Strict):
     pretrain_network_g: str
 
 
+class MixupOptions(Strict):
+    """Mixup of the patches that a process has in memory at a time: its share of a micro-batch.
+
+    With `probability`, patches and ground truth become `w * pair + (1 - w) * another pair`, w
+    drawn from Beta(beta, beta): one for all pairs, or `per_sample`. The first `start_iter`
+    iterations are without mixup.
+    """
+
+    beta: Annotated[float, Field(gt=0, le=1000)] = 1.2
+    probability: Annotated[float, Field(gt=0, le=1)] = 0.5
+    per_sample: bool = False
+    start_iter: NotNegative = 0
+
+
 class Training(Strict):
     """Optimization.
 
@@ -191,7 +205,8 @@ class Training(Strict):
     scheduler: Scheduler
     losses: Annotated[list[Annotated[Loss, OneOf.registered(LOSS_REGISTRY)]], Field(min_length=1)]
     warmup_iter: NotNegative = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    mixup: MixupOptions | None = None
     accumulation_steps: Positive = 1
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -277,7 +292,7 @@ class TestOptions(Options):
 
     datasets: Annotated[dict[str, Annotated[EvaluationSet, DATA_SETS]], Field(min_length=1)]
     path: TestPaths
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     val: Evaluation = Evaluation()
 
     @field_validator("datasets")

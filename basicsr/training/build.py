@@ -22,6 +22,7 @@ from basicsr.inference.restorer import RestorerSettings
 from basicsr.losses import LossTerms, build_losses
 from basicsr.metrics import get_protocol
 from basicsr.models.fitting import require_fitting
+from basicsr.models.mixup import Mixup
 from basicsr.models.pretrained import network_with_weights
 from basicsr.models.restoration_model import OptimizerFactory, RestorationModel, StepSettings
 from basicsr.models.schedules import warmed_up
@@ -75,9 +76,15 @@ def build_model(
             ema_decay=settings.ema_decay,
             sharded=settings.sharded,
             compiled=settings.compile,
+            mixup=_mixup(options),
         ),
         world,
     )
+
+
+def _mixup(options: TrainOptions) -> Mixup | None:
+    chosen = options.train.mixup
+    return None if chosen is None else Mixup(**chosen.model_dump(), seed=options.manual_seed)
 
 
 def _network(options: TrainOptions) -> RestorationNetwork:

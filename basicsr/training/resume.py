@@ -90,8 +90,11 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], done: int) -> It
     if not _continues(were, are, done):
         yield f"datasets.train.patches are {json.dumps(are)}, were {json.dumps(were)}"
     old, new = (dict(_flat(identity["options"])) for identity in (before, now))
+    may_change = set(MAY_CHANGE)
+    if now["options"]["train"]["mixup"]:  # it mixes the patches of a micro-batch
+        may_change.remove("train.accumulation_steps")
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and not any(fnmatchcase(key, each) for each in MAY_CHANGE):
+        if old.get(key) != new.get(key) and not any(fnmatchcase(key, each) for each in may_change):
             yield f"{key} is {_shown(new, key)}, was {_shown(old, key)}"
     for key in before["data"].keys() & now["data"].keys():
         was, is_ = before["data"][key], now["data"][key]

@@ -133,9 +133,10 @@ class Trainer:
         micro_batches = list(itertools.islice(self.batches, options.train.accumulation_steps))
         run.report.data_arrived()
         torch.manual_seed(options.manual_seed + iteration)
-        losses, finite = run.model.optimize_parameters(iteration - 1, micro_batches)
-        run.nonfinite.note(iteration, finite, micro_batches)
-        run.report.step_done(losses, finite, sum(len(batch.names) for batch in micro_batches))
+        step = run.model.optimize_parameters(iteration - 1, micro_batches)
+        run.nonfinite.note(iteration, step.finite | step.rescaled, micro_batches)
+        images = sum(len(batch.names) for batch in micro_batches)
+        run.report.step_done(step.losses, step.finite, images)
         run.iteration = iteration
         run.process.watchdog.beat()
 

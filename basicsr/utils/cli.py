@@ -99,7 +99,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Add `--precision fp32|bf16`."""
+    """Add `--precision fp32|bf16|fp16`."""
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,

@@ -13,7 +13,8 @@ import torch
 
 from basicsr.utils.errors import OptionsError
 
-PRECISIONS = ("fp32", "bf16")  # bf16: the network runs under autocast
+HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("fp32", *HALF_TYPES)
 
 
 def select_device(name: str) -> torch.device:
@@ -44,7 +45,12 @@ def select_device(name: str) -> torch.device:
     return torch.device("cuda", rank)
 
 
-# Parameters of glibc's mallopt, from malloc.h
+def autocast(device_type: str, precision: str) -> torch.autocast:
+    """Return a context in which networks run in `precision`, under autocast unless it is "fp32"."""
+    half = HALF_TYPES.get(precision)
+    return torch.autocast(device_type, half, enabled=half is not None)
+
+
 def to_unit_range(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return an N x C x H x W batch as float32 on `device`, channels last in memory.
 
@@ -56,6 +62,7 @@ def to_unit_range(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     return images.float().div_(torch.iinfo(images.dtype).max)
 
 
+# Parameters of glibc's mallopt, from malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 
 _C_LIBRARY = ctypes.CDLL(None)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from basicsr.utils.devices import HALF_TYPES, autocast
+
+DTYPES = {"fp32": torch.float32, **HALF_TYPES}
 
 
 class Ceilings(NamedTuple):
@@ -53,7 +55,8 @@ def measure_ceilings(device: torch.device, precision: str, scale: int = 1) -> Ce
 
     Args:
         device: the device to measure.
-        precision: "fp32" or "bf16". fp32 products on a GPU use TF32 if cuDNN's convolutions do.
+        precision: "fp32", "bf16" or "fp16". fp32 products on a GPU use TF32 if cuDNN's
+            convolutions do.
         scale: divides the sides of the matrices and the length of the copy.
     """
     side = (8192 if device.type == "cuda" else 2048) // scale
@@ -112,7 +115,7 @@ def work_of(
         traffic,
         torch.set_grad_enabled(training),
     ):
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with autocast("cpu", precision):
             result = twin(torch.rand(shape))
         if training:
             torch.autograd.grad(result.float().sum(), parameters, allow_unused=True)

@@ -249,7 +249,7 @@ def training(network: nn.Module, case: Case, variant: Variant) -> Callable[[], o
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(case.device, torch.bfloat16, enabled=variant.precision == "bf16"):
+        with devices.autocast(case.device, variant.precision):
             loss = F.l1_loss(call(x).float(), target)
         loss.backward()
         optimizer.step()

@@ -48,7 +48,7 @@ def measure(
         size: width and height of the image.
         memory: budget in GiB.
         features: where strips keep feature maps: "memory", "bf16" or "disk".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "fp16".
         device: "auto", "cuda" or "cpu".
         whole: also restore the image as a whole, and compare.
     """

@@ -16,6 +16,7 @@ from basicsr.losses import (
     FFTLoss,
     L1Loss,
     MSELoss,
+    PearsonLoss,
     PSNRLoss,
     SSIMLoss,
 )
@@ -29,6 +30,7 @@ AT_EQUALITY = {
     EdgeLoss: 1e-3,
     FFTLoss: 0,
     PSNRLoss: -6,
+    PearsonLoss: 0,
     SSIMLoss: -1,
 }
 every_loss = pytest.mark.parametrize("loss", AT_EQUALITY, ids=lambda cls: cls.__name__)
@@ -52,6 +54,32 @@ def test_psnr_loss_is_the_mean_over_images_in_tens_of_decibels() -> None:
     target = torch.zeros(2, 3, 4, 4)
     restored = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 0.01)])
     assert PSNRLoss(eps=0)(restored, target).item() == pytest.approx(-(20 + 40) / 2 / 10)
+
+
+def test_charbonnier_of_clamped_images() -> None:
+    """MPRNet's denoising: values beyond [0, 1] count as the nearest end, without a gradient."""
+    restored = torch.tensor([-0.5, 0.2, 1.5]).view(1, 1, 1, 3).requires_grad_()
+    loss = CharbonnierLoss(eps=1e-3, clamp=True)(restored, torch.zeros(1, 1, 1, 3))
+    expected = (1e-3 + math.hypot(0.2, 1e-3) + math.hypot(1, 1e-3)) / 3
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    assert restored.grad.flatten().ne(0).tolist() == [False, True, False]
+
+
+def test_pearson_loss_is_numpys() -> None:
+    restored, target = images(3, 2, 5, 6)
+    r = [np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(restored, target, strict=True)]
+    assert PearsonLoss()(restored, target).item() == pytest.approx((1 - np.mean(r)) / 2, abs=1e-6)
+    assert PearsonLoss()(1 - target, target).item() == pytest.approx(1, abs=1e-5)
+    assert PearsonLoss()(0.5 * target + 0.2, target).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_pearson_loss_of_an_image_of_one_level_has_a_finite_gradient() -> None:
+    restored = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
+    loss = PearsonLoss()(restored, torch.rand(1, 3, 4, 4))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.5)
+    assert restored.grad.isfinite().all()
 
 
 def test_fft_loss_is_numpys() -> None:

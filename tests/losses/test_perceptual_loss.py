@@ -46,6 +46,19 @@ def test_features_of_normalised_images(vgg16, file) -> None:
     assert loss(restored, target).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_weighted_convolutions_before_their_activation(vgg16, file) -> None:
+    """As BasicSR compares them: each layer with a weight."""
+    restored, target = torch.rand(2, 1, 3, 20, 26)
+    loss = PerceptualLoss(layers=("conv2_1", "conv1_2"), layer_weights=(0.5, 2), weights=file)
+    expected = 0.0
+    for depth, weight in ((6, 0.5), (3, 2)):  # up to the convolution, without its activation
+        features = [vgg16[:depth]((x - loss.mean) / loss.std) for x in (restored, target)]
+        expected += weight * (features[0] - features[1]).abs().mean().item()
+    assert loss(restored, target).item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(OptionsError, match="1 layer_weights for 2 layers; give one each"):
+        PerceptualLoss(layers=("relu1_1", "relu2_1"), layer_weights=(1,), weights=file)
+
+
 def test_gray_counts_as_three_equal_channels(file) -> None:
     loss = PerceptualLoss(weights=file)
     restored, target = torch.rand(2, 1, 1, 16, 16)

@@ -33,7 +33,7 @@ def test_a_compiled_step_of_dtpnet_is_the_same(device, checkpointing):
         images = torch.randint(0, 256, (2, 2, 3, 32, 32), dtype=torch.uint8)
         shown = []
         for iteration in range(2):
-            losses_of_step, finite = model.optimize_parameters(
+            losses_of_step, finite, _ = model.optimize_parameters(
                 iteration, [TrainingBatch(*images, ["a", "b"])]
             )
             assert finite

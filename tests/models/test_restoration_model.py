@@ -9,6 +9,8 @@ from torch import nn
 from basicsr.archs import RestorationNetwork
 from basicsr.data import TrainingBatch
 from basicsr.losses import build_losses
+from basicsr.models.loss_scale import GROWTH_INTERVAL, LossScale
+from basicsr.models.mixup import Mixup
 from basicsr.models.optimizers import MuonAdamW
 from basicsr.models.restoration_model import RestorationModel, StepSettings
 from basicsr.utils.errors import CheckpointError
@@ -58,7 +60,7 @@ def batch(seed, size=2):
 
 
 def step(model, iteration, batches):
-    losses, finite = model.optimize_parameters(iteration, batches)
+    losses, finite, _ = model.optimize_parameters(iteration, batches)
     assert finite
     return losses
 
@@ -122,7 +124,7 @@ def test_non_finite_gradients_are_found(device, bad):
     model = build(device)
     with torch.no_grad():
         model.network.first.bias[0] = bad
-    _, finite = model.optimize_parameters(0, [batch(8)])
+    _, finite, _ = model.optimize_parameters(0, [batch(8)])
     assert not finite
 
 
@@ -175,7 +177,7 @@ def test_a_skipped_step_changes_nothing(device, optimizer, skipped):
     black = TrainingBatch(*torch.zeros(2, 2, 3, 12, 12, dtype=torch.uint8), ["x"] * 2)
     for iteration in range(6):
         before = copy.deepcopy(skipping.state_dict())
-        _, finite = skipping.optimize_parameters(
+        _, finite, _ = skipping.optimize_parameters(
             iteration, [black if iteration in skipped else batch(iteration)]
         )
         assert finite == (iteration not in skipped)
@@ -237,15 +239,92 @@ def test_bf16_steps_stay_close_to_float32(device):
     )
 
 
-def test_a_resumed_model_continues_bit_for_bit():
+def fp16(device, scale=None, **settings):
+    """A model whose losses and gradients are those of float16, perhaps with another scale."""
+    model = build(device, precision="fp16", **settings)
+    if scale is not None:
+        model.loss_scale.load_state_dict({"value": scale, "good_steps": 0})
+    return model
+
+
+def test_fp16_steps_stay_close_to_float32(device):
+    exact, rough = build(device), fp16(device)
+    shown = [step(model, 0, [batch(7)]) for model in (exact, rough)]
+    assert shown[1]["loss"].item() == pytest.approx(shown[0]["loss"].item(), rel=0.01)
+    assert shown[1]["grad_norm"].item() == pytest.approx(shown[0]["grad_norm"].item(), rel=0.02)
+    assert shown[1]["loss_scale"].item() == 2**16
+    assert "loss_scale" not in shown[0]
+
+
+def test_the_loss_scale_keeps_small_gradients(device):
+    """Gradients of 1e-9 are zero in float16."""
+    losses = [{"type": "L1Loss", "weight": 1e-7}]
+    norms = [
+        step(model, 0, [batch(3)])["grad_norm"].item()
+        for model in (build(device, losses), fp16(device, 1, losses=losses))
+    ]
+    scaled = step(fp16(device, losses=losses), 0, [batch(3)])["grad_norm"].item()
+    assert norms[1] == 0
+    assert scaled == pytest.approx(norms[0], rel=0.02)
+
+
+def test_overflowing_gradients_lower_the_loss_scale_and_are_no_fault(device):
+    model = fp16(device, 2**40)
+    before = weights(model)
+    for exponent in range(39, 36, -1):
+        _, finite, rescaled = model.optimize_parameters(0, [batch(1)])
+        assert not finite
+        assert rescaled
+        assert model.loss_scale.value.item() == 2**exponent
+    assert torch.equal(weights(model), before)
+    for _ in range(30):
+        _, finite, rescaled = model.optimize_parameters(0, [batch(1)])
+        assert finite != rescaled
+    assert finite
+    assert not torch.equal(weights(model), before)
+
+
+def test_a_loss_that_is_not_finite_is_a_fault_in_fp16_too(device):
+    model = fp16(device, losses=[{"type": "L1Loss", "weight": 1e39}])
+    _, finite, rescaled = model.optimize_parameters(0, [batch(1)])
+    assert not finite
+    assert not rescaled
+    assert model.loss_scale.value.item() == 2**16
+
+
+def test_gradients_that_overflow_without_a_scale_are_a_fault(device):
+    model = fp16(device, 1, losses=[{"type": "L1Loss", "weight": 1e9}])
+    _, finite, rescaled = model.optimize_parameters(0, [batch(1)])
+    assert not finite
+    assert not rescaled
+
+
+def test_the_loss_scale_grows_after_many_good_steps(device):
+    scale = LossScale(device)
+    for _ in range(GROWTH_INTERVAL - 1):
+        scale.adapt(torch.tensor(True, device=device))
+    assert scale.value.item() == 2**16
+    scale.adapt(torch.tensor(True, device=device))
+    assert scale.state_dict() == {"value": 2**17, "good_steps": 0}
+    for _ in range(40):
+        scale.adapt(torch.tensor(False, device=device))
+    assert scale.state_dict() == {"value": 1, "good_steps": 0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"precision": "fp16"}, {"mixup": Mixup(seed=3)}],
+    ids=["plain", "fp16", "mixup"],
+)
+def test_a_resumed_model_continues_bit_for_bit(settings):
     cpu = torch.device("cpu")
-    straight = build(cpu, ema_decay=0.9)
+    straight = build(cpu, ema_decay=0.9, **settings)
     for iteration in range(6):
         step(straight, iteration, [batch(iteration)])
-    interrupted = build(cpu, ema_decay=0.9)
+    interrupted = build(cpu, ema_decay=0.9, **settings)
     for iteration in range(3):
         step(interrupted, iteration, [batch(iteration)])
-    resumed = build(cpu, ema_decay=0.9)
+    resumed = build(cpu, ema_decay=0.9, **settings)
     resumed.load_state_dict(interrupted.state_dict())
     for iteration in range(3, 6):
         step(resumed, iteration, [batch(iteration)])
@@ -256,6 +335,31 @@ def test_a_resumed_model_continues_bit_for_bit():
         strict=True,
     ):
         assert torch.equal(ours, theirs)
+
+
+def test_mixup_mixes_what_the_network_sees_and_what_it_is_compared_with(device):
+    """The losses are those of a batch that is mixed beforehand."""
+    mixup = Mixup(probability=1.0, seed=1)
+    data = batch(4, size=4)
+    lq, gt = (images.float() / 255 for images in data[:2])
+    mixed = TrainingBatch(*mixup(lq, gt, 5), data.names)
+    assert not torch.equal(mixed.lq, lq)
+    expected = step(build(device), 5, [mixed])
+    for name, value in step(build(device, mixup=mixup), 5, [data]).items():
+        assert value.item() == pytest.approx(expected[name].item(), rel=1e-5)
+
+
+def test_micro_batches_are_mixed_differently(device):
+    mixup = Mixup(probability=1.0)
+    data = batch(4, size=4)
+    shown = step(build(device, mixup=mixup), 0, [data, data])["loss"].item()
+    alone = [
+        step(build(device), 0, [TrainingBatch(*mixup(*images, 0, part), data.names)])["loss"].item()
+        for part in (0, 1)
+        for images in [[each.float() / 255 for each in data[:2]]]
+    ]
+    assert alone[0] != alone[1]
+    assert shown == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
 class Wide(TwoStages):
