@@ -6,19 +6,23 @@ import argparse
 import functools
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from basicsr.inference.files import require_photographs, restore_files, restore_photograph
+if not __package__:  # run as a file: import the library that the file belongs to
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from basicsr.inference.jobs import Records, find_jobs
-from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.io.images import SUFFIXES, to_levels
 from basicsr.io.videos import VIDEO_SUFFIXES, has_ffmpeg
-from basicsr.models.pretrained import saved_network, weights_file
 from basicsr.utils.cli import add_device, add_memory, add_precision, command, gibibytes
 from basicsr.utils.devices import select_device
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import sha256
+
+if TYPE_CHECKING:
+    from basicsr.inference.restorer import Restorer
 
 DEFAULT_WEIGHTS = "DTPNet-T_any-rain"
 
@@ -29,6 +33,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     folder = Path(options.output)
     _require_folder(folder)
+
+    # here, so that --help and mistakes do not wait for PyTorch
+    from basicsr.inference.files import restore_files
+    from basicsr.models.pretrained import weights_file
+
     weights = weights_file(options.weights)
     jobs = find_jobs(options.input, folder)
     restorer = _restorer(weights, options.device, options.precision, options.memory)
@@ -73,6 +82,9 @@ def restore(
         OptionsError: another argument is invalid.
         CheckpointError: the weights are missing, or do not contain the options of their network.
     """
+    from basicsr.inference.files import restore_photograph
+    from basicsr.models.pretrained import weights_file
+
     image = np.array(image)  # a copy, because np.asarray of a Pillow image is read-only
     is_photograph = image.ndim == 3 and image.shape[2] in (1, 3) and image.size
     if image.dtype not in (np.uint8, np.uint16) or not is_photograph:
@@ -92,6 +104,10 @@ def restore(
 
 @functools.lru_cache(maxsize=2)
 def _restorer(weights: Path, device: str, precision: str, memory: float | None) -> Restorer:
+    from basicsr.inference.files import require_photographs
+    from basicsr.inference.restorer import Restorer, RestorerSettings
+    from basicsr.models.pretrained import saved_network
+
     network, _ = saved_network(weights)
     require_photographs(network, weights)
     settings = RestorerSettings(precision=precision, memory_gib=memory, features="disk")

@@ -6,24 +6,20 @@ On several GPUs:  torchrun --nproc-per-node 8 basicsr/test.py -opt options/test/
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if not __package__:  # run as a file: import the library that the file belongs to
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from basicsr.data import build_dataset
-from basicsr.evaluation.evaluate import check_images, evaluate, pictures_in
-from basicsr.evaluation.score_files import markdown, summary, write_results
-from basicsr.inference.restorer import Restorer, RestorerSettings
-from basicsr.models.fitting import require_fitting
-from basicsr.models.pretrained import network_with_weights
-from basicsr.options import TestOptions, load_options, save_options
 from basicsr.utils.cli import add_option_file, command
-from basicsr.utils.devices import select_device
-from basicsr.utils.distributed import World, distributed_world
-from basicsr.utils.errors import options_at
-from basicsr.utils.files import sha256
-from basicsr.utils.logs import start_logging
-from basicsr.utils.provenance import provenance
+
+if TYPE_CHECKING:
+    import torch
+
+    from basicsr.options import TestOptions
+    from basicsr.utils.distributed import World
 
 TIMEOUT = 3600.0
 """Seconds that a process waits for the others to restore their images."""
@@ -35,6 +31,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Restore and measure data sets.")
     add_option_file(parser)
     arguments = parser.parse_args()
+
+    # here, so that --help and mistakes do not wait for PyTorch
+    from basicsr.options import TestOptions, load_options
+    from basicsr.utils.devices import select_device
+    from basicsr.utils.distributed import distributed_world
+
     options = load_options(TestOptions, arguments.opt, arguments.force_yml)
     device = select_device(options.device)
     with distributed_world(device, TIMEOUT) as world:
@@ -53,6 +55,18 @@ def test(options: TestOptions, option_file: str, device: torch.device, world: Wo
     Raises:
         UserError: weights, images and options do not fit together; nothing has been restored.
     """
+    from basicsr.data import build_dataset
+    from basicsr.evaluation.evaluate import check_images, evaluate, pictures_in
+    from basicsr.evaluation.score_files import markdown, summary, write_results
+    from basicsr.inference.restorer import Restorer, RestorerSettings
+    from basicsr.models.fitting import require_fitting
+    from basicsr.models.pretrained import network_with_weights
+    from basicsr.options import save_options
+    from basicsr.utils.errors import options_at
+    from basicsr.utils.files import sha256
+    from basicsr.utils.logs import start_logging
+    from basicsr.utils.provenance import provenance
+
     datasets = {}
     for key, section in options.datasets.items():
         with options_at(f"datasets.{key}"):

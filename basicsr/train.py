@@ -6,15 +6,13 @@ On several GPUs:  torchrun --nproc-per-node 8 basicsr/train.py -opt options/trai
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
-from basicsr.options import TrainOptions, load_options
-from basicsr.training.check import check
-from basicsr.training.run import Process
-from basicsr.training.trainer import train
+if not __package__:  # run as a file: import the library that the file belongs to
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from basicsr.utils.cli import add_option_file, command
-from basicsr.utils.devices import select_device
-from basicsr.utils.distributed import distributed_world, was_restarted
-from basicsr.utils.interruptions import StopRequest, Watchdog
 
 
 @command
@@ -33,6 +31,16 @@ def main() -> None:
         help="build everything, load a batch, print the cost, exit",
     )
     arguments = parser.parse_args()
+
+    # here, so that --help and mistakes do not wait for PyTorch
+    from basicsr.options import TrainOptions, load_options
+    from basicsr.training.check import check
+    from basicsr.training.run import Process
+    from basicsr.training.trainer import train
+    from basicsr.utils.devices import select_device
+    from basicsr.utils.distributed import distributed_world, was_restarted
+    from basicsr.utils.interruptions import StopRequest, Watchdog
+
     options = load_options(TrainOptions, arguments.opt, arguments.force_yml)
     device = select_device(options.device)
     if arguments.check:

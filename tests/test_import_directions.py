@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # From top to bottom; a package may import those of the lines below its own, and itself.
 LAYERS = (
-    ("train", "test", "restore"),
+    ("train", "test", "restore", "measure"),
     ("training",),
     ("evaluation",),
     ("inference",),

@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-import basicsr.restore
 from basicsr.archs import build_network, strips
 from basicsr.inference.restorer import Restorer
 from basicsr.io.checkpoints import save_weights
@@ -208,10 +207,9 @@ def test_photographs_that_fit_in_memory_use_no_temporary_files(shipped, monkeypa
 
 def test_the_network_is_loaded_once(shipped, monkeypatch):
     loaded = []
+    saved_network = pretrained.saved_network
     monkeypatch.setattr(
-        basicsr.restore,
-        "saved_network",
-        lambda file: loaded.append(file) or pretrained.saved_network(file),
+        pretrained, "saved_network", lambda file: loaded.append(file) or saved_network(file)
     )
     for _ in range(3):
         restore(IMAGE, weights=shipped)

@@ -13,14 +13,16 @@ import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from basicsr.metrics.base import PROTOCOL_FAMILIES, Metric, Protocol, SingleMetric
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import suggest
+
+if TYPE_CHECKING:
+    import torch  # imported where it is needed, as it is slow to load
 
 PREFIX = "iqa"
 _OF_IMAGE_SETS = frozenset({"fid", "sfid", "inception_score", "fgresq_pair"})
@@ -35,6 +37,8 @@ class IQAMetric(Metric):
     """
 
     def __init__(self, name: str, weights: str | Path | None = None) -> None:
+        import torch
+
         configurations = _import_pyiqa("pyiqa.default_model_configs").DEFAULT_CONFIGS
         modes = {each: facts.get("metric_mode") for each, facts in configurations.items()}
         single = modes.keys() - _OF_IMAGE_SETS
@@ -53,6 +57,8 @@ class IQAMetric(Metric):
         self._lock = threading.Lock()  # measuring runs in threads; not every model allows that
 
     def __call__(self, restored: np.ndarray, target: np.ndarray | None, peak: float) -> float:
+        import torch
+
         images = [restored] if target is None else [restored, target]
         with self._lock, torch.inference_mode():
             try:
@@ -64,6 +70,8 @@ class IQAMetric(Metric):
                 ) from None
 
     def _tensor(self, image: np.ndarray, peak: float) -> torch.Tensor:
+        import torch
+
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
         return (tensor.to(self.device).float() / peak).expand(-1, 3, -1, -1)
 
@@ -97,6 +105,8 @@ def _import_pyiqa(module: str) -> Any:
 
 
 def _create(name: str, device: str, options: dict[str, str]) -> Any:
+    import torch
+
     pyiqa = _import_pyiqa("pyiqa")
     with _recorded_downloads() as downloads:
         try:
@@ -120,6 +130,8 @@ def _recorded_downloads() -> Iterator[list[tuple[str, str]]]:
     pyiqa and torchvision both download by `torch.hub.download_url_to_file`, whose errors name no
     file.
     """
+    import torch
+
     pending: list[tuple[str, str]] = []
     original = torch.hub.download_url_to_file
 

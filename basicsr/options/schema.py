@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 # These packages register what option files can name.
-from basicsr import archs, data, losses, models  # noqa: F401
+from basicsr import archs, data, losses  # noqa: F401
 from basicsr.archs.strips import FeatureStorage
 from basicsr.metrics import DEFAULT_PROTOCOL, get_protocol, get_score
+from basicsr.models import optimizers, restoration_model, schedules  # noqa: F401
 from basicsr.options.foreign import MODEL_TYPES
 from basicsr.utils.components import Component, OneOf, Strict, fields_of
 from basicsr.utils.errors import OptionsError

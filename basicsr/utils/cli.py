@@ -20,9 +20,7 @@ import os
 import sys
 from collections.abc import Callable
 
-import torch
-
-from basicsr.utils.devices import PRECISIONS, is_out_of_memory
+from basicsr.utils.devices import PRECISIONS, is_out_of_gpu_memory, is_out_of_memory
 from basicsr.utils.errors import Stopped, UserError
 
 
@@ -46,7 +44,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            memory = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+            memory = "GPU memory" if is_out_of_gpu_memory(error) else "memory"
             _exit(
                 f"out of {memory}: use smaller patches or batches, accumulation_steps, bf16 or "
                 "activation_checkpointing in training, tiles in testing",

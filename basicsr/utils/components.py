@@ -10,7 +10,6 @@ from functools import reduce
 from operator import or_
 from typing import Annotated, Any, ClassVar, Literal, Union
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
 from pydantic_core import CoreSchema
 
@@ -83,9 +82,11 @@ def fields_of(entry: Entry, skip: Iterable[str] = ()) -> Fields:
 
 def _plain(annotation: Any) -> Any:
     """Remove Tensor from the unions in an annotation."""
+    from torch import Tensor
+
     parts = typing.get_args(annotation)
     if typing.get_origin(annotation) in (Union, types.UnionType):
-        return reduce(or_, (_plain(part) for part in parts if part is not torch.Tensor))
+        return reduce(or_, (_plain(part) for part in parts if part is not Tensor))
     if typing.get_origin(annotation) is tuple:
         return types.GenericAlias(tuple, tuple(p if p is ... else _plain(p) for p in parts))
     return annotation

@@ -1,4 +1,7 @@
-"""Devices: selection, memory in use, and memory that is available."""
+"""Devices: selection, memory in use, and memory that is available.
+
+PyTorch is imported by the functions that need it, so that a command line is parsed without it.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from basicsr.utils.errors import OptionsError
 
-HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:
+    import torch
+
+HALF_TYPES = {"bf16": "bfloat16", "fp16": "float16"}  # their names in PyTorch
 PRECISIONS = ("fp32", *HALF_TYPES)
 
 
@@ -26,6 +31,8 @@ def select_device(name: str) -> torch.device:
     Raises:
         OptionsError: the device does not exist on this machine.
     """
+    import torch
+
     if name not in ("auto", "cuda", "cpu"):
         raise OptionsError(f"device: '{name}' is none of auto, cuda, cpu")
     if name == "cuda" and not torch.cuda.is_available():
@@ -47,8 +54,11 @@ def select_device(name: str) -> torch.device:
 
 def autocast(device_type: str, precision: str) -> torch.autocast:
     """Return a context in which networks run in `precision`, under autocast unless it is "fp32"."""
-    half = HALF_TYPES.get(precision)
-    return torch.autocast(device_type, half, enabled=half is not None)
+    import torch
+
+    if precision not in HALF_TYPES:
+        return torch.autocast(device_type, enabled=False)
+    return torch.autocast(device_type, getattr(torch, HALF_TYPES[precision]))
 
 
 def to_unit_range(images: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -56,6 +66,8 @@ def to_unit_range(images: torch.Tensor, device: torch.device) -> torch.Tensor:
 
     uint8 and uint16 are scaled to [0, 1]; float32 keeps its values.
     """
+    import torch
+
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     if images.dtype.is_floating_point:
         return images.float()
@@ -89,6 +101,8 @@ def release_freed_memory() -> None:
 def memory_in_use(device: torch.device) -> int:
     """Return the bytes that this process uses now: allocated on the GPU, or resident."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.memory_allocated(device)
     release_freed_memory()
     statm = Path("/proc/self/statm")
@@ -104,6 +118,8 @@ def available_memory(device: torch.device) -> int:
     and the limits of its control groups.
     """
     if device.type == "cuda":
+        import torch
+
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     release_freed_memory()
@@ -145,14 +161,26 @@ def is_out_of_memory(error: Exception) -> bool:
 
     PyTorch has an exception class only for the GPU; on a CPU the message has to be searched.
     """
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error) for words in ("allocate memory", "not enough memory", "bad_alloc")
+    return (
+        is_out_of_gpu_memory(error)
+        or isinstance(error, MemoryError)
+        or any(
+            words in str(error) for words in ("allocate memory", "not enough memory", "bad_alloc")
+        )
     )
+
+
+def is_out_of_gpu_memory(error: Exception) -> bool:
+    """Return whether `error` is PyTorch's error for lack of GPU memory."""
+    torch = sys.modules.get("torch")  # its errors come only from a process that has imported it
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def peak_memory_gib(device: torch.device) -> float:
     """Return the peak memory of this process in GiB: allocated on the GPU, or resident."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -10,15 +10,18 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import basicsr
+
+if TYPE_CHECKING:
+    import torch  # imported by the functions below, as it is slow to load
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """Return the versions, device and time of a measurement made now."""
+    import torch
+
     return {
         "library": f"dtpnet-derain {basicsr.__version__}",
         "git_revision": git_revision(),
@@ -45,6 +48,8 @@ def record_environment(file: Path, device: torch.device) -> None:
 
 def device_name(device: torch.device) -> str:
     """Return the name of the GPU, or of the processor with the number of threads in use."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     model = platform.processor() or platform.machine()

@@ -16,7 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 from basicsr.utils.devices import HALF_TYPES, autocast
 
-DTYPES = {"fp32": torch.float32, **HALF_TYPES}
+DTYPES = {
+    "fp32": torch.float32,
+    **{name: getattr(torch, dtype) for name, dtype in HALF_TYPES.items()},
+}
 
 
 class Ceilings(NamedTuple):

@@ -50,12 +50,16 @@ def _contiguous(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.contiguous()
 
 
-@torch.library.custom_op("derain::gated_dwconv_c", mutates_args=(), device_types="cpu")
-def _gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _compute(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x, weight, bias = channels_last(x), weight.contiguous(), _contiguous(bias)
     out = empty_channels_last(x, x.shape[1] // 2)
     _call("gated_dwconv", x, weight, bias, out, bands=_bands(x))
     return out
+
+
+@torch.library.custom_op("derain::gated_dwconv_c", mutates_args=(), device_types="cpu")
+def _gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _compute(x, weight, bias)
 
 
 @torch.library.custom_op("derain::gated_dwconv_c_backward", mutates_args=(), device_types="cpu")
@@ -99,4 +103,8 @@ register_gradients(_gated_dwconv, _gradients, eager_gated_dwconv)
 
 def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return gelu(gate) * value, for float32 `x` on a CPU with a multiple of 16 channels."""
-    return _gated_dwconv(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    if not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
+        # PyTorch imports its compiler when it first calls a custom operator, which takes a second
+        return _compute(x, weight, bias)
+    return _gated_dwconv(x, weight, bias)
