@@ -1,14 +1,52 @@
-"""Packages and version ranges of the dependencies; requirements.txt pins the tested versions."""
+"""Packages and version ranges of the dependencies; requirements.txt pins the tested versions.
+
+The library is `basicsr` in a checkout, and `derain` where it is installed: PyPI has another package
+called basicsr, and two packages of one name would overwrite each other's files.
+"""
+
+import re
+import sys
+from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+EDITABLE = "editable_wheel" in sys.argv  # pip install -e: the checkout itself, with derain.py
+NAME = "basicsr" if EDITABLE else "derain"
+
+
+class RenamingBuild(build_py):
+    """Build step that copies the modules of basicsr as modules of derain."""
+
+    def build_module(self, module, module_file, package):
+        file, copied = super().build_module(module, module_file, package)
+        if copied:
+            file = Path(file)
+            file.write_text(renamed(file.read_text(encoding="utf-8")), encoding="utf-8")
+        return str(file), copied
+
+
+def renamed(source: str) -> str:
+    """Return the text of a module with the installed names of the package and its commands."""
+    source = re.sub(r"(python )?\bbasicsr/(train|test|measure)\.py", r"derain-\2", source)
+    return re.sub(r"\bbasicsr\b", "derain", source)
+
 
 setup(
-    packages=[*find_packages(include=["basicsr", "basicsr.*"]), "basicsr.pretrained_models"],
-    package_dir={"basicsr.pretrained_models": "pretrained_models"},  # the shipped weights
+    packages=[
+        *(re.sub("^basicsr", NAME, name) for name in find_packages(include=["basicsr*"])),
+        f"{NAME}.pretrained_models",
+    ],
+    package_dir={
+        NAME: "basicsr",
+        f"{NAME}.pretrained_models": "pretrained_models",  # the shipped weights
+    },
+    py_modules=["derain"] if EDITABLE else [],
+    cmdclass={} if EDITABLE else {"build_py": RenamingBuild},
     package_data={
-        "basicsr.pretrained_models": ["*.safetensors"],
-        "basicsr.archs.ops": ["*.c"],
-        "basicsr.metrics": ["niqe_*"],
+        f"{NAME}.pretrained_models": ["*.safetensors"],
+        f"{NAME}.archs.ops": ["*.c"],
+        f"{NAME}.metrics": ["niqe_*"],
     },
     install_requires=[
         "torch>=2.7",

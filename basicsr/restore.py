@@ -122,7 +122,7 @@ def _require_folder(output: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m basicsr.restore",
+        prog="derain" if Path(sys.argv[0]).name == "derain" else "python -m basicsr.restore",
         description="Restore photographs and videos; by default, remove rain. The file format, 16 "
         "bits, transparency, EXIF and colour profiles are kept. Files that an earlier call has "
         "restored with the same weights are skipped.",
