@@ -8,10 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if not __package__:  # run as a file: import the library that the file belongs to
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from basicsr.utils.interruptions import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals()  # before the other imports, which take seconds
+
+import numpy as np
 
 from basicsr.inference.jobs import Records, find_jobs
 from basicsr.io.images import SUFFIXES, to_levels

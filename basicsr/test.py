@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as a file: import the library that the file belongs to
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from basicsr.utils.interruptions import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals()  # before the other imports, which take seconds
+
 from basicsr.utils.cli import add_option_file, command
 
 if TYPE_CHECKING:

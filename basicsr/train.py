@@ -12,6 +12,11 @@ from pathlib import Path
 if not __package__:  # run as a file: import the library that the file belongs to
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from basicsr.utils.interruptions import exit_on_signals
+
+if __name__ == "__main__":
+    exit_on_signals()  # before the other imports, which take seconds
+
 from basicsr.utils.cli import add_option_file, command
 
 
@@ -47,11 +52,10 @@ def main() -> None:
         check(options, device)
         return
     with (
-        StopRequest() as stop,
         distributed_world(device, options.train.stall_timeout) as world,
         Watchdog(options.train.stall_timeout) as watchdog,
     ):
-        process = Process(device, world, stop, watchdog)
+        process = Process(device, world, StopRequest(), watchdog)
         train(options, process, arguments.auto_resume or was_restarted(), arguments.force)
 
 

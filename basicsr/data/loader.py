@@ -13,7 +13,7 @@ import importlib
 import itertools
 import logging
 import signal
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from basicsr.data.base import PATCH, ImagePair, RestorationDataset, generator
 from basicsr.data.sampling import Draw, SampleSchedule, SampleStage, draw_patch, epoch_order
+from basicsr.data.workers import answers, shared_bytes, usable_workers
 from basicsr.utils.errors import DataError, OptionsError, UserError
 from basicsr.utils.interruptions import DUMP_STACKS
 
@@ -146,26 +147,33 @@ def training_batches(
         raise OptionsError(f"{type(dataset).__name__} has no ground truth to train on")
     schedule = settings.schedule(len(dataset), start)
     layout = _BatchLayout.of(dataset)
-    workers = settings.num_workers
+    workers = usable_workers(settings.num_workers)
     slots = PREFETCHED * workers + 1  # one is copied while the others are filled
     largest = max(
         layout.slot_bytes(stage.batch_size // schedule.shares, stage.size)
         for stage in settings.patches
     )
-    memory = torch.empty(slots, largest, dtype=torch.uint8).share_memory_()
+    memory = shared_bytes(slots, largest)
     importlib.import_module("cv2")  # once, before each forked worker does
-    loader = DataLoader(
-        _Patches(dataset, settings, bad_images, memory, layout),
-        sampler=zip(itertools.cycle(range(slots)), schedule),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=PREFETCHED if workers else None,
-        collate_fn=_identity,
-        worker_init_fn=_start_worker,
-        # the loader draws its workers' base seed; keep that out of the global random stream
-        generator=torch.Generator(),
-    )
-    return _received(loader, memory, layout, bad_images, settings.pin_memory)
+    patches = _Patches(dataset, settings, bad_images, memory, layout)
+
+    def load(done: int) -> DataLoader:
+        """Return a loader of all micro-batches but the first `done`."""
+        iterations, rest = divmod(done, settings.micro_batches)
+        remaining = settings.schedule(len(dataset), start + iterations)
+        return DataLoader(
+            patches,
+            sampler=zip(itertools.cycle(range(slots)), itertools.islice(remaining, rest, None)),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=PREFETCHED if workers else None,
+            collate_fn=_identity,
+            worker_init_fn=_start_worker,
+            # the loader draws its workers' base seed; keep that out of the global random stream
+            generator=torch.Generator(),
+        )
+
+    return _received(load, memory, layout, bad_images, settings.pin_memory)
 
 
 class _BatchLayout(NamedTuple):
@@ -293,14 +301,14 @@ def _identity(answer: Any) -> Any:
 
 
 def _received(
-    loader: DataLoader,
+    load: Callable[[int], DataLoader],
     memory: torch.Tensor,
     layout: _BatchLayout,
     bad_images: BadImages | None,
     pin_memory: bool,
 ) -> Batches:
     """Yield what the workers loaded, copied from the slots, which they will fill again."""
-    for loaded in _alive(loader):
+    for loaded in answers(load):
         if isinstance(loaded, UserError):
             raise loaded
         if bad_images is not None:
@@ -312,18 +320,6 @@ def _received(
         yield TrainingBatch(
             lq.permute(0, 3, 1, 2), gt.permute(0, 3, 1, 2), loaded.names, loaded.skipped
         )
-
-
-def _alive(loader: DataLoader) -> Iterator[Any]:
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            "a loader worker was killed, often because memory ran out: lower num_worker_per_gpu "
-            "or cache_gib, then resume with --auto_resume"
-        ) from None
 
 
 def _start_worker(worker: int) -> None:

@@ -53,7 +53,8 @@ def train(
         settings = loader_settings(options, process.device, process.world)
         batches = training_batches(run.datasets["train"], settings, run.iteration, run.bad_images)
         open_folder(run, in_own_folder)
-        Trainer(run, batches).run_to_end()
+        with process.stop:  # until here, there is nothing to save
+            Trainer(run, batches).run_to_end()
     finally:
         run.folder.unlock()
 

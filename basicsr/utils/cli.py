@@ -19,9 +19,11 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 
 from basicsr.utils.devices import PRECISIONS, is_out_of_gpu_memory, is_out_of_memory
 from basicsr.utils.errors import Stopped, UserError
+from basicsr.utils.interruptions import interrupt_by_exception
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:
@@ -34,11 +36,14 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(main)
     def run(*arguments: object) -> None:
         try:
+            interrupt_by_exception()
             main(*arguments)
         except Stopped:
             sys.exit(75)
         except UserError as error:
             _exit(str(error), 2)
+        except BrokenExecutor:
+            _exit("a worker process was killed, often because memory ran out; lower --workers", 2)
         except OSError as error:  # a full disk, a folder without permission
             _exit(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
         except (RuntimeError, MemoryError) as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -17,6 +17,34 @@ from basicsr.utils.errors import Stopped
 DUMP_STACKS = signal.SIGUSR2  # loader workers print their stacks when they receive it
 # One Ctrl-C can arrive twice, from the terminal and from torchrun, within this many seconds
 _REPEAT_WINDOW = 2.0
+
+
+def exit_on_signals() -> None:
+    """End the process at once, with one line, on SIGTERM and SIGUSR1 (code 75) and Ctrl-C (130).
+
+    Entry points call it before they import PyTorch, which takes seconds. It is for times at which
+    there is nothing to save: the imports, the set-up of a run, and programs that leave complete
+    files only. Later a StopRequest replaces it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, _exit_now)
+
+
+def _exit_now(number: int, frame: FrameType | None) -> None:
+    """Leave without unwinding: an exception could be swallowed by a destructor or an import."""
+    with suppress(Exception):  # the signal may have come while a stream was being written to
+        sys.stdout.flush()
+    interrupted = number == signal.SIGINT
+    line = "interrupted" if interrupted else f"stopped by {signal.Signals(number).name}"
+    after_a_bar = "\n" if os.isatty(2) else ""
+    os.write(2, f"{after_a_bar}error: {line}; start the same command again\n".encode())
+    os._exit(130 if interrupted else 75)
+
+
+def interrupt_by_exception() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again, for programs that tidy up when it arrives."""
+    if signal.getsignal(signal.SIGINT) is _exit_now:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class StopRequest:
@@ -85,6 +113,8 @@ class Watchdog:
                 self._end()
 
     def _end(self) -> None:
+        import multiprocessing  # here, so that `exit_on_signals` is ready early
+
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         for child in multiprocessing.active_children():
             if child.pid is not None:

@@ -470,8 +470,8 @@ def test_a_basicsr_file_trains_and_is_tested_unchanged(tmp_path, monkeypatch, wr
     options = load_options(TrainOptions, write(BASICSR))
     assert options.device == "cpu"
     assert options.train.ema_decay == 0.5
-    with StopRequest() as stop, Watchdog(100) as watchdog:
-        train(options, Process(CPU, World(), stop, watchdog))
+    with Watchdog(100) as watchdog:
+        train(options, Process(CPU, World(), StopRequest(), watchdog))
     saved = yaml.safe_load((tmp_path / "experiments/try_B4G1/options.yml").read_text())
     assert saved["datasets"]["train"]["patches"] == [{"size": 16, "batch_size": 2, "iters": 3}]
 

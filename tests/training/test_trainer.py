@@ -92,8 +92,8 @@ def options(case, *force):
 
 
 def run(settings, **more):
-    with StopRequest() as stop, Watchdog(100) as watchdog:
-        train(settings, Process(CPU, World(), stop, watchdog), **more)
+    with Watchdog(100) as watchdog:
+        train(settings, Process(CPU, World(), StopRequest(), watchdog), **more)
 
 
 def metrics(folder):

@@ -1,5 +1,6 @@
 import argparse
 import errno
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
@@ -18,6 +19,11 @@ from basicsr.utils.errors import DataError
         (torch.OutOfMemoryError("CUDA: 3 GiB"), 2, "error: out of GPU memory: use smaller"),
         (RuntimeError("can't allocate memory"), 2, "error: out of memory: use smaller"),
         (MemoryError("for a row"), 2, "error: out of memory: use smaller"),
+        (
+            BrokenProcessPool(),
+            2,
+            "error: a worker process was killed, often because",
+        ),
         (KeyboardInterrupt(), 130, "error: interrupted"),
     ],
 )

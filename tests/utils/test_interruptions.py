@@ -6,8 +6,10 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
+from runs import ENVIRONMENT, command
 
 from basicsr.utils import interruptions
 from basicsr.utils.errors import Stopped
@@ -55,3 +57,71 @@ def test_a_stalled_process_prints_its_stacks_and_exits():
     assert time.monotonic() - began < 50
     assert "reading_from_a_dead_server" in ended.stderr
     assert "error: no progress for 0.5 seconds" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "line"),
+    [
+        ("SIGTERM", 75, "error: stopped by SIGTERM; start the same command again"),
+        ("SIGUSR1", 75, "error: stopped by SIGUSR1; start the same command again"),
+        ("SIGINT", 130, "error: interrupted; start the same command again"),
+    ],
+)
+def test_a_signal_ends_a_program_without_a_stack_trace(name, code, line):
+    """Even where an exception would be swallowed."""
+    program = f"""
+        import os, signal
+        from basicsr.utils.interruptions import exit_on_signals
+        exit_on_signals()
+        class Swallows:
+            def __del__(self):
+                os.kill(os.getpid(), signal.{name})
+        print("printed before")
+        Swallows()
+        print("never reached")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (code, "printed before\n")
+    assert ended.stderr == f"{line}\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("train.py", ["-opt", "none.yml"]),
+        ("test.py", ["-opt", "none.yml"]),
+        ("restore.py", ["none.png", "-o", "out"]),
+    ],
+)
+def test_entry_points_can_be_stopped_while_they_import(script, arguments, tmp_path):
+    """SIGTERM arrives when the shared libraries of PyTorch are being loaded."""
+    process = subprocess.Popen(
+        command(script, *arguments),
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    maps = Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and b"libtorch" not in maps.read_bytes():
+        time.sleep(0.01)
+    process.terminate()
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert complaint == b"error: stopped by SIGTERM; start the same command again\n"
+
+
+def test_ctrl_c_raises_again_once_a_command_runs():
+    before = {
+        name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    }
+    try:
+        interruptions.exit_on_signals()
+        interruptions.interrupt_by_exception()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

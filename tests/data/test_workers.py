@@ -1,0 +1,104 @@
+"""Loader workers that are killed or cannot be started."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+
+from basicsr.data import LoaderSettings, SampleStage, SyntheticRainDataset, training_batches
+from basicsr.data import workers as workers_module
+from basicsr.data.workers import shared_bytes, usable_workers
+from basicsr.utils.errors import UserError
+
+
+@pytest.fixture
+def source(make_images) -> SyntheticRainDataset:
+    return SyntheticRainDataset(str(make_images((f"{i}.png" for i in range(5)), 20, 24)))
+
+
+def _batches(source, num_workers: int = 1, micro_batches: int = 1):
+    stages = [SampleStage(size=8, batch_size=4, iters=9), SampleStage(12, 2, 4)]
+    settings = LoaderSettings(stages, seed=3, num_workers=num_workers, micro_batches=micro_batches)
+    return training_batches(source, settings)
+
+
+def _kill_a_worker() -> None:
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_killed_worker_is_replaced_and_changes_nothing(source, micro_batches, caplog):
+    expected = list(_batches(source, 0, micro_batches))
+    handler = signal.getsignal(signal.SIGCHLD)
+    with caplog.at_level(logging.WARNING, "basicsr"):
+        batches = []
+        for batch in _batches(source, 1, micro_batches):
+            batches.append(batch)
+            if len(batches) == 4:
+                _kill_a_worker()
+    assert signal.getsignal(signal.SIGCHLD) is handler
+    for batch, other in zip(batches, expected, strict=True):
+        assert batch.names == other.names
+        assert torch.equal(batch.lq, other.lq)
+    assert "all are started again (1 of at most 3 times)" in caplog.text
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_that_are_killed_again_and_again_end_the_run(source, monkeypatch):
+    monkeypatch.setattr(workers_module, "RESTARTS", 0)
+    batches = _batches(source)
+    next(batches)
+    _kill_a_worker()
+    with pytest.raises(UserError, match=r"killed 1 times.*lower num_worker_per_gpu or cache_gib"):
+        list(batches)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "No space left on device); /dev/shm is full: start the container with"),
+        (errno.EAGAIN, "Resource temporarily unavailable); lower num_worker_per_gpu (0 needs"),
+    ],
+)
+def test_workers_that_cannot_be_started(source, monkeypatch, capsys, number, words):
+    def refuse():
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(torch.multiprocessing, "Queue", refuse)
+    with pytest.raises(UserError) as caught:
+        next(_batches(source))
+    assert words in str(caught.value)
+    del caught
+    gc.collect()
+    assert capsys.readouterr().err == ""  # nothing from PyTorch's destructor
+
+
+def test_no_more_workers_than_cores(monkeypatch, caplog):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    with caplog.at_level(logging.INFO, "basicsr"):
+        assert [usable_workers(wanted) for wanted in (0, 2, 3)] == [0, 2, 3]
+        assert caplog.text == ""
+        assert usable_workers(8) == 3
+    assert "loader workers: 3, the number of CPU cores, instead of 8" in caplog.text
+
+
+def test_pytorch_does_not_warn_of_too_many_workers(source, recwarn):
+    cores = len(os.sched_getaffinity(0))
+    next(_batches(source, num_workers=cores + 2))
+    assert [str(each.message) for each in recwarn] == []
+
+
+def test_shared_bytes_are_written_to_by_a_forked_process():
+    memory = shared_bytes(2, 3)
+    if (child := os.fork()) == 0:
+        memory[1] = torch.tensor([7, 8, 9], dtype=torch.uint8)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert memory.tolist() == [[0, 0, 0], [7, 8, 9]]
