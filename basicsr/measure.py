@@ -26,7 +26,14 @@ if not __package__:  # run as a file: import the library that the file belongs t
 
 from basicsr.data.layouts import LAYOUTS
 from basicsr.evaluation.restored_images import RestoredImage, list_restored, match_restored
-from basicsr.metrics import DEFAULT_PROTOCOL, Protocol, Scores, get_protocol, protocol_names
+from basicsr.metrics import (
+    DEFAULT_PROTOCOL,
+    Protocol,
+    Scores,
+    flag_remarks,
+    get_protocol,
+    protocol_names,
+)
 from basicsr.utils.cli import add_workers, command, script_parser
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import atomic_write
@@ -38,14 +45,14 @@ ScoresByProtocol = dict[str, Scores]
 @command
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    from basicsr.evaluation.evaluate import mean_scores  # loads PyTorch, too slow for --help
-
     protocols = [get_protocol(name) for name in options.protocol]
     images = images_to_measure(options, protocols)
     each = measure_images(images, protocols, options.workers)
-    means = {p.name: mean_scores([scores[p.name] for scores in each]) for p in protocols}
+    means = {p.name: p.summarize([scores[p.name] for scores in each]) for p in protocols}
     print(table(means, len(images)))
     for protocol in protocols:
+        for remark in flag_remarks(protocol.flags, means[protocol.name], len(images)):
+            print(f"{protocol.name}: {remark}")
         if protocol.reads == "float":
             print(
                 f"{protocol.name}: of image files; test.py measures the unrounded output, whose "
@@ -95,7 +102,9 @@ def measure_image(image: RestoredImage, protocols: Sequence[Protocol]) -> Scores
 def table(means: ScoresByProtocol, images: int) -> str:
     """Return the means as a Markdown table, with two digits more than result tables show."""
     metrics = {
-        metric.name: metric for protocol in means for metric in get_protocol(protocol).metrics
+        metric.name: metric
+        for protocol in means
+        for metric in get_protocol(protocol).available_metrics
     }
     headings = ["images", "protocol", *(metric.label for metric in metrics.values())]
     rows = [headings, ["---"] * len(headings)]

@@ -22,7 +22,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from basicsr.data import LAYOUTS
-from basicsr.evaluation.evaluate import mean_scores
 from basicsr.evaluation.restored_images import match_restored
 from basicsr.io.images import write_png
 from basicsr.metrics import DEFAULT_PROTOCOL, Metric, Protocol, Scores, get_protocol
@@ -140,7 +139,7 @@ def caption_of(scores: Scores, protocol: Protocol) -> str:
     """Return the scores as text; a metric with a unit needs no name."""
     return ", ".join(
         _number(metric, scores) if metric.unit else f"{metric.label} {_number(metric, scores)}"
-        for metric in protocol.metrics
+        for metric in protocol.available_metrics
     )
 
 
@@ -167,7 +166,9 @@ def _summary(images: Sequence[Comparison], protocol: Protocol) -> str:
     if not images[0].scores:
         return f"{count}. There is no ground truth, so nothing is measured."
     metric = protocol.metrics[0]
-    before, after = (_number(metric, _mean(images, version)) for version in ("lq", "restored"))
+    before, after = (
+        _number(metric, _mean(images, version, protocol)) for version in ("lq", "restored")
+    )
     return (
         f"{count}, mean {metric.label}: {before} degraded, {after} restored, under the protocol "
         f"<b>{protocol.name}</b>: {html.escape(protocol.description)}."
@@ -217,10 +218,10 @@ def _table(images: Sequence[Comparison], protocol: Protocol) -> str:
     headings = [
         f"{version} {metric.label}"
         for version in ("degraded", "restored")
-        for metric in protocol.metrics
+        for metric in protocol.available_metrics
     ]
     rows = [_row(html.escape(image.name), image.scores, protocol) for image in images]
-    means = {version: _mean(images, version) for version in ("lq", "restored")}
+    means = {version: _mean(images, version, protocol) for version in ("lq", "restored")}
     return f"""<h2>Scores ({protocol.name})</h2>
   <div class="scroll"><table>
     <thead><tr>{_cells("th", ["image", *headings, "difference"])}</tr></thead>
@@ -235,7 +236,7 @@ def _row(name: str, scores: dict[str, Scores], protocol: Protocol) -> str:
     numbers = [
         _number(metric, scores[version])
         for version in ("lq", "restored")
-        for metric in protocol.metrics
+        for metric in protocol.available_metrics
     ]
     return f"<tr>{_cells('td', [name, *numbers, _number(first, difference, sign='+')])}</tr>"
 
@@ -244,8 +245,8 @@ def _cells(tag: str, texts: Sequence[str]) -> str:
     return "".join(f"<{tag}>{text}</{tag}>" for text in texts)
 
 
-def _mean(images: Sequence[Comparison], version: str) -> Scores:
-    return mean_scores([image.scores[version] for image in images])
+def _mean(images: Sequence[Comparison], version: str, protocol: Protocol) -> Scores:
+    return protocol.summarize([image.scores[version] for image in images])
 
 
 def _parser() -> argparse.ArgumentParser:

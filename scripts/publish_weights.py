@@ -76,7 +76,8 @@ def scores(files: Sequence[Path], weights_sha256: str) -> list[dict[str, str]]:
 
 def _printed(result: Mapping[str, Any], quantize: str) -> dict[str, str]:
     protocol = get_protocol(result["protocol"])
-    printed = {m.name: f"{float(result[m.name]):.{m.decimals}f}" for m in protocol.metrics}
+    measured = [metric for metric in protocol.metrics if metric.name in result]
+    printed = {m.name: f"{float(result[m.name]):.{m.decimals}f}" for m in measured}
     return PublishedScore(result["dataset"], printed, protocol.name, quantize).facts()
 
 

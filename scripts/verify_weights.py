@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from basicsr.data import LAYOUTS, build_dataset
-from basicsr.evaluation.evaluate import evaluate, mean_scores
+from basicsr.evaluation.evaluate import evaluate
 from basicsr.evaluation.published import PublishedScore
 from basicsr.inference.restorer import Restorer
 from basicsr.io.checkpoints import Weights
@@ -36,13 +36,14 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = build_dataset(dataset_options(options.dataroot, layout))
     restorer = Restorer(network, select_device(options.device))
     scores = evaluate(restorer, dataset, [score.protocol], score.quantize)
-    measured = mean_scores([image.restored[score.protocol] for image in scores])
+    protocol = get_protocol(score.protocol)
+    measured = protocol.summarize([image.restored[score.protocol] for image in scores])
 
     facts = weights.facts
     print(f"{weights.network['type']} trained on {facts['train_set']}, from {facts['source']}")
     print(f"{score.dataset}, {len(scores)} images, {score.protocol}, quantize: {score.quantize}")
     for name, tolerance in score.tolerances().items():
-        label, printed = get_protocol(score.protocol).metric(name).label, score.scores[name]
+        label, printed = protocol.metric(name).label, score.scores[name]
         print(
             f"  {label}  published {printed}  measured {measured[name]:.4f}  "
             f"tolerance {tolerance:g}"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 from basicsr.archs import ARCH_REGISTRY
 from basicsr.evaluation.score_files import MetricFacts, ProtocolFacts, protocol_facts
 from basicsr.evaluation.task import Task
-from basicsr.metrics import METRIC_REGISTRY, protocol_names
+from basicsr.metrics import METRIC_REGISTRY, flag_remarks, protocol_names
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import suggest
 
@@ -211,6 +211,8 @@ def measured_entries(
         if setting != UNSTATED and name not in known:
             notes.append(f"{file}: no published row of {setting} is of {name}; it stands apart")
         protocol = _protocol_of(file, scores, result)
+        flags = {flag: _value(file, place, result, flag) for flag in protocol.flags}
+        remarks = flag_remarks(protocol.flags, flags, result.images)
         entries.append(
             Entry(
                 method=scores.method,
@@ -218,10 +220,12 @@ def measured_entries(
                 protocol=protocol,
                 setting=setting if name in known else UNSTATED,
                 scores={
-                    metric.name: Score(_value(file, place, result, metric), metric.decimals)
+                    metric.name: Score(_value(file, place, result, metric.name), metric.decimals)
                     for metric in protocol.metrics
+                    if not metric.optional or metric.name in (result.model_extra or {})
                 },
                 source=_origin(scores.provenance),
+                remark="; ".join(f"{name}: {remark}" for remark in remarks),
                 whole=result.images in task.images[name],
                 file=file,
                 images=result.images,
@@ -242,18 +246,18 @@ def _protocol_of(file: Path, scores: _ScoresFile, result: _Result) -> ProtocolFa
     return scores.protocols[result.protocol]
 
 
-def _value(file: Path, place: int, result: _Result, metric: MetricFacts) -> float:
-    """Return the value of a metric; "inf" is a number (identical images), NaN is not."""
-    where = f"{file}: results.{place}.{metric.name}"
-    given = (result.model_extra or {}).get(metric.name)
+def _value(file: Path, place: int, result: _Result, name: str) -> float:
+    """Return the value of a metric or flag; "inf" is a number (identical images), NaN is not."""
+    where = f"{file}: results.{place}.{name}"
+    given = (result.model_extra or {}).get(name)
     try:
         value = float(given)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise DataError(f"{where}: {given!r} is not a number") from None
     if math.isnan(value):
         raise DataError(f"{where}: NaN is not a number")
-    if metric.name in METRIC_REGISTRY:
-        lowest, highest = METRIC_REGISTRY.entry(metric.name).cls.bounds  # type: ignore[attr-defined]
+    if name in METRIC_REGISTRY:
+        lowest, highest = METRIC_REGISTRY.entry(name).cls.bounds  # type: ignore[attr-defined]
         if not lowest <= value <= highest:
             raise DataError(f"{where}: {value:g} is not between {lowest:g} and {highest:g}")
     return value

@@ -152,8 +152,3 @@ def pictures_in(folder: Path, dataset: RestorationDataset) -> SaveImage:
                 write_png(folder / view / f"{name}.png", levels)
 
     return save
-
-
-def mean_scores(scores: Sequence[Scores]) -> Scores:
-    """Return the mean of each metric over images, each image counting once."""
-    return {name: float(np.mean([each[name] for each in scores])) for name in scores[0]}

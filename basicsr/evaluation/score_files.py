@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
-from basicsr.evaluation.evaluate import ImageScores, mean_scores
-from basicsr.metrics import Scores, get_protocol
+from basicsr.evaluation.evaluate import ImageScores
+from basicsr.metrics import Scores, flag_remarks, get_protocol, metric_label
 from basicsr.utils.files import atomic_write
 
 
@@ -24,6 +24,7 @@ class MetricFacts(BaseModel):
     unit: str
     better: Literal["higher", "lower"]
     decimals: int
+    optional: bool = False
 
     @classmethod
     def of(cls, metric: Any) -> MetricFacts:
@@ -32,7 +33,7 @@ class MetricFacts(BaseModel):
 
     @property
     def label(self) -> str:
-        return self.name.upper()
+        return metric_label(self.name)
 
 
 class ProtocolFacts(BaseModel):
@@ -44,10 +45,11 @@ class ProtocolFacts(BaseModel):
     name: str
     description: str
     metrics: list[MetricFacts]
+    flags: dict[str, str] = {}
 
 
 class MeanScores(NamedTuple):
-    """Mean scores of one data set under one protocol.
+    """Mean scores, and sums of flags, of one data set under one protocol.
 
     `degraded` is empty where the network's input was not measured.
     """
@@ -57,6 +59,17 @@ class MeanScores(NamedTuple):
     images: int
     degraded: Scores
     restored: Scores
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on images that were measured in another way than the protocol describes."""
+        flags = get_protocol(self.protocol).flags
+        versions = {"input: ": self.degraded, "": self.restored}
+        return [
+            f"{self.dataset}, {self.protocol}: {version}{remark}"
+            for version, scores in versions.items()
+            for remark in flag_remarks(flags, scores, self.images)
+        ]
 
 
 ScoresByDataset = Mapping[str, Sequence[ImageScores]]
@@ -74,13 +87,14 @@ def summary(measured: ScoresByDataset, protocols: Sequence[str]) -> list[MeanSco
 
 
 def _mean(dataset: str, protocol: str, images: Sequence[ImageScores]) -> MeanScores:
+    summarize = get_protocol(protocol).summarize
     degraded = [image.degraded[protocol] for image in images if protocol in image.degraded]
     return MeanScores(
         dataset,
         protocol,
         len(images),
-        mean_scores(degraded) if len(degraded) == len(images) else {},
-        mean_scores([image.restored[protocol] for image in images]),
+        summarize(degraded) if len(degraded) == len(images) else {},
+        summarize([image.restored[protocol] for image in images]),
     )
 
 
@@ -125,7 +139,12 @@ def protocol_facts(name: str) -> ProtocolFacts:
     """Return the facts of a registered protocol."""
     protocol = get_protocol(name)
     metrics = [MetricFacts.of(metric) for metric in protocol.metrics]
-    return ProtocolFacts(name=protocol.name, description=protocol.description, metrics=metrics)
+    return ProtocolFacts(
+        name=protocol.name,
+        description=protocol.description,
+        metrics=metrics,
+        flags=dict(protocol.flags),
+    )
 
 
 def json_scores(scores: Scores) -> dict[str, float | str]:
@@ -134,18 +153,20 @@ def json_scores(scores: Scores) -> dict[str, float | str]:
 
 
 def markdown(means: Sequence[MeanScores]) -> str:
-    """Return a Markdown table with one line per data set and protocol."""
+    """Return a Markdown table with one line per data set and protocol, and the remarks on them."""
     headings, *lines = _table(means)
     rows = [headings, ["---"] * len(headings), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return "\n\n".join([table, *(remark for mean in means for remark in mean.remarks)])
 
 
 def _table(means: Sequence[MeanScores]) -> list[list[str]]:
-    """Return headings and lines; a metric that a protocol does not have is an empty cell."""
+    """Return headings and lines; a metric that was not measured is an empty cell."""
     labels = {
         metric.name: metric.label
         for mean in means
         for metric in get_protocol(mean.protocol).metrics
+        if metric.name in mean.restored
     }
     headings = ["data set", "images", "protocol", *(f"input {x}" for x in labels.values())]
     lines = [[*headings, *labels.values()]]
@@ -180,6 +201,7 @@ def _latex(method: str, means: Sequence[MeanScores]) -> str:
             *map(line, lines),
             r"  \bottomrule",
             r"\end{tabular}",
+            *(f"% {remark}" for mean in means for remark in mean.remarks),
             "",
         ]
     )

@@ -11,9 +11,11 @@ from basicsr.metrics.base import (
     Metric,
     Protocol,
     Scores,
+    flag_remarks,
     get_protocol,
     get_score,
     measure,
+    metric_label,
     protocol_names,
 )
 from basicsr.utils.registry import import_modules
@@ -25,9 +27,11 @@ __all__ = [
     "Metric",
     "Protocol",
     "Scores",
+    "flag_remarks",
     "get_protocol",
     "get_score",
     "measure",
+    "metric_label",
     "protocol_names",
 ]
 

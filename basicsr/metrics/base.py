@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
+from basicsr.io.images import to_levels
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import Entry, Registered, Registry, suggest
 
@@ -17,7 +19,7 @@ DEFAULT_PROTOCOL = "matlab_y"
 
 Levels = Literal["8bit", "float"]
 Scores = dict[str, float]
-"""Values by metric name."""
+"""Values by the names of metrics and flags."""
 
 
 class Metric(ABC):
@@ -32,6 +34,7 @@ class Metric(ABC):
         reads: pixel values that a protocol of this metric alone hands to it, see `Protocol.reads`.
         device: where it is computed, "cpu" or "cuda".
         bounds: lowest and highest possible value; result files with others are rejected.
+        optional: whether protocols measure without it where it is not `available`.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Metric(ABC):
     reads: Levels = "8bit"
     device: str = "cpu"
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    optional: bool = False
 
     @abstractmethod
     def __call__(self, restored: np.ndarray, target: np.ndarray | None, peak: float) -> float:
@@ -56,7 +60,15 @@ class Metric(ABC):
     @property
     def label(self) -> str:
         """The name as tables and plots print it."""
-        return self.name.upper()
+        return metric_label(self.name)
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be computed here.
+
+        Optional metrics override it, with a warning that says what is missing.
+        """
+        return True
 
     def is_better(self, value: float, than: float | None) -> bool:
         """Return whether `value` improves on the best value so far (None: there is none)."""
@@ -72,6 +84,8 @@ class Protocol(ABC):
         name: key in option files and score files.
         description: conversion and metrics in one sentence, with the papers that measure so.
         metrics: in the order of table columns; the first one ranks images.
+        flags: for images that are measured in another way than described: the meaning of each
+            flag, by name. `compare` returns 1 for an image to which it applies, otherwise 0.
         smallest_side: smallest height and width in pixels that the metrics are defined for.
         reads: "8bit" if it measures the values of an 8-bit file (floats and 16-bit images are
             rounded to 8 bits first), "float" if it measures the unrounded output in [0, 1].
@@ -80,12 +94,17 @@ class Protocol(ABC):
     name: str
     description: str
     metrics: Sequence[Metric]
+    flags: Mapping[str, str] = MappingProxyType({})
     smallest_side: int = 1
     reads: Levels = "8bit"
 
     @property
     def needs_reference(self) -> bool:
         return any(metric.needs_reference for metric in self.metrics)
+
+    @property
+    def available_metrics(self) -> list[Metric]:
+        return [metric for metric in self.metrics if metric.available]
 
     @property
     def peak(self) -> float:
@@ -111,8 +130,18 @@ class Protocol(ABC):
         return image
 
     def compare(self, restored: np.ndarray, target: np.ndarray | None) -> Scores:
-        """Compute the metrics of converted images."""
-        return {metric.name: metric(restored, target, self.peak) for metric in self.metrics}
+        """Compute the metrics and flags of converted images."""
+        return {
+            metric.name: metric(restored, target, self.peak) for metric in self.available_metrics
+        }
+
+    def summarize(self, scores: Sequence[Scores]) -> Scores:
+        """Return the mean of each metric and the sum of each flag over images."""
+        values = {name: [each[name] for each in scores] for name in scores[0]}
+        return {
+            name: float(np.sum(each) if name in self.flags else np.mean(each))
+            for name, each in values.items()
+        }
 
     def __call__(self, restored: np.ndarray, target: np.ndarray | None = None) -> Scores:
         """Measure a restored image, see `measure`."""
@@ -200,6 +229,26 @@ def get_score(text: str) -> tuple[Protocol, Metric]:
     return protocol, protocol.metric(metric_name) if slash else protocol.metrics[0]
 
 
+def flag_remarks(flags: Mapping[str, str], summary: Scores, images: int) -> list[str]:
+    """Return a sentence for each flag that applies to any of the `images`.
+
+    Args:
+        flags: see `Protocol.flags`.
+        summary: what `Protocol.summarize` returns for the images.
+        images: their number.
+    """
+    return [
+        f"{summary[name]:.0f} of {images} images: {meaning}"
+        for name, meaning in flags.items()
+        if summary.get(name)
+    ]
+
+
+def metric_label(metric: str) -> str:
+    """Return the name of a metric as tables and plots print it."""
+    return metric.upper().replace("_", "-")
+
+
 def measure(
     restored: np.ndarray, target: np.ndarray | None = None, protocol: str = DEFAULT_PROTOCOL
 ) -> Scores:
@@ -220,10 +269,13 @@ def measure(
 def levels_8bit(image: np.ndarray) -> np.ndarray:
     """Return the values that an 8-bit file holds, 0 to 255, as uint8 or float64.
 
-    Halves are rounded up.
+    Networks' outputs, which are float32, are rounded as in image files and by scikit-image's
+    img_as_ubyte: in float32, halves to even. Halves of other types are rounded up.
     """
     if image.dtype == np.uint8:
         return image
+    if image.dtype == np.float32:
+        return to_levels(image.clip(0, 1), np.uint8)
     return np.floor(unit_range(image) * 255 + 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of the package pyiqa (https://github.com/chaofengc/IQA-PyTorch), as "iqa:NAME".
+"""LPIPS, and metrics of the package pyiqa (https://github.com/chaofengc/IQA-PyTorch) as "iqa:NAME".
 
 The package comes with the extra `iqa`. It reads weights from `$TORCH_HOME/hub/pyiqa` and, for
 torchvision's backbones, `$TORCH_HOME/hub/checkpoints`, and downloads what is missing. By default,
@@ -8,8 +8,11 @@ TORCH_HOME is ~/.cache/torch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
+import logging
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,26 +20,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from basicsr.metrics.base import PROTOCOL_FAMILIES, Metric, Protocol, SingleMetric
+from basicsr.metrics.base import METRIC_REGISTRY, PROTOCOL_FAMILIES, Metric, Protocol, SingleMetric
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.registry import suggest
 
 if TYPE_CHECKING:
     import torch  # imported where it is needed, as it is slow to load
 
+logger = logging.getLogger("basicsr")
+
 PREFIX = "iqa"
 _OF_IMAGE_SETS = frozenset({"fid", "sfid", "inception_score", "fgresq_pair"})
 
 
 class IQAMetric(Metric):
-    """Metric of pyiqa, of 8-bit images in RGB.
+    """Metric of pyiqa, of images in RGB.
 
     Args:
         name: name in pyiqa: "lpips", "musiq", ...
         weights: file to read instead of pyiqa's own, for metrics that have one file of weights.
+        download: whether to download weights that are missing.
     """
 
-    def __init__(self, name: str, weights: str | Path | None = None) -> None:
+    def __init__(self, name: str, weights: str | Path | None = None, download: bool = True) -> None:
         import torch
 
         configurations = _import_pyiqa("pyiqa.default_model_configs").DEFAULT_CONFIGS
@@ -53,7 +59,7 @@ class IQAMetric(Metric):
         self.needs_reference = modes[name] == "FR"
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         options = {} if weights is None else {"pretrained_model_path": str(weights)}
-        self._model = _create(name, self.device, options)
+        self._model = _create(name, self.device, options, download)
         self._lock = threading.Lock()  # measuring runs in threads; not every model allows that
 
     def __call__(self, restored: np.ndarray, target: np.ndarray | None, peak: float) -> float:
@@ -74,6 +80,41 @@ class IQAMetric(Metric):
 
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
         return (tensor.to(self.device).float() / peak).expand(-1, 3, -1, -1)
+
+
+@METRIC_REGISTRY.register
+class LPIPS(Metric):
+    """Learned perceptual image patch similarity (Zhang et al., CVPR 2018): AlexNet, version 0.1.
+
+    It is computed by pyiqa, and only if its weights are at hand: they are not downloaded.
+    """
+
+    name = "lpips"
+    better = "lower"
+    decimals = 3
+    bounds = (0, math.inf)
+    optional = True
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, restored: np.ndarray, target: np.ndarray | None, peak: float) -> float:
+        if self._metric is None:
+            raise OptionsError(f"{self.label} has no weights")
+        return self._metric(restored, target, peak)
+
+    @property
+    def available(self) -> bool:
+        with self._lock:  # threads measure at once, but the warning is given once
+            return self._metric is not None
+
+    @functools.cached_property
+    def _metric(self) -> IQAMetric | None:
+        try:
+            return IQAMetric(self.name, download=False)
+        except OptionsError as error:
+            logger.warning("%s is left out: %s", self.label, error)
+            return None
 
 
 def iqa_protocol(name: str, weights: str | Path | None = None) -> Protocol:
@@ -104,11 +145,11 @@ def _import_pyiqa(module: str) -> Any:
         ) from None
 
 
-def _create(name: str, device: str, options: dict[str, str]) -> Any:
+def _create(name: str, device: str, options: dict[str, str], download: bool) -> Any:
     import torch
 
     pyiqa = _import_pyiqa("pyiqa")
-    with _recorded_downloads() as downloads:
+    with _recorded_downloads(download) as downloads:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # it prints the files that it reads
                 return pyiqa.create_metric(name, device=torch.device(device), **options)
@@ -116,16 +157,18 @@ def _create(name: str, device: str, options: dict[str, str]) -> Any:
             reason = " ".join(str(error).split()) or type(error).__name__
             if downloads:
                 url, file = downloads[-1]
+                missing = f" and cannot be downloaded ({reason})" if download else ""
                 raise OptionsError(
-                    f"iqa:{name}: {file} is missing and cannot be downloaded ({reason}); get it "
-                    f"from {url}"
+                    f"iqa:{name}: {file} is missing{missing}; get it from {url}"
                 ) from None
             raise OptionsError(f"iqa:{name}: pyiqa cannot create it: {reason}") from None
 
 
 @contextlib.contextmanager
-def _recorded_downloads() -> Iterator[list[tuple[str, str]]]:
+def _recorded_downloads(allowed: bool) -> Iterator[list[tuple[str, str]]]:
     """Record (URL, file) of every download in progress; a finished one is removed again.
+
+    Downloads that are not `allowed` raise OSError.
 
     pyiqa and torchvision both download by `torch.hub.download_url_to_file`, whose errors name no
     file.
@@ -137,6 +180,8 @@ def _recorded_downloads() -> Iterator[list[tuple[str, str]]]:
 
     def download(url: str, dst: str, *arguments: Any, **options: Any) -> None:
         pending.append((url, dst))
+        if not allowed:
+            raise OSError(f"{dst} is missing")
         original(url, dst, *arguments, **options)
         pending.pop()
 

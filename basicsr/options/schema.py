@@ -34,9 +34,11 @@ from basicsr.utils.registry import (
 
 def _known_score(name: str) -> str:
     try:
-        get_score(name)
+        _, metric = get_score(name)
     except OptionsError as error:
         raise ValueError(str(error)) from None
+    if not metric.available:
+        raise ValueError(f"'{name}' cannot be measured here; install what it needs")
     return name
 
 

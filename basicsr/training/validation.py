@@ -11,10 +11,10 @@ import numpy as np
 
 from basicsr.archs import RestorationNetwork, build_network
 from basicsr.data import ImagePair, RestorationDataset
-from basicsr.evaluation.evaluate import SaveImage, evaluate, mean_scores, pictures_in
+from basicsr.evaluation.evaluate import SaveImage, evaluate, pictures_in
 from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.io.images import to_levels
-from basicsr.metrics import Metric, get_score
+from basicsr.metrics import Metric, get_protocol, get_score
 from basicsr.models.restoration_model import RestorationModel
 from basicsr.options import TrainOptions
 from basicsr.training.run_log import RunLog
@@ -103,7 +103,7 @@ class Validator:
             before_each,
         )
         means = {
-            protocol: mean_scores([image.restored[protocol] for image in images])
+            protocol: get_protocol(protocol).summarize([each.restored[protocol] for each in images])
             for protocol in self.protocols
         }
         if log is not None:
