@@ -18,7 +18,7 @@ from basicsr.utils.interruptions import exit_on_signals
 if __name__ == "__main__":
     exit_on_signals()  # before the other imports, which take seconds
 
-from basicsr.utils.cli import add_option_file, command
+from basicsr.utils.cli import add_launcher, add_option_file, command
 
 if TYPE_CHECKING:
     import torch
@@ -35,13 +35,16 @@ def main() -> None:
     """Run the test that the option file on the command line describes."""
     parser = argparse.ArgumentParser(description="Restore and measure data sets.")
     add_option_file(parser)
+    add_launcher(parser)
     arguments = parser.parse_args()
 
     # here, so that --help and mistakes do not wait for PyTorch
     from basicsr.options import TestOptions, load_options
     from basicsr.utils.devices import select_device
-    from basicsr.utils.distributed import distributed_world
+    from basicsr.utils.distributed import distributed_world, require_launched
 
+    command_line = f"basicsr/test.py -opt {arguments.opt}"
+    require_launched(arguments.launcher, arguments.local_rank, command_line)
     options = load_options(TestOptions, arguments.opt, arguments.force_yml)
     device = select_device(options.device)
     with distributed_world(device, TIMEOUT) as world:

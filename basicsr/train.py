@@ -17,13 +17,14 @@ from basicsr.utils.interruptions import exit_on_signals
 if __name__ == "__main__":
     exit_on_signals()  # before the other imports, which take seconds
 
-from basicsr.utils.cli import add_option_file, command
+from basicsr.utils.cli import add_launcher, add_option_file, command
 
 
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a network from an option file.")
     add_option_file(parser)
+    add_launcher(parser)
     parser.add_argument(
         "--auto_resume", action="store_true", help="resume from this run's newest training state"
     )
@@ -43,9 +44,11 @@ def main() -> None:
     from basicsr.training.run import Process
     from basicsr.training.trainer import train
     from basicsr.utils.devices import select_device
-    from basicsr.utils.distributed import distributed_world, was_restarted
+    from basicsr.utils.distributed import distributed_world, require_launched, was_restarted
     from basicsr.utils.interruptions import StopRequest, Watchdog
 
+    command_line = f"basicsr/train.py -opt {arguments.opt}"
+    require_launched(arguments.launcher, arguments.local_rank, command_line)
     options = load_options(TrainOptions, arguments.opt, arguments.force_yml)
     device = select_device(options.device)
     if arguments.check:

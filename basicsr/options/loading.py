@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from basicsr.options.adjustments import follow_total_iter, require_kind
 from basicsr.options.foreign import is_foreign, translated
 from basicsr.options.schema import Options, TrainOptions
 from basicsr.options.yaml_files import assign, read_yaml
@@ -40,10 +41,17 @@ def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] 
     raw = read_yaml(Path(file))
     for assignment in force:
         assign(raw, assignment)
+    training = issubclass(kind, TrainOptions)
+    try:
+        require_kind(raw, training)
+    except OptionsError as error:
+        raise OptionsError(f"{file}: {error}") from None
     mapped: list[str] = []
     errors: list[str] = []
     if is_foreign(raw):
-        raw, mapped, errors = translated(raw, training=issubclass(kind, TrainOptions))
+        raw, mapped, errors = translated(raw, training)
+    for line in follow_total_iter(raw, force):
+        print(f"{file}: {line}")
     try:
         options = kind.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:

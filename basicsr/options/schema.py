@@ -52,6 +52,21 @@ def _known_protocols(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 FolderName = Annotated[str, AfterValidator(safe_name)]
+
+
+def _known_model(name: str) -> str:
+    if name not in MODEL_REGISTRY:
+        raise ValueError(
+            f"no model type is called '{name}'{suggest(name, MODEL_REGISTRY.names())}; known: "
+            f"{', '.join(MODEL_REGISTRY.names())}, and in the option files of BasicSR and "
+            f"Restormer {', '.join(MODEL_TYPES)}"
+        )
+    return name
+
+
+ModelType = Annotated[
+    str, Field(json_schema_extra={"enum": MODEL_REGISTRY.names()}), AfterValidator(_known_model)
+]
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_protocols)]
@@ -245,23 +260,12 @@ class Options(Strict):
 class TrainOptions(Options):
     """Options of a training run, which writes to `experiments/<name>`."""
 
-    model_type: Annotated[str, Field(json_schema_extra={"enum": MODEL_REGISTRY.names()})]
+    model_type: ModelType
     datasets: TrainingSets
     path: TrainingPaths = TrainingPaths()
     train: Training
     val: Validation | None = None
     logger: Logger = Logger()
-
-    @field_validator("model_type")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in MODEL_REGISTRY:
-            raise ValueError(
-                f"no model type is called '{name}'{suggest(name, MODEL_REGISTRY.names())}; known: "
-                f"{', '.join(MODEL_REGISTRY.names())}, and in the option files of BasicSR and "
-                f"Restormer {', '.join(MODEL_TYPES)}"
-            )
-        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainOptions:
@@ -291,12 +295,16 @@ class TrainOptions(Options):
 
 
 class TestOptions(Options):
-    """Options of a test, which writes to `results/<name>`."""
+    """Options of a test, which writes to `results/<name>`.
+
+    `model_type` may stand there, as in BasicSR, but has no effect: tests need the network only.
+    """
 
     datasets: Annotated[dict[str, Annotated[EvaluationSet, DATA_SETS]], Field(min_length=1)]
     path: TestPaths
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     val: Evaluation = Evaluation()
+    model_type: ModelType = "RestorationModel"
 
     @field_validator("datasets")
     @classmethod

@@ -91,6 +91,24 @@ def add_option_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add BasicSR's `--launcher pytorch` and torch.distributed.launch's `--local_rank N`."""
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm"),
+        default="none",
+        help="as in BasicSR; not needed, torchrun is noticed",
+    )
+    parser.add_argument(
+        "--local_rank",
+        "--local-rank",
+        type=int,
+        default=0,
+        metavar="N",
+        help="given by torch.distributed.launch; not needed",
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add `--device auto|cuda|cpu`."""
     parser.add_argument(

@@ -96,6 +96,34 @@ def distributed_world(device: torch.device, timeout: float) -> Iterator[World]:
         ) from None
 
 
+def require_launched(launcher: str, local_rank: int, command: str) -> None:
+    """Raise OptionsError if a distributed run was asked for, but this process is started alone.
+
+    Args:
+        launcher: "none", or the launcher of BasicSR's command line: "pytorch" or "slurm".
+        local_rank: this process's number on its machine according to the command line.
+        command: script and arguments, for the error.
+    """
+    processes = max(torch.cuda.device_count(), 2)
+    torchrun = f"torchrun --standalone --nproc-per-node {processes} {command}"
+    if launcher == "slurm":
+        raise OptionsError(
+            "--launcher slurm: not supported; have srun start one torchrun on each node, which "
+            f"starts the processes: torchrun --nnodes ... --rdzv-endpoint HOST:29400 {command}"
+        )
+    if "WORLD_SIZE" not in os.environ and (launcher == "pytorch" or local_rank > 0):
+        asked = "--launcher pytorch" if launcher == "pytorch" else f"--local_rank {local_rank}"
+        raise OptionsError(f"{asked}: this process was started alone; start with {torchrun}")
+    missing = [name for name in _TORCHRUN if name not in os.environ]
+    if "WORLD_SIZE" in os.environ and missing:
+        raise OptionsError(
+            f"WORLD_SIZE is set, but {', '.join(missing)} not; unset it, or start with {torchrun}"
+        )
+
+
+_TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # set by torchrun together with WORLD_SIZE
+
+
 def _require_fresh_stores() -> None:
     """Raise OptionsError if torchrun restarts processes but keeps their rendezvous store.
 
