@@ -68,6 +68,7 @@ setup(
         "wandb": ["wandb>=0.17"],
         "iqa": ["pyiqa>=0.1.14"],
         "hdf5": ["h5py>=3.10"],  # the DND benchmark
+        "lmdb": ["lmdb>=1.4"],  # data sets of BasicSR users
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",
@@ -78,6 +79,7 @@ setup(
             "types-PyYAML",
             "jsonschema>=4.20",
             "h5py>=3.10",
+            "lmdb>=1.4",
         ],
     },
 )

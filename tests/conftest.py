@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,26 @@ def shared_data() -> Path:
 def device() -> torch.device:
     """A GPU where there is one, so that the same tests cover CUDA."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def make_lmdb() -> Callable[[Path, dict[str, np.ndarray]], Path]:
+    """Return a function that writes images by key into an LMDB in BasicSR's layout."""
+    import cv2
+    import lmdb
+
+    def make(folder: Path, images: dict[str, np.ndarray]) -> Path:
+        lines = []
+        with lmdb.open(str(folder)) as environment, environment.begin(write=True) as transaction:
+            for key, image in images.items():
+                bgr = image[..., ::-1] if image.ndim == 3 else image
+                transaction.put(key.encode(), cv2.imencode(".png", bgr)[1].tobytes())
+                height, width, *channels = image.shape
+                lines.append(f"{key}.png ({height},{width},{(channels or [1])[0]}) 1\n")
+        (folder / "meta_info.txt").write_text("".join(lines))
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from basicsr.io.stored_files import file_status, in_lmdb, read_file
+from basicsr.utils.errors import DataError
 from basicsr.utils.files import sha256
 
 HASHED_FILES = 64
@@ -133,13 +135,13 @@ class RestorationDataset(ABC):
 def _size(path: Path) -> int:
     """Return the file's size, or -1 if it is missing: `read` reports that, or skips the image."""
     try:
-        return path.stat().st_size
-    except OSError:
+        return file_status(path).size
+    except (OSError, DataError):
         return -1
 
 
 def _hash(path: Path) -> str:
     try:
-        return sha256(path)
-    except OSError:
+        return hashlib.sha256(read_file(path)).hexdigest() if in_lmdb(path) else sha256(path)
+    except (OSError, DataError):
         return "unreadable"

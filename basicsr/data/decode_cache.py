@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from basicsr.io.images import BitDepth, Color, image_format, read_image
+from basicsr.io.stored_files import file_status
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import private_folder, require_own
 
@@ -68,10 +69,10 @@ class DecodeCache:
         found = []
         for path in sorted(files):
             try:
-                format, status = image_format(path, color, bit_depth), path.stat()
+                format, status = image_format(path, color, bit_depth), file_status(path)
             except (DataError, OSError):  # reported, or skipped, when the image is read
                 continue
-            stamp = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            stamp = f"{path.resolve()}\0{status.size}\0{status.changed}\n"
             key.update(stamp.encode())
             found.append((path, format))
         key.update(f"{color} {bit_depth}".encode())

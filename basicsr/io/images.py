@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -23,6 +24,7 @@ from basicsr.io.sixteen_bits import (
     encode_16_bits,
     has_16_bits,
 )
+from basicsr.io.stored_files import in_lmdb, is_lmdb, lmdb_keys, read_file
 from basicsr.utils.errors import DataError
 
 Color = Literal["gray", "rgb", "as_stored"]
@@ -84,8 +86,10 @@ def _is_text(name: str) -> bool:
 def images_by_stem(folder: Path) -> dict[str, Path]:
     """Map the paths relative to `folder`, without suffix, to the files that `list_images` finds.
 
-    Raises DataError for files that differ in their suffix only.
+    Of an LMDB, it maps the keys. Raises DataError for files that differ in their suffix only.
     """
+    if is_lmdb(folder):
+        return {key: folder / key for key in sorted(lmdb_keys(folder), key=natural_key)}
     files: dict[str, Path] = {}
     for path in list_images(folder):
         stem = path.relative_to(folder).with_suffix("").as_posix()
@@ -199,6 +203,10 @@ def to_levels(image: np.ndarray, dtype: npt.DTypeLike, mode: str = "round") -> n
 def opened(path: str | Path) -> Iterator[Image.Image]:
     """Open a file and read its header, not its pixels. Raises DataError as `read_image` does."""
     try:
+        if in_lmdb(path):
+            with _open(io.BytesIO(read_file(path))) as image:
+                yield image
+            return
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
             raise DataError(f"{path}: not a file; remove it, or give it a name without this suffix")
@@ -223,7 +231,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: not a readable image ({reason(error)})") from error
 
 
-def _open(path: str | Path) -> Image.Image:
+def _open(path: str | Path | io.BytesIO) -> Image.Image:
     """Open a file. Raises above Pillow's limit; Pillow itself only warns up to twice that limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -238,17 +246,14 @@ def _open(path: str | Path) -> Image.Image:
 
 
 def _has_16_bits(image: Image.Image, path: str | Path) -> bool:
-    with open(path, "rb") as file:
-        return has_16_bits(image, file.read(HEADER))
+    return has_16_bits(image, read_file(path, HEADER))
 
 
 def _sixteen_bit_pixels(image: Image.Image, path: str | Path) -> np.ndarray:
     """Return the upright H x W x (1 or 3) uint16 image."""
     orientation = image.getexif().get(ORIENTATION, 1)
     image.load()  # OpenCV decodes it again, but only Pillow reports missing parts
-    pixels = decode_16_bits(
-        image, Path(path).read_bytes(), orientation if orientation in UPRIGHT else 1
-    )
+    pixels = decode_16_bits(image, read_file(path), orientation if orientation in UPRIGHT else 1)
     return np.ascontiguousarray(pixels[..., :3])
 
 
