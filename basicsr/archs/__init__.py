@@ -14,6 +14,7 @@ from torch import Tensor
 
 from basicsr.archs.base import RestorationNetwork
 from basicsr.archs.released import misfits, strict_load
+from basicsr.io.state_dicts import without_prefixes
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY, import_modules
 
@@ -41,7 +42,7 @@ def build_network(options: Mapping[str, Any]) -> RestorationNetwork:
 def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> RestorationNetwork:
     """Build a network from weights in the layout that its authors published.
 
-    A `module.` in front of every key (DataParallel) is dropped.
+    Prefixes of all keys, such as `module.` (DataParallel), are dropped.
 
     Args:
         type: registered name of the network.
@@ -61,8 +62,7 @@ def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> 
             f"{type}: '{unknown[0]}' is no hint for reading published weights; "
             f"hints are {', '.join(sorted(accepted)) or 'not needed'}"
         )
-    if all(key.startswith("module.") for key in state_dict):
-        state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    state_dict = without_prefixes(state_dict)
     known = {name: value for name, value in preset.items() if name in accepted}
     try:
         net: RestorationNetwork = cls.from_released(state_dict, **{**known, **hints})

@@ -42,7 +42,7 @@ def _prenet_variant(state_dict: Mapping[str, Tensor]) -> str:
         return "PReNet_GRU"
     if "conv_i.0.weight" not in state_dict:
         return "PRN_r" if shared else "PRN"
-    if state_dict["conv0.0.weight"].shape[1] == 3:
+    if state_dict["conv0.0.weight"].shape[1:2] == (3,):
         return "PReNet_x"
     return "PReNet_r" if shared else "PReNet or PReNet_LSTM"
 
@@ -64,9 +64,17 @@ class Released:
         self.state_dict = state_dict
 
     def shape(self, key: str) -> tuple[int, ...]:
+        """Return the shape of the weight `key`, which is that of a 2-d convolution or has 3 axes.
+
+        All sides are at least 1.
+        """
         if key not in self.state_dict:
             raise self.error(f"'{key}' is missing")
-        return tuple(self.state_dict[key].shape)
+        shape = tuple(self.state_dict[key].shape)
+        axes = 3 if key.endswith("temperature") else 4
+        if len(shape) != axes or 0 in shape:
+            raise self.error(f"'{key}' has the shape {shape}, and not {axes} axes")
+        return shape
 
     def length(self, prefix: str) -> int:
         """Return the number of consecutive modules `prefix.0`, `prefix.1`, ...; at least one."""
@@ -155,10 +163,21 @@ def misfits(
         for key, value in state_dict.items()
         if key in expected and tuple(value.shape) != expected[key]
     ]
+    floating = {
+        name: value.is_floating_point()
+        for key, value in net.state_dict().items()
+        for name in published(key)
+    }
+    mistyped = [
+        f"{key} is {str(value.dtype).removeprefix('torch.')}"
+        for key, value in state_dict.items()
+        if floating.get(key) and not value.is_floating_point()
+    ]
     faults = {
         "missing": [key for key in expected if key not in state_dict],
         "surplus": [key for key in state_dict if key not in expected],
         "of another shape": different,
+        "of another type": mistyped,
     }
     return "; ".join(f"{fault}: {_first(found)}" for fault, found in faults.items() if found)
 

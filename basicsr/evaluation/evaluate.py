@@ -14,7 +14,7 @@ from basicsr.inference.restorer import Restorer
 from basicsr.io.images import to_levels, write_png
 from basicsr.metrics import Protocol, Scores, get_protocol
 from basicsr.utils.distributed import World
-from basicsr.utils.errors import DataError, Stopped
+from basicsr.utils.errors import DataError, NonFiniteError, Stopped
 
 
 class ImageScores(NamedTuple):
@@ -82,26 +82,32 @@ def evaluate(
 
     Returns:
         one entry per image, in the order of the data set.
+
+    Raises:
+        NonFiniteError: in all processes; a restored image is not finite.
     """
     world = world or World()
     chosen = [get_protocol(name) for name in protocols]
     scores: list[ImageScores] = []
-    stopped = None
+    failure: Stopped | NonFiniteError | None = None
     indices = range(world.rank, len(dataset), world.size)
     hidden = None if world.is_main else True
     try:
         for index in tqdm(indices, "restoring", leave=False, disable=hidden):
             before_each()
             pair, name = dataset.sample(index), dataset.names[index]
-            restored = restorer(pair.lq)
+            try:
+                restored = restorer(pair.lq)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"{name}: {error}") from None
             if save_image is not None:
                 save_image(name, to_levels(restored, _file_dtype(pair), quantize_mode), pair)
             scores.append(_scores(name, restored, pair, chosen, quantize_mode))
-    except Stopped as stop:
-        stopped = stop
-    shares = world.gather(None if stopped else scores)
-    if None in shares:
-        raise stopped or Stopped("a signal to another process")
+    except (Stopped, NonFiniteError) as error:
+        failure = error
+    shares = world.gather(failure or scores)
+    if failures := [share for share in shares if isinstance(share, Exception)]:
+        raise failure or failures[0]
     return [shares[i % world.size][i // world.size] for i in range(len(dataset))]
 
 

@@ -19,7 +19,13 @@ from basicsr.io.images import to_levels
 from basicsr.io.photographs import read_photograph
 from basicsr.io.videos import read_frames, video_facts, write_video
 from basicsr.utils.devices import is_out_of_memory
-from basicsr.utils.errors import CheckpointError, DataError, OptionsError, UserError
+from basicsr.utils.errors import (
+    CheckpointError,
+    DataError,
+    NonFiniteError,
+    OptionsError,
+    UserError,
+)
 from basicsr.utils.files import atomic_write
 
 _GAP = 8
@@ -61,7 +67,7 @@ def restore_files(
                     bar.total -= job.pixels()  # keeps the estimate of the remaining time right
                     bar.refresh()
                 else:
-                    with _memory_errors_of(job.source):
+                    with _errors_of(job.source):
                         _restore(restorer, job, records, bar)
                     restored += 1
                 if compare:
@@ -180,12 +186,14 @@ def _renamed_when_complete(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _memory_errors_of(source: Path) -> Iterator[None]:
-    """Turn a lack of memory into a UserError that names the file."""
+def _errors_of(source: Path) -> Iterator[None]:
+    """Name the file in errors of the network; turn a lack of memory into such an error."""
     try:
         yield
     except OptionsError as error:  # the budget is too small even for strips
         raise OptionsError(f"{source}: {error}") from None
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{source}: {error}") from None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -23,7 +23,7 @@ from basicsr.utils.devices import (
     memory_in_use,
     to_unit_range,
 )
-from basicsr.utils.errors import DataError, OptionsError
+from basicsr.utils.errors import DataError, NonFiniteError, OptionsError
 
 logger = logging.getLogger("basicsr")
 
@@ -111,6 +111,7 @@ class Restorer:
 
         Raises:
             DataError: the image has another number of channels.
+            NonFiniteError: the network returned NaN or infinite values.
         """
         if image.shape[2] != self.network.in_channels:
             raise DataError(
@@ -120,6 +121,12 @@ class Restorer:
         x = torch.from_numpy(np.ascontiguousarray(image))
         x = to_unit_range(rearrange(x, "h w c -> 1 c h w"), self.device)
         restored = self._ensemble(x) if self.settings.self_ensemble else self._tiled(x)
+        if not torch.isfinite(restored).all():
+            raise NonFiniteError(
+                f"{type(self.network).__name__} restored it to NaN or infinite values; its weights "
+                f"do not suit this image or precision {self.settings.precision}: try fp32, or "
+                "other weights"
+            )
         return rearrange(restored.clamp(0, 1), "1 c h w -> h w c").cpu().numpy()
 
     def _ensemble(self, x: Tensor) -> Tensor:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
-import re
-import warnings
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +14,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from basicsr.io.state_dicts import (
+    checked,
+    describe_foreign_state,
+    digest,
+    is_finite,
+    is_foreign_state,
+    named_tensors,
+    require_finite,
+    unwrapped,
+)
+from basicsr.io.torch_files import load_torch_file, require_plausible_size
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.files import atomic_write
 
 METADATA = "dtpnet-derain"
+DIGEST = "sha256"
 _STATE_KEYS = {"iteration", "validation_due", "identity", "network", "average", "optimizer"}
+
+logger = logging.getLogger(__name__)
 
 
 class Weights(NamedTuple):
@@ -43,33 +55,88 @@ def save_weights(
     """Write a `.safetensors` file with the network's options and other `facts` as metadata.
 
     The metadata is a single entry: the format keeps several entries in no fixed order, and equal
-    weights should make equal files.
+    weights should make equal files. It includes a digest of the tensors and of itself.
+
+    Raises:
+        CheckpointError: The weights are not finite; nothing is written.
     """
-    metadata = {METADATA: json.dumps({"network_g": dict(network), **facts})}
     # copies, because safetensors refuses a parameter that two keys share
     tensors = {key: value.contiguous() for key, value in copied(state_dict).items()}
+    try:
+        require_finite(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: not saved: {error}") from None
+    content = json.loads(json.dumps({"network_g": dict(network), **facts}))
+    content = {DIGEST: digest(tensors, content), **content}
     with atomic_write(path) as file:
-        file.write(save(tensors, metadata))
+        file.write(save(tensors, {METADATA: json.dumps(content)}))
 
 
 def load_weights(path: str | Path) -> Weights:
     """Read a `.safetensors` or `.pth` file of weights.
 
-    A state dict may be inside the dicts that authors save (`params_ema`, `params`, `state_dict`,
-    `model`). Raises CheckpointError for other files.
+    A state dict may be inside the dicts that authors save; `state_dicts` has the table. Other
+    floating-point types are converted to float32, which is logged.
+
+    Raises:
+        CheckpointError: It is no such file, it is damaged, or its weights are not finite.
     """
     path = Path(path)
     _require_file(path)
-    if path.suffix != ".safetensors":
-        return Weights(_unwrapped(_load_tensors(path), path), None, {})
+    if path.suffix == ".safetensors":
+        weights = _load_safetensors(path)
+    else:
+        weights = Weights(unwrapped(_load_tensors(path), path), None, {})
+    try:
+        tensors, converted = checked(weights.state_dict)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    if converted:
+        logger.warning("%s: converted from %s to float32", path, ", ".join(converted))
+    return weights._replace(state_dict=tensors)
+
+
+def _load_safetensors(path: Path) -> Weights:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        facts = json.loads(metadata.get(METADATA, "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: damaged, or no .safetensors file ({error})") from None
+    except (OSError, MemoryError):
+        raise
+    except (SafetensorError, Exception) as error:  # the reader raises anything for damaged files
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: damaged, or no .safetensors file ({reason}); get it again"
+        ) from None
+    if METADATA not in metadata:
+        return Weights(unwrapped(tensors, path), None, {})
+    facts = _metadata(metadata[METADATA], path)
+    earlier = next(iter(facts)) == "network_g"  # written before there was a digest, the first key
+    stored = facts.pop(DIGEST, None)
+    if earlier:
+        logger.info("%s: an earlier version wrote it without a digest; not verified", path)
+    elif stored != digest(tensors, facts):
+        raise CheckpointError(
+            f"{path}: damaged: its digest is not that of its tensors and metadata; get it again, "
+            "or use an earlier checkpoint"
+        )
     return Weights(tensors, facts.pop("network_g", None), facts)
+
+
+def _metadata(text: str, path: Path) -> dict[str, Any]:
+    """Parse the metadata of this project. Raises CheckpointError if they are malformed."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: damaged: its metadata are no JSON ({reason})") from None
+    network = facts.get("network_g") if isinstance(facts, dict) else facts
+    if not isinstance(network, dict) or not isinstance(network.get("type"), str):
+        raise CheckpointError(
+            f"{path}: damaged: its metadata do not name a network (network_g with a type); "
+            "get the file again, or convert the original with scripts/convert_weights.py"
+        )
+    return facts
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -81,15 +148,33 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
-    """Read a training state onto the CPU. Raises CheckpointError for other files."""
+    """Read a training state onto the CPU.
+
+    Raises:
+        CheckpointError: It is no such file, it is damaged, or not all its tensors are finite.
+    """
     path = Path(path)
     _require_file(path)
     state = _load_tensors(path)
+    if is_foreign_state(state):
+        raise CheckpointError(f"{path}: {describe_foreign_state(state)}")
     if not isinstance(state, dict) or not state.keys() >= _STATE_KEYS:
         raise CheckpointError(
-            f"{path}: not a training state; resume_state expects a file of training_states/"
+            f"{path}: not a training state; resume_state expects a file of training_states/ "
+            "(weights alone are started from by path.pretrain_network_g)"
+        )
+    if bad := non_finite_parts(state):
+        raise CheckpointError(
+            f"{path}: not finite (NaN or inf in {', '.join(bad[:3])}): the training had diverged; "
+            "resume from an earlier state, with a lower lr or clip_grad_norm"
         )
     return state
+
+
+def non_finite_parts(state: Mapping[str, Any]) -> list[str]:
+    """Return the names of the tensors in a training state that hold NaN or inf."""
+    parts = {key: state[key] for key in ("network", "average", "optimizer")}
+    return [name for name, value in named_tensors(parts) if not is_finite(value)]
 
 
 def copied(content: Any) -> Any:
@@ -109,33 +194,8 @@ def _require_file(path: Path) -> None:
 
 
 def _load_tensors(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; the errors below say more
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused:
-            raise CheckpointError(
-                f"{path}: holds a Python object ({refused[1]}), which could run code when read, "
-                "and is refused; if you trust the file, load it yourself and save the tensors "
-                "alone: torch.save(net.state_dict(), ...)"
-            ) from None
-        raise CheckpointError(
-            f"{path}: damaged, or no PyTorch file (or a pickle of something other than tensors, "
-            "which is not read because it could run code)"
-        ) from None
-    except Exception as error:  # the reader raises anything for damaged files
-        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise CheckpointError(f"{path}: damaged, or no PyTorch file ({reason})") from None
-
-
-def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
-    for wrapper in ("params_ema", "params", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path}: holds no state dict (a mapping of names to tensors)")
-    return dict(content)
+    content = load_torch_file(path)
+    tensors = [value for _, value in named_tensors(content)]
+    # a tensor may be a view that repeats its data
+    require_plausible_size(path, sum(each.numel() * each.element_size() for each in tensors))
+    return content

@@ -6,7 +6,11 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from basicsr.archs import (
     RestorationNetwork,
@@ -15,32 +19,49 @@ from basicsr.archs import (
     released_hints,
     strict_load,
 )
+from basicsr.archs.released import looks_like, system_of
 from basicsr.io.checkpoints import Weights, load_weights
+from basicsr.io.state_dicts import listed
+from basicsr.utils.components import Component, OneOf
 from basicsr.utils.errors import CheckpointError, OptionsError
-from basicsr.utils.registry import options_of, suggest
+from basicsr.utils.option_errors import error_lines
+from basicsr.utils.registry import ARCH_REGISTRY, options_of, suggest
 
 # at the top of a checkout; beside the modules in an installed package
 _FOLDERS = tuple(Path(__file__).parents[level] / "pretrained_models" for level in (2, 1))
+RUNS = Path("experiments")
 
 logger = logging.getLogger(__name__)
 
 
-def network_with_weights(options: Mapping[str, Any], file: str | Path) -> RestorationNetwork:
+def network_with_weights(
+    options: Mapping[str, Any], file: str | Path, strict: bool = True
+) -> RestorationNetwork:
     """Build the network of `network_g` options and load the weights in `file`.
 
     A `.safetensors` file with this project's metadata has this project's layout; any other file is
     read in the layout that the authors of the network published. Options without influence on the
     shapes of the weights may differ from the saved ones; a warning lists them.
 
-    Raises CheckpointError if the file cannot be read or holds weights of another network.
+    Args:
+        options: options of the network, with its `type`.
+        file: the weights.
+        strict: all weights of the file and of the network must agree. Otherwise the weights of
+            equal name and shape are loaded, and a warning lists the others.
+
+    Raises:
+        CheckpointError: The file cannot be read, or holds weights of another network.
     """
     network = build_network(options)
     weights = load_weights(file)
     try:
-        _load(network, options, weights)
+        if strict:
+            _load(network, options, weights)
+        else:
+            _load_fitting(network, weights, file)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
-    if weights.network is not None:
+    if strict and weights.network is not None:
         differences = _differences(network, weights.network)
         if differences:
             logger.warning(
@@ -49,40 +70,90 @@ def network_with_weights(options: Mapping[str, Any], file: str | Path) -> Restor
     return network
 
 
-def saved_network(file: str | Path) -> tuple[RestorationNetwork, Weights]:
-    """Load the network that a `.safetensors` file of this project holds, and the file's content.
+def saved_network(file: str | Path, type: str | None = None) -> tuple[RestorationNetwork, Weights]:
+    """Load the network that a file of weights holds, and the file's content.
 
-    Raises CheckpointError if the file has no network options, or if they do not fit its weights.
+    Args:
+        file: a `.safetensors` file of this project, which has the options of its network, or
+            weights as the authors of a network published them.
+        type: registered name of the network; only published weights need it.
+
+    Raises:
+        CheckpointError: The file does not say which network it holds, or does not fit `type`.
     """
     weights = load_weights(file)
-    if weights.network is None:
-        raise CheckpointError(
-            f"{file}: has no options of its network; convert it first with "
-            "scripts/convert_weights.py"
-        )
     try:
-        network = build_network(weights.network)
+        if weights.network is None:
+            return _released_network(weights.state_dict, type), weights
+        if type is not None and type != weights.network["type"]:
+            raise CheckpointError(f"weights of {weights.network['type']}, not of {type}")
+        network = _network_of(weights.network)
         strict_load(network, weights.state_dict)
-    except (KeyError, TypeError, OptionsError) as error:
-        raise CheckpointError(f"{file}: its options build no network ({error})") from None
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
     return network, weights
 
 
-def weights_file(name: str) -> Path:
-    """Return the file of the shipped weights called `name`, or `name` itself if it is a file.
+def weights_file(name: str | Path) -> Path:
+    """Return the file of weights that `name` means.
 
-    Raises CheckpointError, which lists the shipped weights, if it is neither.
+    Args:
+        name: a file; the name of shipped weights; or the folder or the name of a run in
+            `experiments`, whose latest weights are meant.
+
+    Raises:
+        CheckpointError: It is none of these; the message lists what there is.
     """
+    path = Path(name)
     shipped = {file.stem: file for folder in _FOLDERS for file in folder.glob("*.safetensors")}
-    if name in shipped:
-        return shipped[name]
-    if Path(name).is_file():
-        return Path(name)
+    if path.is_file():
+        return path
+    if str(name) in shipped:
+        return shipped[str(name)]
+    for run in (path, RUNS / path):
+        if run.is_dir():
+            return _latest_weights(run)
+    runs = [file.parents[1].name for file in RUNS.glob("*/models/*latest.safetensors")]
     raise CheckpointError(
-        f"weights '{name}': neither a file nor shipped{suggest(name, shipped)}; "
-        f"shipped are: {', '.join(sorted(shipped)) or 'none yet'}"
+        f"weights '{name}': no such file, run or shipped weights"
+        f"{suggest(str(name), [*shipped, *runs])}; "
+        f"shipped are {', '.join(sorted(shipped)) or 'none'}; "
+        f"runs in {RUNS} are {', '.join(sorted(runs)) or 'none'}"
+    )
+
+
+def _latest_weights(run: Path) -> Path:
+    file = run / "models" / "net_g_latest.safetensors"
+    if not file.is_file():
+        raise CheckpointError(
+            f"{run}: a folder without models/net_g_latest.safetensors, so no run with a "
+            "checkpoint; name a file of weights"
+        )
+    return file
+
+
+def _network_of(options: Mapping[str, Any]) -> RestorationNetwork:
+    """Build the network of saved options, checked as those of an option file are."""
+    choices: Any = Annotated[Component, OneOf.registered(ARCH_REGISTRY)]
+    try:
+        component = TypeAdapter(choices).validate_json(json.dumps(options))
+        return build_network(component.arguments())
+    except ValidationError as error:
+        fault = error_lines(Component, options, error)[0]
+    except OptionsError as error:
+        fault = str(error)
+    raise CheckpointError(f"its options build no network ({fault})")
+
+
+def _released_network(state_dict: Mapping[str, Tensor], type: str | None) -> RestorationNetwork:
+    """Build the network `type` from published weights, with its sizes read off them."""
+    if type is not None:
+        return from_released(type, state_dict)
+    system = system_of(state_dict)
+    example = system if system and system in ARCH_REGISTRY else "NAME"
+    raise CheckpointError(
+        f"does not say which network it holds{looks_like(state_dict)}; name it with "
+        f"--type {example}, or convert the file first with scripts/convert_weights.py"
     )
 
 
@@ -94,6 +165,44 @@ def _load(network: RestorationNetwork, options: Mapping[str, Any], weights: Weig
     elif weights.network["type"] != name:
         raise CheckpointError(f"weights of {weights.network['type']}, but network_g.type is {name}")
     strict_load(network, state_dict)
+
+
+def _load_fitting(network: RestorationNetwork, weights: Weights, file: str | Path) -> None:
+    """Load the weights whose names and shapes fit, and list the others."""
+    own, found = network.state_dict(), weights.state_dict
+    fitting: dict[str, Tensor] = {}
+    unused = dict.fromkeys(found)
+    for key, value in own.items():
+        names = network.published_keys(key) if weights.network is None else (key,)
+        candidate = _joined([found[name] for name in names if name in found], len(names))
+        if candidate is not None and _alike(candidate, value):
+            fitting[key] = candidate
+            for name in names:
+                unused.pop(name, None)
+    if not fitting:
+        raise CheckpointError(
+            f"none of its weights fits {type(network).__name__}{looks_like(found)}"
+        )
+    network.load_state_dict(fitting, strict=False)
+    new = [key for key in own if key not in fitting]
+    logger.warning(
+        "%s: strict_load_g is false: %d of the %d weights of %s loaded; not in the file or of "
+        "another shape, and so with new random values: %s; not used from the file: %s",
+        *(file, len(fitting), len(own), type(network).__name__),
+        *(listed(new, 20) or "none", listed(list(unused), 20) or "none"),
+    )
+
+
+def _joined(parts: list[Tensor], count: int) -> Tensor | None:
+    """Return the concatenation of `count` parts along the first axis, or None if it is not one."""
+    if len(parts) < count:
+        return None
+    alike = all(part.ndim and part.shape[1:] == parts[0].shape[1:] for part in parts)
+    return parts[0] if count == 1 else torch.cat(parts) if alike else None
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
 
 
 def _differences(network: RestorationNetwork, saved: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from basicsr.archs import RestorationNetwork
 from basicsr.data import TrainingBatch
+from basicsr.io.state_dicts import named_tensors
 from basicsr.losses import LossTerms
 from basicsr.models.conditional_step import copies, restore_unless, step_where
 from basicsr.models.loss_scale import LossScale
@@ -234,6 +235,24 @@ class RestorationModel:
         """Return the full weights of the inference network. Collective if they are sharded."""
         return {key: _on_cpu(value) for key, value in self.inference_network.state_dict().items()}
 
+    def non_finite(self) -> list[str]:
+        """Return the names of tensors with NaN or inf: weights, averages, optimizer state.
+
+        Those are the tensors of this process, if weights are sharded. Waits for the device.
+        """
+        average = {} if self.average is None else self.average.network.state_dict()
+        parts = {
+            "network": self.network.state_dict(),
+            "average": average,
+            "optimizer": self.optimizer.state_dict()["state"],
+        }
+        named = [(name, _own_part_of(value)) for name, value in named_tensors(parts)]
+        named = [(name, value) for name, value in named if value.is_floating_point()]
+        if not named:
+            return []
+        finite = torch.stack([torch.isfinite(v).all().to(self.device) for _, v in named])
+        return [name for (name, _), each in zip(named, finite.tolist(), strict=True) if not each]
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on, except options and iteration.
 
@@ -312,6 +331,10 @@ def _load(network: nn.Module, full_weights: Mapping[str, Tensor]) -> None:
             for key, value in full_weights.items()
         }
     )
+
+
+def _own_part_of(value: Tensor) -> Tensor:
+    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def _on_cpu(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from basicsr.data import BadImages, RestorationDataset, build_dataset
+from basicsr.io.state_dicts import listed
 from basicsr.models.restoration_model import RestorationModel
 from basicsr.options import TrainOptions, save_options
 from basicsr.training.build import bad_images, build_model, build_validators
@@ -21,7 +22,7 @@ from basicsr.training.run_folder import RunFolder
 from basicsr.training.run_log import RunLog
 from basicsr.training.validation import Validator
 from basicsr.utils.distributed import World
-from basicsr.utils.errors import options_at
+from basicsr.utils.errors import NonFiniteError, options_at
 from basicsr.utils.interruptions import StopRequest, Watchdog
 from basicsr.utils.logs import start_logging
 from basicsr.utils.provenance import record_environment
@@ -105,8 +106,20 @@ class Run:
             self.bad_images.note(found.items())
         return dict(self.bad_images.found)
 
+    def require_finite_weights(self) -> None:
+        """Raise NonFiniteError, in all processes, if weights or optimizer state are not finite."""
+        bad = self.process.world.gather(self.model.non_finite())
+        if found := [name for names in bad for name in names]:
+            raise NonFiniteError(
+                f"iteration {self.iteration}: weights or optimizer state are not finite (NaN or "
+                f"inf in {listed(found, 3)}), so the run ends without saving them. Resume from the "
+                "newest finite checkpoint with --auto_resume, a lower lr or clip_grad_norm, and "
+                "--force for the change"
+            )
+
     def save(self) -> None:
-        """Save a checkpoint. Collective."""
+        """Save a checkpoint. Collective. Raises NonFiniteError if it is not finite."""
+        self.require_finite_weights()
         state = {
             "iteration": self.iteration,
             "validation_due": self.validation_due,

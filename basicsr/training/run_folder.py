@@ -76,9 +76,9 @@ class RunFolder:
         return archived
 
     def latest_state(self) -> dict[str, Any] | None:
-        """Return the newest intact training state, or None if there is no checkpoint.
+        """Return the newest intact and finite training state, or None without any checkpoint.
 
-        Warns of damaged checkpoints. Raises CheckpointError if all are damaged.
+        Warns of the others. Raises CheckpointError if none can be used.
         """
         manifests = self._manifests()
         for manifest in reversed(manifests):
@@ -88,8 +88,8 @@ class RunFolder:
                 logger.warning("%s; trying the checkpoint before it", error)
         if manifests:
             raise CheckpointError(
-                f"{self._states}: every checkpoint is damaged; restore the folder from a copy, or "
-                "move it away to start a new run"
+                f"{self._states}: no checkpoint can be resumed, as the lines above say; restore "
+                "the folder from a copy, or move it away to start a new run"
             )
         return None
 
@@ -108,7 +108,8 @@ class RunFolder:
             facts = load_weights(self.path / "models" / "net_g_best.safetensors").facts
         except CheckpointError:
             return False
-        return facts.get("iteration", -1) >= iteration
+        saved = facts.get("iteration")
+        return isinstance(saved, int) and saved >= iteration
 
     def save(
         self, state: Mapping[str, Any], weights: Mapping[str, Tensor], network: Mapping[str, Any]

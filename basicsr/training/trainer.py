@@ -121,7 +121,8 @@ class Trainer:
                 self.validate()
             except Stopped:
                 stopping = True
-        healthy = run.nonfinite.in_a_row == 0
+        last = iteration == run.options.train.total_iter
+        healthy = run.nonfinite.in_a_row == 0 or last
         if stopping or (healthy and self._due(frequencies.save_checkpoint_freq)):
             run.save()
         if stopping:
@@ -169,14 +170,18 @@ class Trainer:
     def validate(self) -> None:
         """Measure every validation set; save the weights if they are the best so far.
 
-        Raises Stopped if the run is to stop.
+        Raises:
+            Stopped: the run is to stop.
+            NonFiniteError: the weights are not finite.
         """
         run = self.run
+        run.require_finite_weights()
         scores = [
             validator(run.model, run.iteration, run.log, run.process.keep_alive)
             for validator in run.validators
         ]
         decisive = criterion(run.options)
-        if decisive.improves(scores[0], run.best):
-            run.save_best(decisive.facts(scores[0], run.iteration))
+        first = scores[0]
+        if first is not None and decisive.improves(first, run.best):
+            run.save_best(decisive.facts(first, run.iteration))
         run.validation_due = False

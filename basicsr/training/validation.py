@@ -18,6 +18,7 @@ from basicsr.metrics import Metric, get_protocol, get_score
 from basicsr.models.restoration_model import RestorationModel
 from basicsr.options import TrainOptions
 from basicsr.training.run_log import RunLog
+from basicsr.utils.errors import NonFiniteError
 
 logger = logging.getLogger("basicsr")
 
@@ -81,8 +82,10 @@ class Validator:
         iteration: int,
         log: RunLog | None,
         before_each: Callable[[], None],
-    ) -> MeanScores:
+    ) -> MeanScores | None:
         """Restore and measure the validation set, and log the mean scores. Collective.
+
+        If a restored image is not finite, there are no scores; a warning names the image.
 
         Args:
             model: the model in training.
@@ -93,15 +96,19 @@ class Validator:
         settings = self.settings
         restorer_settings = RestorerSettings(model.settings.precision, **settings.restoring())
         restorer = Restorer(self._network(model), model.device, restorer_settings)
-        images = evaluate(
-            restorer,
-            self.dataset,
-            self.protocols,
-            settings.quantize,
-            self.save_image if settings.save_img else None,
-            model.world,
-            before_each,
-        )
+        try:
+            images = evaluate(
+                restorer,
+                self.dataset,
+                self.protocols,
+                settings.quantize,
+                self.save_image if settings.save_img else None,
+                model.world,
+                before_each,
+            )
+        except NonFiniteError as error:
+            logger.warning("validation at %d: %s: no score: %s", iteration, self.key, error)
+            return None
         means = {
             protocol: get_protocol(protocol).summarize([each.restored[protocol] for each in images])
             for protocol in self.protocols

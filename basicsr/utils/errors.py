@@ -22,6 +22,10 @@ class CheckpointError(UserError):
     """Weights or a training state that cannot be read, or that do not fit the network or run."""
 
 
+class NonFiniteError(UserError):
+    """Weights, or an image that a network restored, with values that are NaN or infinite."""
+
+
 class Stopped(Exception):
     """A signal asked the run to stop. The message is the signal's name."""
 

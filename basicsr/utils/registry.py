@@ -9,14 +9,18 @@ import inspect
 import pkgutil
 import typing
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.network_size import require_bounded
 
 Registered = TypeVar("Registered", bound=type)
+
+_constructing: ContextVar[bool] = ContextVar("constructing a network", default=False)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -130,7 +134,15 @@ def _record_arguments(cls: type) -> None:
         _check_arguments(cls, bound.arguments)
         # the first to arrive is the outermost class's, when constructors call each other
         vars(self).setdefault("_options", dict(bound.arguments))
-        init(self, *args, **kwargs)
+        if _constructing.get():
+            init(self, *args, **kwargs)
+            return
+        outermost = _constructing.set(True)
+        try:
+            require_bounded(lambda: cls(*args, **kwargs))
+            init(self, *args, **kwargs)
+        finally:
+            _constructing.reset(outermost)
 
     type.__setattr__(cls, "__init__", recording)
 

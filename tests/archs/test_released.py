@@ -85,7 +85,7 @@ def test_misfits_are_listed_and_nothing_is_loaded():
 def test_expansion_factors_are_read_off_the_hidden_channels():
     def released(dim: int, factor: float) -> Released:
         keys = {f"{i}.0.ffn.project_out.weight": int(dim * 2**i * factor) for i in range(4)}
-        return Released("X", {key: torch.empty(1, hidden) for key, hidden in keys.items()})
+        return Released("X", {key: torch.empty(1, hidden, 1, 1) for key, hidden in keys.items()})
 
     for dim, factor in ((48, 2.66), (64, 2.66), (8, 2.0), (48, 1.5), (16, 3.125)):
         found = released(dim, factor).expansion_factor(dim, ("0", "1", "2", "3"))

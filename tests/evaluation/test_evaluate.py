@@ -12,7 +12,8 @@ from basicsr.evaluation.evaluate import check_images, evaluate, pictures_in
 from basicsr.evaluation.score_files import markdown, summary, write_results
 from basicsr.io.images import read_image
 from basicsr.metrics import measure
-from basicsr.utils.errors import DataError
+from basicsr.utils.distributed import World
+from basicsr.utils.errors import DataError, NonFiniteError, Stopped
 
 RNG = np.random.default_rng(3)
 GT = RNG.integers(0, 256, (200, 208, 3), dtype=np.uint8)
@@ -118,3 +119,33 @@ def test_images_that_a_protocol_does_not_measure_are_found_beforehand() -> None:
 
 def test_protocols_that_need_a_ground_truth_are_not_applied_without_one() -> None:
     check_images(Pairs(ImagePair(LQ[:8, :8], None)), ["rgb"], "datasets.test_1")
+
+
+class Second(World):
+    """The first of two processes, of which the second sends `share`."""
+
+    def __init__(self, share: object) -> None:
+        super().__init__(rank=0, size=2)
+        object.__setattr__(self, "share", share)
+
+    def gather(self, value: object) -> list[object]:
+        return [value, self.share]
+
+
+def test_an_image_that_is_not_restored_to_finite_values_is_named() -> None:
+    def failing(lq: np.ndarray) -> np.ndarray:
+        raise NonFiniteError("not finite")
+
+    dataset = Pairs(ImagePair(LQ, GT), ImagePair(LQ, GT))
+    with pytest.raises(NonFiniteError, match=r"^image 0: not finite$"):
+        evaluate(failing, dataset, ["rgb"], "round")
+    with pytest.raises(NonFiniteError, match=r"^image 1: not finite$"):
+        evaluate(
+            restored_of,
+            dataset,
+            ["rgb"],
+            "round",
+            world=Second(NonFiniteError("image 1: not finite")),
+        )
+    with pytest.raises(Stopped, match="SIGTERM"):
+        evaluate(restored_of, dataset, ["rgb"], "round", world=Second(Stopped("SIGTERM")))

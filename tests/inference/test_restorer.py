@@ -15,7 +15,7 @@ from basicsr.archs.strips import MemoryBudget
 from basicsr.inference.restorer import Restorer, RestorerSettings, pad_to
 from basicsr.io.images import to_levels
 from basicsr.utils.devices import memory_in_use
-from basicsr.utils.errors import DataError, OptionsError
+from basicsr.utils.errors import DataError, NonFiniteError, OptionsError
 
 CPU = torch.device("cpu")
 
@@ -314,3 +314,20 @@ def test_resident_memory_stays_below_the_budget():
 
     assert peak_gib(1.1) < 1.1
     assert peak_gib("whole") > 1.1
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("settings", [{}, {"tile": 16}, {"self_ensemble": True}])
+def test_an_output_that_is_not_finite_is_an_error(bad, settings):
+    """Clipping would make inf white and NaN black."""
+
+    class Overflowing(Recorder):
+        def forward(self, x):
+            return torch.where(x > 0.5, bad, x)
+
+    restorer = Restorer(Overflowing(), CPU, RestorerSettings(**settings))
+    dark = np.zeros((40, 33, 3), np.uint8)
+    assert not restorer(dark).any()
+    dark[39, 32, 2] = 255
+    with pytest.raises(NonFiniteError, match="Overflowing restored it to NaN or infinite values"):
+        restorer(dark)

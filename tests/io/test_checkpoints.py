@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import pickle
 import tarfile
+import zipfile
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -204,3 +208,177 @@ def test_training_states(tmp_path):
     torch.save(WEIGHTS, tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match="not a training state"):
         load_state(tmp_path / "net.pth")
+    torch.save(
+        {"iter": 92000, "epoch": 1, "optimizers": [], "schedulers": []}, tmp_path / "a.state"
+    )
+    assert_refused(
+        tmp_path / "a.state",
+        *("training state of BasicSR or Restormer (iteration 92000)", "net_g_92000.pth"),
+    )
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_training_state_that_is_not_finite_is_refused(tmp_path, bad):
+    moments = {"state": {0: {"exp_avg": torch.tensor([1.0, bad])}}, "param_groups": []}
+    state = {"iteration": 5, "validation_due": False, "identity": {}, "average": None}
+    save_state(tmp_path / "5.state", {**state, "network": WEIGHTS, "optimizer": moments})
+    with pytest.raises(CheckpointError, match=r"not finite \(NaN or inf in optimizer.state.0.exp_"):
+        load_state(tmp_path / "5.state")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_read_nor_written(tmp_path, bad, suffix):
+    broken = {**WEIGHTS, "conv.bias": torch.tensor([0.5, bad])}
+    file = tmp_path / f"net.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(broken, file)
+    with pytest.raises(CheckpointError, match=r"net\..*: the weights are not finite .*conv\.bias"):
+        load_weights(file)
+    with pytest.raises(CheckpointError, match="not saved: the weights are not finite"):
+        save_weights(tmp_path / "own.safetensors", broken, {"type": "PReNet"})
+    assert not (tmp_path / "own.safetensors").exists()
+
+
+def test_every_flipped_bit_of_our_files_is_noticed(tmp_path):
+    """In the tensors, in their names and in the metadata."""
+    file = tmp_path / "net.safetensors"
+    save_weights(file, WEIGHTS, {"type": "PReNet", "recurrent_iter": 6}, iteration=7)
+    whole = file.read_bytes()
+    for place in range(8, len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        file.write_bytes(flipped)
+        try:
+            weights = load_weights(file)
+        except CheckpointError:
+            continue
+        assert weights.network is None  # the name of our metadata; it is a foreign file now
+
+
+def test_a_file_of_an_earlier_version_has_no_digest(tmp_path, caplog):
+    text = json.dumps({"network_g": {"type": "PReNet"}, "iteration": 3})
+    save_file(WEIGHTS, tmp_path / "old.safetensors", {METADATA: text})
+    with caplog.at_level(logging.INFO, logger="basicsr"):
+        assert load_weights(tmp_path / "old.safetensors").facts == {"iteration": 3}
+    assert "an earlier version wrote it without a digest; not verified" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", "{}", '"a"', "[" * 100_000, "9" * 5000, "{"])
+def test_metadata_of_another_kind_are_refused(tmp_path, text):
+    save_file(WEIGHTS, tmp_path / "net.safetensors", {METADATA: text})
+    with pytest.raises(CheckpointError, match=r"net\.safetensors: damaged: its metadata"):
+        load_weights(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_floating_point_types_are_converted_with_a_line(tmp_path, caplog, dtype, suffix):
+    other = {"a": torch.tensor([0.5, -2]).to(dtype), "steps": torch.tensor(3)}
+    file = tmp_path / f"net.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(other, file)
+    with caplog.at_level(logging.INFO, logger="basicsr"):
+        read = load_weights(file).state_dict
+    assert f"converted from {str(dtype)[6:]} to float32" in caplog.text
+    assert read["a"].dtype == torch.float32
+    assert read["a"].tolist() == [0.5, -2]
+    assert read["steps"].dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.zeros(2, dtype=torch.complex64), "complex64"),
+        (torch.eye(2).to_sparse(), "sparse_coo"),
+        (torch.tensor([1e300], dtype=torch.float64), "not finite"),
+    ],
+)
+def test_types_that_weights_cannot_have_are_refused(tmp_path, tensor, kind):
+    torch.save({"a": tensor}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=kind):
+        load_weights(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "net_g.module."),
+        *("model.", "net.", "generator.", "module.model._fsdp_wrapped_module."),
+    ],
+)
+def test_prefixes_are_dropped(tmp_path, prefix):
+    torch.save({prefix + key: value for key, value in WEIGHTS.items()}, tmp_path / "net.pth")
+    assert_same(load_weights(tmp_path / "net.pth").state_dict)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ({"ema": WEIGHTS, "model": LATER}, "averaged weights, 'ema'; the file has model too"),
+        ({"model_state_dict": WEIGHTS}, ""),
+        ({"net": {"state_dict": WEIGHTS}}, ""),
+        ({"generator": WEIGHTS, "discriminator": LATER}, ""),
+        ({"ema": {"decay": 0.9, "shadow": WEIGHTS}, "net": LATER}, "averaged weights, 'ema'"),
+        ({"ema": None, "ema_decay": 0.9, "model": WEIGHTS}, ""),
+        ({"params": LATER, "params_ema": WEIGHTS}, "averaged weights, 'params_ema'"),
+        ({**{f"ema_model.{k}": v for k, v in WEIGHTS.items()}, "initted": torch.tensor(True),
+          **{f"online_model.{k}": v for k, v in LATER.items()}}, "left out, as they are no"),
+        ({"module.total_ops": torch.zeros(1), "total_params": torch.zeros(1),
+          **{f"module.{k}": v for k, v in WEIGHTS.items()}}, "module.total_ops, total_params"),
+        ({**WEIGHTS, "best": np.float64(37.5), "epoch": 3}, "left out, as they are no weights"),
+        ({"net": WEIGHTS, "psnr": np.float32(37.5), "lrs": np.arange(3.0), "o": Namespace()}, ""),
+    ],
+)  # fmt: skip
+def test_wrappers_of_the_field(tmp_path, caplog, content, line):
+    torch.save(content, tmp_path / "net.pth")
+    with caplog.at_level(logging.INFO, logger="basicsr"):
+        assert_same(load_weights(tmp_path / "net.pth").state_dict)
+    assert line in caplog.text
+
+
+def test_keys_that_are_no_names(tmp_path):
+    torch.save({0: torch.zeros(2), 1: torch.ones(2)}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match="its keys are not names of parameters"):
+        load_weights(tmp_path / "net.pth")
+
+
+def deflated(file: Path, content: object) -> None:
+    """Save a PyTorch file and compress it, as no version of PyTorch does."""
+    torch.save(content, file)
+    with zipfile.ZipFile(file) as stored:
+        records = {entry.filename: stored.read(entry) for entry in stored.infolist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in records.items():
+            archive.writestr(name, data)
+
+
+def test_what_a_file_unpacks_to_is_bounded(tmp_path):
+    deflated(tmp_path / "bomb.pth", {"a": torch.zeros(2**23)})
+    assert_refused(tmp_path / "bomb.pth", "unpack to 32 MiB")
+    torch.save({"a": torch.zeros(1).expand(2**23)}, tmp_path / "view.pth")
+    assert_refused(tmp_path / "view.pth", "unpack to 32 MiB")
+    deflated(tmp_path / "small.pth", WEIGHTS)
+    assert_same(load_weights(tmp_path / "small.pth").state_dict)
+
+
+def test_a_flipped_bit_of_a_foreign_file_is_noticed_by_its_checksum(tmp_path):
+    torch.save({"a": torch.rand(1000)}, tmp_path / "net.pth")
+    content = bytearray((tmp_path / "net.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "net.pth").write_bytes(content)
+    assert_refused(tmp_path / "net.pth", "damaged", "Bad CRC-32")
+
+
+def test_files_written_without_checksums_are_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(WEIGHTS, tmp_path / "net.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert_same(load_weights(tmp_path / "net.pth").state_dict)
+
+
+def test_deeply_nested_pickles_are_refused(tmp_path):
+    """The hash of tuples nested a million deep overflows the stack of the interpreter."""
+    nested = b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"K\x01s."
+    (tmp_path / "net.pth").write_bytes(nested)
+    assert_refused(tmp_path / "net.pth", "more parts than weights have")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from basicsr.archs import build_network, didmdn_arch
 from basicsr.archs.released import system_of
 from basicsr.io.checkpoints import save_weights
-from basicsr.models.pretrained import network_with_weights, saved_network
+from basicsr.models.pretrained import network_with_weights, saved_network, weights_file
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import options_of
 
@@ -184,15 +184,20 @@ def test_options_that_differ_from_the_saved_ones_are_a_warning(small_file, caplo
 def test_files_without_options_of_their_network(tmp_path):
     network = build_network(SMALL)
     torch.save(network.state_dict(), tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match=r"convert it first with scripts/convert_weights\.py"):
+    with pytest.raises(CheckpointError, match=r"the PReNet family .*--type NAME"):
         saved_network(tmp_path / "net.pth")
-    for wrong in (
-        {"channels": 8},
-        {"type": "PReNet", "colour": "red"},
-        {"type": "PReNet", "channels": 0},
+    for wrong, fault in (
+        ({"channels": 8}, "its metadata do not name a network"),
+        ({}, "its metadata do not name a network"),
+        ({"type": 5}, "its metadata do not name a network"),
+        ({"type": "PReNett"}, r"no such type 'PReNett' \(did you mean 'PReNet'\?\)"),
+        ({"type": "PReNet", "colour": "red"}, "build no network .colour: unknown key"),
+        ({"type": "PReNet", "channels": 0}, "build no network .channels: .*, not 0"),
+        ({"type": "PReNet", "channels": "8"}, "build no network .channels: .*, not '8'"),
+        ({"type": "DTPNet", "dim": 4096}, "build no network .*too large"),
     ):
         save_weights(tmp_path / "net.safetensors", network.state_dict(), wrong)
-        with pytest.raises(CheckpointError, match="its options build no network"):
+        with pytest.raises(CheckpointError, match=fault):
             saved_network(tmp_path / "net.safetensors")
     save_weights(tmp_path / "net.safetensors", network.state_dict(), {"type": "PReNet"})
     with pytest.raises(CheckpointError, match="the weights do not fit PReNet"):
@@ -204,3 +209,94 @@ def test_our_own_layouts_are_recognized(type, system):
     with torch.device("meta"):
         weights = build_network({"type": type}).state_dict()
     assert system_of(weights) == f"{system} (in this project's layout)"
+
+
+def test_what_fits_is_loaded_and_the_rest_is_listed(tmp_path, caplog):
+    """Fine-tuning from a task with other channels."""
+    case, options = published("restormer_withbias")
+    torch.save(case.state_dict, tmp_path / "net.pth")
+    gray = {**options, "inp_channels": 1, "out_channels": 1}
+    with pytest.raises(CheckpointError, match="of another shape"):
+        network_with_weights(gray, tmp_path / "net.pth")
+    with caplog.at_level(logging.WARNING, logger="basicsr"):
+        network = network_with_weights(gray, tmp_path / "net.pth", strict=False)
+    loaded = network.state_dict()
+    other = {"patch_embed.proj.weight", "output.weight"}
+    for key in loaded.keys() - other:
+        assert torch.equal(loaded[key], case.state_dict[key]), key
+    (record,) = caplog.records
+    count = len(loaded)
+    assert f"{count - 2} of the {count} weights of Restormer loaded" in record.message
+    assert "new random values: patch_embed.proj.weight, output.weight; " in record.message
+    assert record.message.endswith("from the file: patch_embed.proj.weight, output.weight")
+
+
+def test_weights_in_the_layout_of_their_authors_are_matched_by_name(tmp_path):
+    case, options = published("prenet_PReNet_r")
+    del case.state_dict["conv_i.0.bias"]  # one of the four gates, which are one weight here
+    torch.save(case.state_dict, tmp_path / "net.pth")
+    network = network_with_weights(options, tmp_path / "net.pth", strict=False)
+    assert torch.equal(network.state_dict()["conv_in.weight"], case.state_dict["conv0.0.weight"])
+
+
+def test_weights_of_which_none_fits(tmp_path):
+    torch.save(published("mprnet_deraining")[0].state_dict, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=r"none of its weights fits PReNet.*like .* MPRNet"):
+        network_with_weights({"type": "PReNet"}, tmp_path / "net.pth", strict=False)
+
+
+def test_published_weights_are_read_by_the_name_of_their_network(tmp_path):
+    case, _ = published("restormer_withbias")
+    torch.save({"params": case.state_dict}, tmp_path / "net.pth")
+    network, weights = saved_network(tmp_path / "net.pth", "Restormer")
+    assert weights.network is None
+    assert_matches(restored(network, case), case.outputs["restored"])
+    with pytest.raises(CheckpointError, match="checkpoint of Restormer; name it with --type Rest"):
+        saved_network(tmp_path / "net.pth")
+
+
+def test_the_type_of_our_file_must_be_the_saved_one(small_file):
+    assert saved_network(small_file, "PReNet")[1].network["type"] == "PReNet"
+    with pytest.raises(CheckpointError, match="weights of PReNet, not of Restormer"):
+        saved_network(small_file, "Restormer")
+
+
+def test_weights_are_named_by_a_file_a_run_its_folder_or_as_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    latest = Path("experiments/mine/models/net_g_latest.safetensors")
+    latest.parent.mkdir(parents=True)
+    latest.touch()
+    for name in ("mine", "experiments/mine", "experiments/mine/", str(latest)):
+        assert weights_file(name) == latest
+    assert weights_file("DTPNet-T_any-rain").parent.name == "pretrained_models"
+    with pytest.raises(CheckpointError, match=r"'mines': no such .* \(did you mean 'mine'\?\)"):
+        weights_file("mines")
+    with pytest.raises(CheckpointError, match="experiments: a folder without models/net_g_latest"):
+        weights_file("experiments")
+
+
+@pytest.mark.parametrize("size", [(), (0,), (8, 3), (0, 3, 3, 3), (8, 3, 3)])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("restormer_withbias", "patch_embed.proj.weight"),
+        ("restormer_withbias", "latent.0.ffn.project_out.weight"),
+        ("restormer_withbias", "encoder_level1.0.attn.temperature"),
+        ("mprnet_deraining", "shallow_feat1.0.weight"),
+        ("prenet_PReNet", "conv0.0.weight"),
+        ("dtpnet_dim16_iter2", "patch_embed.transform2.weight"),
+    ],
+)
+def test_weights_without_the_axes_that_sizes_are_read_from(tmp_path, name, key, size):
+    case, options = published(name)
+    torch.save({**case.state_dict, key: torch.zeros(size)}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match="axes"):
+        saved_network(tmp_path / "net.pth", options["type"])
+
+
+def test_integer_weights_are_refused(tmp_path):
+    case, _ = published("restormer_withbias")
+    key = "output.weight"
+    torch.save({**case.state_dict, key: case.state_dict[key].to(torch.int8)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"of another type: output\.weight is int8"):
+        saved_network(tmp_path / "a.pth", "Restormer")

@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 
-from basicsr.io.checkpoints import load_weights
+from basicsr.io.checkpoints import load_weights, save_state
 from basicsr.training.run_folder import RunFolder, verified_state
 from basicsr.utils.errors import CheckpointError, UserError
 from basicsr.utils.files import sha256
@@ -90,11 +90,27 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, h
     assert "trying the checkpoint before it" in caplog.text
 
 
+def test_the_newest_finite_state_is_resumed_from(tmp_path, caplog):
+    folder = run_folder(tmp_path, keep=5)
+    save(folder, 2, 4)
+    for iteration in (6, 8):
+        state = folder.path / f"training_states/{iteration:08d}.state"
+        weights = {"w": torch.tensor([1.0, float("inf")])}
+        save_state(state, {**PROGRESS, "iteration": iteration, "network": weights})
+        manifest = {"sha256": {f"training_states/{state.name}": sha256(state)}}
+        state.with_suffix(".json").write_text(json.dumps(manifest))
+    logging.getLogger("basicsr").propagate = True
+    assert folder.latest_state()["iteration"] == 4
+    for iteration in (6, 8):
+        assert f"{iteration:08d}.state: not finite (NaN or inf in network.w)" in caplog.text
+    assert caplog.text.count("trying the checkpoint before it") == 2
+
+
 def test_only_damaged_checkpoints_are_an_error(tmp_path):
     folder = run_folder(tmp_path)
     save(folder, 2)
     (folder.path / "training_states/00000002.state").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="every checkpoint is damaged"):
+    with pytest.raises(CheckpointError, match="no checkpoint can be resumed"):
         folder.latest_state()
     with pytest.raises(CheckpointError, match="damaged, its SHA-256"):
         verified_state(folder.path / "training_states/00000002.state")

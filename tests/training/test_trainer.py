@@ -19,7 +19,7 @@ from basicsr.training.run import Process
 from basicsr.training.run_folder import RunFolder
 from basicsr.training.trainer import Trainer, train
 from basicsr.utils.distributed import World
-from basicsr.utils.errors import OptionsError, Stopped, UserError
+from basicsr.utils.errors import NonFiniteError, OptionsError, Stopped, UserError
 from basicsr.utils.interruptions import StopRequest, Watchdog
 
 CPU = torch.device("cpu")
@@ -204,3 +204,28 @@ def test_a_data_set_that_does_not_fit_leaves_no_folder(folder):
     with pytest.raises(OptionsError, match=r"datasets.val_2: PairedImageDataset has lq of 3"):
         run(settings)
     assert not (folder / "experiments").exists()
+
+
+DIVERGING = ("train:scheduler={type: MultiStepLR, milestones: [4], gamma: 1.0e42}",)
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_validated(folder):
+    often = ("logger:save_checkpoint_freq=1", "val:val_freq=5", "val:save_img=false")
+    with pytest.raises(NonFiniteError, match=r"^iteration 5: weights or optimizer .*not finite"):
+        run(options("gray", *DIVERGING, *often))
+    states = sorted(file.name for file in (folder / "experiments/run/training_states").iterdir())
+    assert states[-1] == "00000004.state"
+    assert not any("val/rgb_psnr" in line for line in metrics(folder / "experiments/run"))
+    run(options("gray", *often), auto_resume=True, force=True)
+    assert metrics(folder / "experiments/run")[-1]["iteration"] == ITERATIONS
+
+
+def test_outputs_that_are_not_finite_are_no_score(folder, monkeypatch, capsys):
+    def overflowing(self, image):
+        raise NonFiniteError("restored to NaN")
+
+    monkeypatch.setattr("basicsr.training.validation.Restorer.__call__", overflowing)
+    run(options("gray"))
+    assert "validation at 8: val: no score: 0: restored to NaN" in capsys.readouterr().out
+    assert not list((folder / "experiments/run").rglob("*best*"))
+    assert (folder / "experiments/run/models/net_g_8.safetensors").exists()
