@@ -92,10 +92,10 @@ def blocks(table: str, entries: Sequence[Entry], task: Task) -> list[Block]:
 
 
 def _block(table: str, entries: Sequence[Entry], task: Task) -> Block:
-    """Return a block with one row for each published method and each scores.json."""
-    rows: dict[tuple[str, Path | None], list[Entry]] = {}
+    """Return a block with one row for each published method and source, and each scores.json."""
+    rows: dict[tuple[str, str, Path | None], list[Entry]] = {}
     for entry in entries:
-        rows.setdefault((entry.method, entry.file), []).append(entry)
+        rows.setdefault((entry.method, entry.source, entry.file), []).append(entry)
     datasets = {entry.dataset for entry in entries}
     metrics = {metric.name: metric for entry in entries for metric in entry.protocol.metrics}
     first = entries[0]
@@ -112,12 +112,22 @@ def _block(table: str, entries: Sequence[Entry], task: Task) -> Block:
 
 def _row(entries: Sequence[Entry]) -> MethodRow:
     first = entries[0]
-    remarks = [entry.remark for entry in entries if entry.remark]
-    sources = dict.fromkeys(entry.source for entry in entries)
     return MethodRow(
         first.method,
         first.measured,
         first.network is not None and is_reconstruction(first.network["type"]),
-        "; ".join([*sources, *remarks]),
+        "; ".join([first.source, *_remarks(entries)]),
         {entry.dataset: entry for entry in entries},
     )
+
+
+def _remarks(entries: Sequence[Entry]) -> list[str]:
+    """Return the remarks of a row, with the test sets that they are about unless all are."""
+    datasets: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.remark:
+            datasets.setdefault(entry.remark, []).append(entry.dataset)
+    return [
+        remark if len(about) == len(entries) else f"{', '.join(about)}: {remark}"
+        for remark, about in datasets.items()
+    ]

@@ -23,7 +23,11 @@ AS_PRINTED = "as printed"
 """Protocol of published rows that their authors took over from others."""
 
 ROW_COLUMNS = ("table", "method", "dataset", "protocol", "source")
-"""Columns of a CSV file of published results; the others are metrics."""
+"""Columns of a CSV file of published results; the others are metrics, and `verified`."""
+
+VERIFIED = {"yes": "", "secondary": "second-hand", "measured": "measured for this project"}
+"""Values of the column `verified`, which may be missing: whether a number was read in its source,
+quoted from another source, or measured with published weights; and the remark on such numbers."""
 
 
 class Score(NamedTuple):
@@ -95,8 +99,12 @@ def _published(row: dict[str, str], task: Task) -> Entry:
     _require(row["table"], task.settings, "table")
     _require(row["dataset"], task.images, "data set")
     printed = {
-        metric: _printed(text) for metric, text in row.items() if metric not in ROW_COLUMNS and text
+        metric: _printed(text)
+        for metric, text in row.items()
+        if metric not in (*ROW_COLUMNS, "verified") and text
     }
+    verified = row.get("verified", "yes")
+    _require(verified, VERIFIED, "value of 'verified'")
     if name == AS_PRINTED:
         protocol = as_printed(task, list(printed))
     else:
@@ -110,8 +118,8 @@ def _published(row: dict[str, str], task: Task) -> Entry:
         protocol,
         row["table"],
         printed,
-        row["source"],
-        f"{row['dataset']}: {remark.removesuffix(')')}" if remark else "",
+        ", ".join(filter(None, [row["source"], VERIFIED[verified]])),
+        remark.removesuffix(")"),
     )
 
 
@@ -185,7 +193,7 @@ def measured_entries(
     Args:
         file: written by test.py.
         setting: way of training of the published rows to compare with; it holds for the test sets
-            that those rows have.
+            that those rows have, or for all if there are no such rows.
         published: the published rows.
         task: the task.
 
@@ -199,6 +207,8 @@ def measured_entries(
     options = scores.provenance.options
     types = {each.name: each.type for each in options.datasets.values()}
     known = {entry.dataset for entry in published if entry.setting == setting}
+    if setting in task.settings and not known:
+        known = set(task.images)
     entries, notes = [], []
     for place, result in enumerate(scores.results):
         name = result.dataset

@@ -74,10 +74,52 @@ def test_published_rows_with_other_metrics(folder) -> None:
     assert rgb.places("FogA", rgb.metrics[0]) == [2, 1]
     assert niqe.places("FogA", niqe.metrics[0]) == [2, 1]  # lower is better
     assert [str(row.entries["FogA"].scores["niqe"]) for row in niqe.rows] == ["4.25", "3.75"]
-    assert niqe.rows[1].source == "another; FogA: of crops"
+    assert niqe.rows[1].source == "another; of crops"
     assert niqe.title == "small: trained on FogA"
     # a later table shows FogB for the ways of training that it names
     assert [(b.setting, b.datasets) for b in blocks("All", entries, task)] == [("big", ["FogB"])]
+
+
+def test_numbers_of_one_method_from_two_sources_and_how_they_were_read(folder) -> None:
+    task = Task.load(folder)
+    rows = [
+        "small,Old,FogA,20.1,,rgb,yes,a paper",
+        "small,Old,FogB,19.1,,rgb (whole images),secondary,notes",
+        "small,Old,FogA,20.3,,rgb (crops),secondary,notes",
+        "small,Old,FogA,20.2,,rgb,measured,weights",
+    ]
+    file = folder / "published_results.csv"
+    file.write_text(
+        "\n".join(["table,method,dataset,psnr,niqe,protocol,verified,source", *rows, ""])
+    )
+    (block,) = blocks("Fog", published_entries(file, task), task)
+    assert [
+        ({name: str(entry.scores["psnr"]) for name, entry in row.entries.items()}, row.source)
+        for row in block.rows
+    ] == [
+        ({"FogA": "20.1"}, "a paper"),
+        (
+            {"FogB": "19.1", "FogA": "20.3"},
+            "notes, second-hand; FogB: whole images; FogA: crops",
+        ),
+        ({"FogA": "20.2"}, "weights, measured for this project"),
+    ]
+    file.write_text(file.read_text().replace("secondary", "secondhand"))
+    with pytest.raises(DataError, match="no value of 'verified' is called 'secondhand'"):
+        published_entries(file, task)
+
+
+def test_a_way_of_training_without_published_rows(folder) -> None:
+    (folder / "tables.yml").write_text(TABLES.replace("{small:", "{new: by us, small:"))
+    results = [{"dataset": "Mist", "protocol": "rgb", "images": 4, "psnr": 21.0, "ssim": 0.9}]
+    file = scores_json(folder / "scores.json", results)
+    document = json.loads(file.read_text())
+    document["provenance"]["options"]["datasets"]["test_1"]["name"] = "Mist"
+    file.write_text(json.dumps(document))
+    task = Task.load(folder)
+    published = published_entries(folder / "published_results.csv", task)
+    (entry,), notes = measured_entries(file, "new", published, task)
+    assert (entry.dataset, entry.setting, notes) == ("Mist", "new", [])
 
 
 def test_measured_scores_of_a_package_that_is_not_installed(folder) -> None:
