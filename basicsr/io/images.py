@@ -3,100 +3,54 @@
 from __future__ import annotations
 
 import io
-import os
-import re
-import stat
-import warnings
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from basicsr.io.folders import images_by_stem, list_images, natural_key
+from basicsr.io.opening import (
+    SUFFIXES,
+    bounded,
+    opened,
+    reason,
+)
 from basicsr.io.sixteen_bits import (
-    HEADER,
     ORIENTATION,
     UPRIGHT,
     decode_16_bits,
     encode_16_bits,
     has_16_bits,
+    quiet_opencv,
 )
-from basicsr.io.stored_files import in_lmdb, is_lmdb, lmdb_keys, read_file
 from basicsr.utils.errors import DataError
+from basicsr.utils.files import atomic_write
+
+__all__ = [
+    "SUFFIXES",
+    "BitDepth",
+    "Color",
+    "ImageFormat",
+    "image_format",
+    "image_size",
+    "images_by_stem",
+    "list_images",
+    "natural_key",
+    "read_image",
+    "to_levels",
+    "write_png",
+]
 
 Color = Literal["gray", "rgb", "as_stored"]
 BitDepth = Literal[8, 16, "as_stored"]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 """Pillow's modes with a single channel of colour."""
-# recognised by content; other readers of Pillow are left out, as some start other programs
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
 _PNG_TYPES = (np.uint8, np.uint16)
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts 'image-9' before 'image-10'."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]
-
-
-def list_images(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """List the files below `folder` with such suffixes, in natural order.
-
-    Subfolders are included; hidden files and folders and links to folders are not. Raises DataError
-    if the folder is missing, cannot be listed or holds no image, or if a name is not text.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; check the path, or put the data set there")
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            os.path.join(parent, name)
-            for name in files
-            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
-        ]
-    if not found:
-        raise DataError(f"{folder}: no images in this folder ({', '.join(sorted(suffixes))})")
-    for name in found:
-        if not _is_text(name):
-            raise DataError(f"{name!a}: this file name is not UTF-8 text; rename the file")
-    return [Path(name) for name in sorted(found, key=natural_key)]
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from error
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def images_by_stem(folder: Path) -> dict[str, Path]:
-    """Map the paths relative to `folder`, without suffix, to the files that `list_images` finds.
-
-    Of an LMDB, it maps the keys. Raises DataError for files that differ in their suffix only.
-    """
-    if is_lmdb(folder):
-        return {key: folder / key for key in sorted(lmdb_keys(folder), key=natural_key)}
-    files: dict[str, Path] = {}
-    for path in list_images(folder):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in files:
-            raise DataError(f"{files[stem]} and {path} differ in their suffix only; keep one")
-        files[stem] = path
-    return files
+_BAND_PIXELS = 2**20
 
 
 def read_image(path: str | Path, color: Color = "rgb", bit_depth: BitDepth = 8) -> np.ndarray:
@@ -115,13 +69,13 @@ def read_image(path: str | Path, color: Color = "rgb", bit_depth: BitDepth = 8) 
 
     Raises:
         DataError: the file is missing, truncated, not an image, has 32-bit or floating-point
-            levels, or is larger than Pillow's limit against decompression bombs.
+            levels, or is above the limits of `basicsr.io.opening`.
     """
     with opened(path) as image:
         try:
-            if bit_depth != 8 and _has_16_bits(image, path):
-                return _in_color(_sixteen_bit_pixels(image, path), color)
-            pixels = _in_color(_eight_bit_pixels(ImageOps.exif_transpose(image)), color)
+            if bit_depth != 8 and has_16_bits(image, bounded(image).head()):
+                return _in_color(_sixteen_bit_pixels(image), color)
+            pixels = _in_color(eight_bit_pixels(image), color)
         except Exception as error:  # Pillow's decoders raise anything for broken files
             raise DataError(f"{path}: cannot be decoded ({reason(error)})") from error
     return pixels.astype(np.uint16) * 257 if bit_depth == 16 else pixels
@@ -150,7 +104,8 @@ def image_format(path: str | Path, color: Color = "rgb", bit_depth: BitDepth = 8
     Raises DataError as `read_image` does, as far as the header shows a fault.
     """
     with opened(path) as image:
-        deep = bit_depth == 16 or (bit_depth == "as_stored" and _has_16_bits(image, path))
+        head = bounded(image).head()
+        deep = bit_depth == 16 or (bit_depth == "as_stored" and has_16_bits(image, head))
         gray = color == "gray" or (color == "as_stored" and image.mode in GRAY_MODES)
         width, height = image.size
         # the PNG plugin's own getexif decodes the whole image to look behind its pixels
@@ -181,16 +136,15 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     image = image.reshape(*image.shape[:2], channels)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if image.dtype == np.uint16:
-            aside.write_bytes(encode_16_bits(image, ".png"))
-        else:
-            pixels = image[..., 0] if channels == 1 else image
-            Image.fromarray(pixels).save(aside, format="PNG", compress_level=3)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    if image.dtype == np.uint16:
+        content = encode_16_bits(image, ".png")
+    else:
+        encoded = io.BytesIO()
+        pixels = image[..., 0] if channels == 1 else image
+        Image.fromarray(pixels).save(encoded, format="PNG", compress_level=3)
+        content = encoded.getvalue()
+    with atomic_write(path, sync=False) as file:
+        file.write(content)
 
 
 def to_levels(image: np.ndarray, dtype: npt.DTypeLike, mode: str = "round") -> np.ndarray:
@@ -199,77 +153,69 @@ def to_levels(image: np.ndarray, dtype: npt.DTypeLike, mode: str = "round") -> n
     return (scaled if mode == "truncate" else scaled.round()).astype(dtype)
 
 
-@contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """Open a file and read its header, not its pixels. Raises DataError as `read_image` does."""
-    try:
-        if in_lmdb(path):
-            with _open(io.BytesIO(read_file(path))) as image:
-                yield image
-            return
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
-            raise DataError(f"{path}: not a file; remove it, or give it a name without this suffix")
-        if status.st_size == 0:
-            raise DataError(f"{path}: not a readable image (the file is empty)")
-        with _open(path) as image:
-            yield image
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{path}: too large to be decoded ({reason(error)}); cut it into smaller images, or "
-            "remove it if it should not be that large"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise DataError(
-            f"{path}: not a readable image (not {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]})"
-        ) from error
-    except Exception as error:  # Pillow's readers raise anything for broken headers
-        raise DataError(f"{path}: not a readable image ({reason(error)})") from error
+def eight_bit_pixels(image: Image.Image, alpha: bool = False) -> np.ndarray:
+    """Decode an opened image to the upright H x W x (1 or 3) uint8 array.
 
+    Args:
+        image: as `opened` gives it, not yet decoded.
+        alpha: append the transparency as a further channel where there is one.
 
-def _open(path: str | Path | io.BytesIO) -> Image.Image:
-    """Open a file. Raises above Pillow's limit; Pillow itself only warns up to twice that limit."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(path, formats=_FORMATS)
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        image.close()
-        raise Image.DecompressionBombError(
-            f"{image.width} x {image.height} pixels, the limit is {limit} in all"
-        )
-    return image
-
-
-def _has_16_bits(image: Image.Image, path: str | Path) -> bool:
-    return has_16_bits(image, read_file(path, HEADER))
-
-
-def _sixteen_bit_pixels(image: Image.Image, path: str | Path) -> np.ndarray:
-    """Return the upright H x W x (1 or 3) uint16 image."""
-    orientation = image.getexif().get(ORIENTATION, 1)
-    image.load()  # OpenCV decodes it again, but only Pillow reports missing parts
-    pixels = decode_16_bits(image, read_file(path), orientation if orientation in UPRIGHT else 1)
-    return np.ascontiguousarray(pixels[..., :3])
-
-
-def _eight_bit_pixels(image: Image.Image) -> np.ndarray:
-    """Return the H x W x (1 or 3) uint8 image."""
-    image.info.pop("transparency", None)  # is dropped; Pillow would warn that it is
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.int64)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("32-bit levels; save it with 8 or 16 bits per channel")
-        return ((levels * 255 + 32767) // 65535).astype(np.uint8)[..., None]
+    Raises ValueError for levels of 32 bits and floating-point levels.
+    """
     if image.mode == "F":
         raise ValueError("floating-point levels; save it with 8 or 16 bits per channel")
-    if image.mode in GRAY_MODES:
-        return np.array(image.convert("L"))[..., None]
-    return np.array(image.convert("RGB"))
+    if image.format == "WEBP" and not getattr(image, "is_animated", False):
+        return upright(_webp_pixels(image, alpha), image)
+    image.load()
+    alpha &= image.has_transparency_data
+    if not alpha:
+        image.info.pop("transparency", None)  # Pillow would warn that it is dropped
+    gray = image.mode in GRAY_MODES
+    mode = ("L" if gray else "RGB") + ("A" if alpha else "")
+    pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
+    rows = max(_BAND_PIXELS // image.width, 1)
+    for top in range(0, image.height, rows):  # the copies of a whole image would need much memory
+        bottom = min(top + rows, image.height)
+        whole = bottom - top == image.height
+        band = image if whole else image.crop((0, top, image.width, bottom))
+        values = _eight_bits(band) if image.mode.startswith("I") else np.asarray(band.convert(mode))
+        pixels[top:bottom] = values.reshape(pixels[top:bottom].shape)
+    return upright(pixels, image)
+
+
+def upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Turn the pixels of a decoded image upright, as its EXIF orientation says."""
+    mirrored, turns = UPRIGHT.get(image.getexif().get(ORIENTATION, 1), UPRIGHT[1])
+    return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if mirrored else pixels, turns))
+
+
+def _webp_pixels(image: Image.Image, alpha: bool) -> np.ndarray:
+    """Decode a WebP file by OpenCV, as Pillow takes four times the memory."""
+    cv2 = quiet_opencv()
+    content = np.frombuffer(bounded(image).content(), np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape[:2] != (image.height, image.width):
+        raise ValueError("image file is truncated or damaged")
+    channels = pixels.shape[2]
+    order = cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGRA2RGBA
+    cv2.cvtColor(pixels, order, dst=pixels)
+    return pixels if alpha or channels == 3 else np.ascontiguousarray(pixels[..., :3])
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    levels = np.asarray(image).astype(np.int64)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise ValueError("32-bit levels; save it with 8 or 16 bits per channel")
+    return ((levels * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _sixteen_bit_pixels(image: Image.Image) -> np.ndarray:
+    """Return the upright H x W x (1 or 3) uint16 image."""
+    orientation = image.getexif().get(ORIENTATION, 1)
+    content = bounded(image).content()
+    image.load()  # OpenCV decodes it again, but only Pillow reports missing parts
+    pixels = decode_16_bits(image, content, orientation if orientation in UPRIGHT else 1)
+    return np.ascontiguousarray(pixels[..., :3])
 
 
 def _in_color(pixels: np.ndarray, color: Color) -> np.ndarray:
@@ -277,13 +223,6 @@ def _in_color(pixels: np.ndarray, color: Color) -> np.ndarray:
     if color == "rgb" and channels == 1:
         return np.repeat(pixels, 3, axis=2)
     if color == "gray" and channels == 3:
-        import cv2  # here, so that importing the library does not load OpenCV
-
+        cv2 = quiet_opencv()
         return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
     return pixels
-
-
-def reason(error: Exception) -> str:
-    """Return the message of a library's error in one line."""
-    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(message.split()) or type(error).__name__

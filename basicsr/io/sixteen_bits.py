@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-HEADER = 4096
-"""Bytes at the beginning of a file that suffice for `has_16_bits`."""
 ORIENTATION = 0x0112
 """EXIF tag of the orientation."""
 UPRIGHT = {
@@ -26,11 +25,16 @@ UPRIGHT = {
 
 
 def has_16_bits(image: Image.Image, content: bytes) -> bool:
-    """Return whether the file with this `content`, opened as `image`, has 16 bits per channel."""
+    """Return whether the file opened as `image` has 16 bits per channel.
+
+    `content` is the beginning of the file, 4096 bytes or more.
+    """
     if isinstance(image, TiffImageFile):
         return 16 in image.tag_v2.get(258, ())  # BitsPerSample
     if image.format == "PNG":
         return content[24] == 16
+    if image.format == "JPEG2000":
+        return jpeg2000_bits(content) == 16
     return image.format == "PPM" and _largest_level(content) > 255
 
 
@@ -40,8 +44,7 @@ def decode_16_bits(image: Image.Image, content: bytes, orientation: int) -> np.n
     Raises ValueError for files that OpenCV does not read with 16 bits, and for PPM files whose
     largest level is not 65535.
     """
-    import cv2
-
+    cv2 = quiet_opencv()
     if image.format == "PPM" and _largest_level(content) != 65535:
         raise ValueError(f"its levels end at {_largest_level(content)}, not at 255 or 65535")
     decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -55,15 +58,39 @@ def decode_16_bits(image: Image.Image, content: bytes, orientation: int) -> np.n
 
 
 def encode_16_bits(image: np.ndarray, suffix: str) -> bytes:
-    """Encode H x W x (1, 3 or 4) uint16 in the format of `suffix`: .png, .ppm or .pgm."""
-    import cv2
+    """Encode H x W x (1, 3 or 4) uint16 without loss: as .png, .ppm, .pgm or .jp2.
 
-    return cv2.imencode(suffix, opencv_order(image))[1].tobytes()
+    Raises ValueError if OpenCV cannot, as for JPEG 2000 of less than 32 pixels a side.
+    """
+    cv2 = quiet_opencv()
+    settings = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if suffix == ".jp2" else []
+    done, content = cv2.imencode(suffix, opencv_order(image), settings)
+    if not done:
+        raise ValueError(f"OpenCV cannot write {image.shape[1]} x {image.shape[0]} as {suffix}")
+    return content.tobytes()
+
+
+def quiet_opencv() -> ModuleType:
+    """Import OpenCV, which would print a line for every damaged file."""
+    import cv2  # here, so that importing the library does not load OpenCV
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
 
 
 def opencv_order(image: np.ndarray) -> np.ndarray:
     """Exchange red and blue of H x W x (1, 3 or 4): from RGB to OpenCV's BGR or back."""
     return image if image.shape[2] == 1 else image[..., [2, 1, 0, 3][: image.shape[2]]]
+
+
+def jpeg2000_bits(content: bytes) -> int:
+    """Return the bits per channel that the header of a JPEG 2000 file announces; 0 if unknown."""
+    codestream = content.find(b"\xff\x4f\xff\x51")
+    depth = content[codestream + 42 : codestream + 43] if codestream >= 0 else b""
+    header = content.find(b"ihdr")
+    if not depth and header >= 0:
+        depth = content[header + 14 : header + 15]
+    return (depth[0] & 0x7F) + 1 if depth else 0
 
 
 def _largest_level(content: bytes) -> int:

@@ -23,20 +23,23 @@ LONGEST_NAME = 255
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary binary file that replaces `path` once it is completely written.
 
-    If writing fails or is interrupted, an existing file at `path` stays as it was.
+    If writing fails or is interrupted, an existing file at `path` stays as it was. With `sync`, the
+    new file survives a power failure, which takes longer.
     """
     with temporary_beside(path) as (temporary, file):
         yield file
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
         if not _is_same(file, temporary):
             raise OSError(errno.EEXIST, "another process writes it as well; stop one", str(path))
         try:
             temporary.replace(path)
-            _sync_folder(path.parent)
+            if sync:
+                _sync_folder(path.parent)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
 
@@ -128,7 +131,7 @@ def open_own(path: Path) -> BinaryIO:
     Raises OSError for a link, a pipe or another thing that is no file.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    file = open(os.open(path, flags, 0o666), "r+b", buffering=0)
+    file = open(os.open(path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EEXIST, "not a file; remove it", str(path))

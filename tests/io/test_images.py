@@ -12,8 +12,6 @@ from PIL import Image
 from basicsr.io.images import (
     image_format,
     image_size,
-    list_images,
-    natural_key,
     read_image,
     to_levels,
     write_png,
@@ -125,7 +123,9 @@ def test_decompression_bomb_is_refused_by_its_header(tmp_path: Path):
         + chunk(b"IDAT", zlib.compress(b""))
         + chunk(b"IEND", b"")
     )
-    with pytest.raises(DataError, match=r"bomb\.png: too large .*900000000 pixels"):
+    with pytest.raises(
+        DataError, match=r"bomb\.png: too large .*30000 x 30000 pixels; the limit is 250 meg"
+    ):
         read_image(path)
 
 
@@ -133,29 +133,6 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path):
     with pytest.raises(TypeError):
         write_png(tmp_path / "a.png", np.zeros((2, 2, 5), np.uint8))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_images_are_listed_in_natural_order_without_hidden_ones(tmp_path: Path):
-    for name in (
-        "image-10.png",
-        "image-9.PNG",
-        "sub/image-1.jpg",
-        ".image-2.png",
-        ".git/x.png",
-        "a.txt",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    names = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
-    assert names == ["image-9.PNG", "image-10.png", "sub/image-1.jpg"]
-    assert sorted(["b10", "b9", "10", "9"], key=natural_key) == ["9", "10", "b9", "b10"]
-
-
-def test_missing_and_empty_folders_are_reported(tmp_path: Path):
-    with pytest.raises(DataError, match=r"x: no such folder; check the path"):
-        list_images(tmp_path / "x")
-    with pytest.raises(DataError, match=r"no images in this folder"):
-        list_images(tmp_path)
 
 
 DEEP = COLOURS.astype(np.uint16) * 256 + COLOURS[::-1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -15,9 +17,10 @@ from PIL import Image, ImageCms, ImageOps
 from PIL.JpegImagePlugin import get_sampling
 from PIL.TiffImagePlugin import IFDRational
 
-from basicsr.io.images import to_levels
-from basicsr.io.photo_formats import without_preview
+from basicsr.io.images import read_image, to_levels
+from basicsr.io.metadata import without_preview
 from basicsr.io.photographs import read_photograph
+from basicsr.io.sixteen_bits import encode_16_bits
 from basicsr.utils.errors import DataError
 
 SMALL = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
@@ -271,3 +274,275 @@ def test_levels_survive_the_conversion_to_floats_and_back():
     for dtype in (np.uint8, np.uint16):
         levels = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
         np.testing.assert_array_equal(to_levels(in_unit(levels), np.dtype(dtype)), levels)
+
+
+@pytest.mark.parametrize("suffix", ["jp2", "tga", "bmp", "png", "tif"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_lossless_formats_stay_exact(tmp_path, suffix, mode):
+    file = tmp_path / f"a.{suffix}"
+    image = Image.fromarray(np.dstack([COLOURS, ALPHA])).convert(mode)
+    image.save(file)
+    photograph = read_photograph(file)
+    assert photograph.left_out == []
+    with Image.open(rewritten(file)) as out, Image.open(file) as source:
+        assert (out.mode, out.format) == (source.mode, source.format)
+        np.testing.assert_array_equal(np.asarray(out), np.asarray(source))
+
+
+@pytest.mark.parametrize(("suffix", "difference"), [("jfif", 4), ("avif", 4), ("webp", 4)])
+def test_lossy_formats_stay_close(tmp_path, suffix, difference):
+    file = tmp_path / f"a.{suffix}"
+    Image.fromarray(COLOURS).save(file, quality=90)
+    out = rewritten(file)
+    with Image.open(out) as image:
+        assert image.format == Image.open(file).format
+    read = read_photograph(file).colours.astype(int)
+    assert np.abs(read_photograph(out).colours - read).mean() < difference
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", ["avif", "heic"])
+def test_metadata_of_avif_and_heic(tmp_path, suffix, orientation):
+    if suffix == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    file = tmp_path / f"a.{suffix}"
+    image = Image.fromarray(COLOURS).resize((64, 48))
+    image.save(file, exif=exif(orientation), icc_profile=PROFILE, quality=95)
+    photograph, out = read_photograph(file), rewritten(file)
+    again = read_photograph(out)
+    assert metadata_of(out) == metadata_of(file)
+    turned = orientation > 4 and suffix == "avif"  # HEIC has another place for it
+    assert photograph.colours.shape == ((64, 48, 3) if turned else (48, 64, 3))
+    assert np.abs(again.colours.astype(int) - photograph.colours).mean() < 4
+
+
+def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(DataError, match=r"a\.heic: HEIC images need the package pillow-heif; inst"):
+        read_photograph(tmp_path / "a.heic")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bit_jpeg_2000(tmp_path, channels):
+    image = np.tile(DEEP, (3, 2, 1))[..., :channels]
+    file = tmp_path / "a.jp2"
+    file.write_bytes(encode_16_bits(image, ".jp2"))
+    np.testing.assert_array_equal(read_photograph(file).colours, image.repeat(3 // channels, 2))
+    out = rewritten(file, lambda levels: 1 - levels)
+    np.testing.assert_array_equal(read_image(out, "as_stored", "as_stored"), 65535 - image)
+
+
+def test_a_photograph_that_cannot_be_written_is_named(tmp_path):
+    file = tmp_path / "a.jp2"
+    file.write_bytes(encode_16_bits(np.tile(DEEP, (3, 2, 1)), ".jp2"))
+    photograph = dataclasses.replace(read_photograph(file), colours=DEEP)
+    with pytest.raises(DataError, match=r"a\.jp2: cannot be written \(OpenCV cannot write 23 x 18"):
+        photograph.encoded(in_unit(DEEP))
+
+
+def test_notes_of_jpeg_2000_are_kept(tmp_path):
+    file = tmp_path / "a.jp2"
+    Image.fromarray(COLOURS).save(file)
+    content = file.read_bytes()
+    box = struct.pack(">I4s", 8 + 16 + 4, b"uuid") + bytes(16) + b"note"
+    stream = content.find(b"jp2c") - 4
+    file.write_bytes(content[:stream] + box + content[stream:] + box[:-2])
+    out = rewritten(file).read_bytes()
+    assert out.count(box) == 1
+    raw = tmp_path / "a.j2k"
+    Image.fromarray(COLOURS).save(raw, no_jp2=True)
+    assert rewritten(raw).read_bytes().startswith(b"\xff\x4f\xff\x51")
+
+
+def chunk(kind: bytes, data: bytes, damage: int = 0) -> bytes:
+    checksum = zlib.crc32(kind + data) ^ damage
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
+GOOD_CHROMATICITIES = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+SOUND = [
+    (b"cHRM", GOOD_CHROMATICITIES),
+    (b"gAMA", struct.pack(">I", 45455)),
+    (b"sRGB", b"\0"),
+    (b"iCCP", b"profile\0\0" + zlib.compress(PROFILE)),
+    (b"pHYs", struct.pack(">IIB", 3000, 3000, 1)),
+    (b"tIME", struct.pack(">H5B", 2024, 2, 29, 23, 59, 60)),
+    (b"tEXt", b"Author\0me"),
+    (b"zTXt", b"Author\0\0" + zlib.compress(b"me")),
+    (b"iTXt", b"Author\0\0\0de\0Autor\0ich"),
+    (b"iTXt", b"Author\0\1\0\0\0" + zlib.compress(b"me")),
+    (b"eXIf", exif(1).tobytes()[6:]),
+]
+UNSOUND = [
+    (b"cHRM", bytes(32)),
+    (b"cHRM", GOOD_CHROMATICITIES[:16] * 2),
+    (b"cHRM", b"\xff" * 32),
+    (b"gAMA", bytes(4)),
+    (b"sRGB", b"\4"),
+    (b"iCCP", b"profile\0\0" + zlib.compress(b"no profile")),
+    (b"iCCP", b"profile\0\0" + zlib.compress(PROFILE)[:-9]),
+    (b"pHYs", bytes(8) + b"\2"),
+    (b"tIME", struct.pack(">H5B", 2024, 13, 1, 0, 0, 0)),
+    (b"tEXt", b"\0no keyword"),
+    (b"tEXt", b"k" * 80 + b"\0too long"),
+    (b"zTXt", b"Author\0\0" + zlib.compress(b"me")[:-3]),
+    (b"iTXt", b"Author\0\0\0\0\0\xff\xfe"),
+]
+
+
+@pytest.mark.parametrize(("kind", "data"), SOUND)
+def test_sound_png_chunks_are_kept(tmp_path, kind, data):
+    file = tmp_path / "a.png"
+    Image.fromarray(COLOURS).save(file)
+    content = file.read_bytes()
+    file.write_bytes(content[:33] + chunk(kind, data) + content[33:])
+    assert read_photograph(file).left_out == []
+    assert chunk(kind, data) in rewritten(file).read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "data"), UNSOUND)
+def test_damaged_png_chunks_are_left_out_and_named(tmp_path, kind, data):
+    file = tmp_path / "a.png"
+    Image.fromarray(COLOURS).save(file)
+    content = file.read_bytes()
+    end = content.rindex(b"IDAT") - 4
+    file.write_bytes(content[:33] + chunk(kind, data) + content[33:])
+    try:
+        photograph = read_photograph(file)
+    except DataError:  # Pillow refuses it before the pixels
+        file.write_bytes(content[:-12] + chunk(kind, data) + content[-12:])
+        photograph = read_photograph(file)
+    assert photograph.left_out == [f"{kind.decode()} (damaged)"]
+    assert kind not in rewritten(file).read_bytes()[:end]
+
+
+def test_what_follows_the_end_of_a_png_is_no_part_of_it(tmp_path):
+    file = tmp_path / "a.png"
+    Image.fromarray(COLOURS).save(file)
+    whole, note = file.read_bytes(), chunk(b"tEXt", b"Author\0somebody")
+    file.write_bytes(whole + note)
+    assert rewritten(file).read_bytes().count(b"tEXt") == 0
+    file.write_bytes(whole[:-12] + note + whole[-12:])
+    assert rewritten(file).read_bytes().count(note) == 1
+
+
+def test_misplaced_and_unknown_png_chunks_are_left_out_and_named(tmp_path):
+    file = tmp_path / "a.png"
+    Image.fromarray(COLOURS).save(file)
+    content = file.read_bytes()
+    gamma = chunk(b"gAMA", struct.pack(">I", 45455))
+    late = gamma + chunk(b"caBX", b"credentials") + chunk(b"tEXt", b"a\0b", damage=1)
+    file.write_bytes(content[:33] + gamma + gamma + content[33:-12] + late + content[-12:])
+    assert read_photograph(file).left_out == ["gAMA (misplaced)", "caBX", "tEXt (damaged)"]
+    assert rewritten(file).read_bytes().count(gamma) == 1
+
+
+def damaged_exif(orientation: int) -> bytes:
+    """Return EXIF data with a make, an orientation, and an entry that points outside."""
+    entries = [
+        struct.pack("<HHI4s", 271, 2, 4, b"Cam\0"),
+        struct.pack("<HHII", 272, 2, 500, 9999),
+        struct.pack("<HHII", ORIENTATION, 3, 1, orientation),
+    ]
+    return b"II*\0" + struct.pack("<IH", 8, 3) + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6])
+def test_readable_entries_of_damaged_exif_are_kept(tmp_path, suffix, orientation):
+    file = tmp_path / f"a.{suffix}"
+    Image.fromarray(COLOURS).save(file, exif=b"Exif\0\0" + damaged_exif(orientation), quality=95)
+    photograph, out = read_photograph(file), rewritten(file)
+    assert photograph.left_out == ["damaged EXIF entries"]
+    again = read_photograph(out)
+    assert again.left_out == []
+    assert again.orientation == photograph.orientation == orientation
+    assert np.abs(again.colours.astype(int) - photograph.colours).mean() < 6
+    assert metadata_of(out)["make"] == "Cam"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
+@pytest.mark.parametrize("profile", [b"no profile", PROFILE[:200], PROFILE[:300] + bytes(300)])
+def test_damaged_profiles_are_left_out_and_named(tmp_path, suffix, profile):
+    file = tmp_path / f"a.{suffix}"
+    Image.fromarray(COLOURS).save(file, icc_profile=profile)
+    (words,) = read_photograph(file).left_out
+    assert words == ("iCCP (damaged)" if suffix == "png" else "the ICC profile")
+    assert metadata_of(rewritten(file))["profile"] is None
+
+
+def test_geotiff_tags_and_private_tags_are_kept(tmp_path):
+    file = tmp_path / "a.tif"
+    tags = [
+        (33550, "d", 3, (0.5, 0.5, 0.0), True),
+        (33922, "d", 6, (0.0, 0.0, 0.0, 440720.0, 3751320.0, 0.0), True),
+        (34735, "H", 8, (1, 1, 0, 1, 1024, 0, 1, 1), True),
+        (34737, "s", 0, "UTM zone 32N|", True),
+        (42113, "s", 0, "-9999", True),
+        (65001, "I", 2, (7, 8), True),
+    ]
+    tifffile.imwrite(file, COLOURS, photometric="rgb", extratags=tags, metadata=None)
+    photograph, out = read_photograph(file), rewritten(file)
+    assert photograph.left_out == []
+    with tifffile.TiffFile(out) as written, tifffile.TiffFile(file) as source:
+        for tag, *_ in tags:
+            assert written.pages[0].tags[tag].value == source.pages[0].tags[tag].value
+    np.testing.assert_array_equal(tifffile.imread(out), COLOURS)
+
+
+def test_smaller_versions_in_a_tiff_are_left_out_and_named(tmp_path):
+    file = tmp_path / "a.tif"
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(COLOURS, photometric="rgb", metadata=None)
+        writer.write(COLOURS[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+    assert read_photograph(file).left_out == ["smaller versions of the image"]
+    with Image.open(rewritten(file)) as out:
+        assert out.n_frames == 1
+
+
+def test_what_jpeg_files_hold_beside_the_photograph_is_named(tmp_path):
+    file = tmp_path / "a.jpg"
+    image = Image.fromarray(COLOURS)
+    image.save(file, format="MPO", save_all=True, append_images=[image])
+    assert read_photograph(file).left_out == ["further pictures"]
+    extra = b"\xff\xeb" + struct.pack(">H", 12) + b"credential"
+    image.save(file, extra=extra)
+    assert read_photograph(file).left_out == ["APP11"]
+
+
+@pytest.mark.parametrize("progressive", [True, False])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_noise_can_be_written_as_jpeg(tmp_path, progressive, orientation):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    file = tmp_path / "a.jpg"
+    settings = {"progressive": True, "quality": 50} if progressive else {}
+    Image.fromarray(noise).save(file, subsampling=0, exif=exif(orientation), **settings)
+    noise = noise if orientation == 1 else np.rot90(noise)
+    out = tmp_path / "out.jpg"
+    out.write_bytes(read_photograph(file).encoded(in_unit(np.ascontiguousarray(noise))))
+    read = read_photograph(out)
+    assert ("progressive" in Image.open(out).info) == progressive
+    assert read.left_out == []
+    assert np.abs(read.colours.astype(int) - noise).mean() < 4
+
+
+def test_metadata_that_cannot_be_written_are_left_out_and_named(tmp_path, monkeypatch):
+    file = tmp_path / "a.jpg"
+    Image.fromarray(COLOURS).save(file, exif=exif(6))
+    photograph = read_photograph(file)
+
+    def refuse(_):
+        raise ValueError("EXIF data is too long")
+
+    broken = dataclasses.replace(photograph, encoder=photograph.encoder._replace(write=refuse))
+    out = tmp_path / "out.jpg"
+    out.write_bytes(broken.encoded(in_unit(photograph.colours)))
+    assert broken.left_out == ["all metadata, as they cannot be written"]
+    again = read_photograph(out)
+    assert again.orientation == 1
+    assert np.abs(again.colours.astype(int) - photograph.colours).mean() < 4
+
+    worse = broken.encoder._replace(write_bare=lambda _: b"no image")
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be written so that it can be read \("):
+        dataclasses.replace(broken, encoder=worse).encoded(in_unit(photograph.colours))
