@@ -20,7 +20,9 @@ import torch
 
 from basicsr import metrics
 from basicsr.metrics import get_protocol, measure
-from basicsr.metrics.iqa import iqa_protocol
+from basicsr.metrics.base import Protocol
+from basicsr.metrics.full_reference import MAE
+from basicsr.metrics.iqa import LPIPS, iqa_protocol
 from basicsr.utils.errors import DataError, OptionsError
 
 INSTALLED = importlib.util.find_spec("pyiqa") is not None
@@ -42,24 +44,26 @@ class StubMetric:
 
 @pytest.fixture
 def pyiqa(monkeypatch):
-    """Replace the package by a stub with the metrics `far`, `blind`, `fid` and `offline`."""
+    """Replace the package by a stub; the metrics in `package.offline` lack their weights."""
     package = types.ModuleType("pyiqa")
     configurations = types.ModuleType("pyiqa.default_model_configs")
     configurations.DEFAULT_CONFIGS = {
         "far": {"metric_mode": "FR", "lower_better": True},
         "blind": {"metric_mode": "NR"},
         "offline": {"metric_mode": "NR"},
+        "lpips": {"metric_mode": "FR", "lower_better": True},
         "fid": {"metric_mode": "NR-set"},
     }
     download_util = types.ModuleType("pyiqa.utils.download_util")
     download_util.download_url_to_file = torch.hub.download_url_to_file
 
     def create_metric(name: str, device: torch.device, pretrained_model_path: str = "1"):
-        if name == "offline":
+        if name in package.offline:
             download_util.download_url_to_file("https://no.where/w.pth", "/cache/w.pth")
         package.made = StubMetric(float(Path(pretrained_model_path).name))
         return package.made
 
+    package.offline = {"offline"}
     package.create_metric = create_metric
     for module in (package, configurations, download_util):
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -120,16 +124,65 @@ def test_errors_are_one_line(pyiqa, monkeypatch) -> None:
     assert torch.hub.download_url_to_file is refuse
 
 
+class WithLPIPS(Protocol):
+    """Unrounded images, and a metric that may be missing."""
+
+    name = "with_lpips"
+    description = "MAE and LPIPS"
+    reads = "float"
+
+    def __init__(self) -> None:
+        self.metrics = (MAE(), LPIPS())
+
+
+def test_lpips_of_unrounded_images(pyiqa, caplog) -> None:
+    target = np.full(IMAGE.shape, 0.2)
+    restored = IMAGE / 256
+    expected = pytest.approx(np.abs(restored - target).mean(), abs=1e-6)
+    assert WithLPIPS()(restored, target) == {"mae": expected, "lpips": expected}
+    assert not caplog.records
+    lpips = LPIPS()
+    assert (lpips.better, lpips.label, lpips.optional) == ("lower", "LPIPS", True)
+
+
+def test_lpips_is_left_out_without_its_weights(pyiqa, monkeypatch, caplog) -> None:
+    """Nothing is downloaded, and the warning is given once."""
+    pyiqa.offline.add("lpips")
+    downloads = []
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *file: downloads.append(file))
+    protocol = WithLPIPS()
+    for _ in range(3):
+        assert list(protocol(IMAGE, IMAGE)) == ["mae"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "LPIPS is left out: iqa:lpips: /cache/w.pth is missing; get it from https://no.where/w.pth"
+    ]
+    assert downloads == []
+    assert [metric.name for metric in protocol.metrics] == ["mae", "lpips"]
+    assert [metric.name for metric in protocol.available_metrics] == ["mae"]
+
+
+def test_lpips_is_left_out_without_the_package(monkeypatch, caplog) -> None:
+    _remove_package(monkeypatch)
+    assert not LPIPS().available
+    assert caplog.records[0].getMessage() == (
+        'LPIPS is left out: iqa metrics need the package pyiqa: pip install "dtpnet-derain[iqa]"'
+    )
+
+
 def test_without_the_package(monkeypatch) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "pyiqa"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "pyiqa", None)
-    monkeypatch.setitem(sys.modules, "pyiqa.default_model_configs", None)
+    _remove_package(monkeypatch)
     with pytest.raises(OptionsError) as error:
         iqa_protocol("lpips")
     assert str(error.value) == (
         'iqa metrics need the package pyiqa: pip install "dtpnet-derain[iqa]"'
     )
+
+
+def _remove_package(monkeypatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyiqa"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    monkeypatch.setitem(sys.modules, "pyiqa.default_model_configs", None)
 
 
 SCRIPT = """
