@@ -1,68 +1,55 @@
-"""Reading YAML safely and strictly, and replacing single values from the command line."""
+"""Reading YAML files safely and strictly, and replacing single values from the command line."""
 
 from __future__ import annotations
 
-import re
+import codecs
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from basicsr.options.yaml_values import parse_yaml
 from basicsr.utils.errors import OptionsError
 
-
-class _Loader(yaml.SafeLoader):
-    """Safe loader that reads 1e-4 as a number and a date as text, and rejects repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a plain word", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' stands here twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+_MAX_BYTES = 2**19
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """Read the mapping in a YAML file. Raises OptionsError, with the line, if there is none."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise OptionsError(f"{file}: there is no such option file") from None
-    except UnicodeDecodeError:
-        raise OptionsError(f"{file}: not a text file") from None
-    content = _parse(text, str(file))
+    content = parse_yaml(_text_of(file), str(file))
     if not isinstance(content, dict):
-        raise OptionsError(f"{file}: an option file holds 'key: value' lines; this one does not")
+        raise OptionsError(
+            f"{file}: an option file holds 'key: value' lines, with a space behind the colon; this "
+            "one does not"
+        )
     return content
 
 
-def _parse(text: str, where: str) -> Any:
+def _text_of(file: Path) -> str:
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise OptionsError(f"{where}{line}: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise OptionsError(f"{where}: {' '.join(str(error).split())}") from None
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise OptionsError(f"{file}: there is no such option file") from None
+    except OSError as error:
+        raise OptionsError(f"{file}: cannot be read ({error.strerror})") from None
+    if len(data) > _MAX_BYTES:
+        raise OptionsError(
+            f"{file}: larger than {_MAX_BYTES // 1024} KiB, so no option file; name a YAML file"
+        )
+    if data.startswith(_UTF_16) or (b"\0" in data[:4] and data[:2] != b"\0\0"):
+        raise OptionsError(f"{file}: saved as UTF-16; save it as UTF-8 in the editor")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+    try:
+        data.decode("gb18030")
+    except UnicodeDecodeError:
+        raise OptionsError(f"{file}: not a text file") from None
+    raise OptionsError(
+        f"{file}, line {line}: saved in another encoding than UTF-8 (GBK or the like); save it as "
+        "UTF-8 in the editor, or write names without such characters"
+    )
 
 
 def assign(raw: dict[str, Any], assignment: str) -> None:
@@ -70,6 +57,8 @@ def assign(raw: dict[str, Any], assignment: str) -> None:
 
     Missing sections are created.
     """
+    if len(assignment) > 2**16:
+        raise OptionsError(f"--force_yml {assignment[:40]}...: longer than 64 KiB")
     path, equals, value = assignment.partition("=")
     if not equals or not path:
         raise OptionsError(f"--force_yml {assignment}: expected a:b:c=value")
@@ -79,9 +68,9 @@ def assign(raw: dict[str, Any], assignment: str) -> None:
         place = _item(place, key, assignment, ":".join(parents[:step]), make=True)
     if isinstance(place, list):
         _item(place, last, assignment, ":".join(parents))
-        place[int(last)] = _parse(value, f"--force_yml {assignment}")
+        place[int(last)] = parse_yaml(value, f"--force_yml {assignment}", lines=False)
     elif isinstance(place, dict):
-        place[last] = _parse(value, f"--force_yml {assignment}")
+        place[last] = parse_yaml(value, f"--force_yml {assignment}", lines=False)
     else:
         raise OptionsError(
             f"--force_yml {assignment}: '{':'.join(parents)}' is a value, not a section"
