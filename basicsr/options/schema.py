@@ -215,10 +215,12 @@ class Training(Strict):
 
     `sharded` divides the weights among the processes (FSDP2); `compile` uses torch.compile. A run
     aborts after `nonfinite_limit` steps in a row with a non-finite loss or gradient, and when
-    there is no progress for `stall_timeout` seconds.
+    there is no progress for `stall_timeout` seconds. It ends after `time_limit` seconds, restarts
+    counted together, if that is sooner than `total_iter`; the learning rates decay accordingly.
     """
 
     total_iter: Positive
+    time_limit: Annotated[float, Field(gt=0)] | None = None
     optim_g: Optimizer
     scheduler: Scheduler
     losses: Annotated[list[Annotated[Loss, OneOf.registered(LOSS_REGISTRY)]], Field(min_length=1)]

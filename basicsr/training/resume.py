@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "datasets.train.*bad_image*",
     "datasets.train.patches.*",  # compared by _continues
     "train.total_iter",
+    "train.time_limit",
     "train.accumulation_steps",
     "train.sharded",
     "train.compile",

@@ -20,6 +20,7 @@ from basicsr.training.report import TrainingReport
 from basicsr.training.resume import require_same_run, run_identity, state_to_resume
 from basicsr.training.run_folder import RunFolder
 from basicsr.training.run_log import RunLog
+from basicsr.training.time_limit import TrainingClock
 from basicsr.training.validation import Validator
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import NonFiniteError, options_at
@@ -67,6 +68,7 @@ class Run:
         folder: `experiments/<name>`.
         report: losses and timings since the last log line.
         nonfinite: counter of skipped steps.
+        clock: the time that the run has taken, and its limit.
         bad_images: counter of skipped images, if they are skipped.
         log: metrics and pictures; None in all processes but the main one.
         identity: options and fingerprints of the data sets, to compare with when resumed.
@@ -83,6 +85,7 @@ class Run:
     folder: RunFolder
     report: TrainingReport
     nonfinite: NonFiniteSteps
+    clock: TrainingClock
     bad_images: BadImages | None
     log: RunLog | None = None
     identity: dict[str, Any] = field(default_factory=dict)
@@ -93,7 +96,12 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.iteration >= self.options.train.total_iter and not self.validation_due
+        return self.is_last_iteration and not self.validation_due
+
+    @property
+    def is_last_iteration(self) -> bool:
+        """Whether no steps are left to take."""
+        return self.iteration >= self.options.train.total_iter or self.clock.is_up
 
     def share_bad_images(self) -> dict[str, str]:
         """Return the images skipped by any process, with the reasons. Collective.
@@ -127,6 +135,7 @@ class Run:
             "loss_sums": self.report.state_dict(),
             "bad_images": self.share_bad_images(),
             "nonfinite": self.nonfinite.state_dict(),
+            "seconds": self.clock.seconds,
             "identity": self.identity,
             **self.model.state_dict(),
         }
@@ -148,6 +157,7 @@ class Run:
         self.nonfinite.load_state_dict(state["nonfinite"])
         if self.bad_images is not None:
             self.bad_images.note(state["bad_images"].items())
+        self.clock.seconds = state.get("seconds", 0.0)  # states of earlier versions have none
         self.iteration = state["iteration"]
         self.validation_due = state["validation_due"]
         self.best = state["best"]
@@ -181,6 +191,7 @@ def build_run(options: TrainOptions, process: Process) -> Run:
         folder=RunFolder(path, logger_options.keep_checkpoints, logger_options.keep_every),
         report=TrainingReport(process.device, options.train.total_iter, process.world),
         nonfinite=NonFiniteSteps(path, process.world, options.train.nonfinite_limit),
+        clock=TrainingClock(options.train.time_limit, process.world),
         bad_images=bad_images(options),
     )
 

@@ -48,7 +48,7 @@ def train(
     try:
         in_own_folder = resume(run, auto_resume, force)
         if run.finished:
-            logger.info("%s: all %d iterations are done already", options.name, run.iteration)
+            logger.info("%s: is complete, after %d iterations", options.name, run.iteration)
             return
         settings = loader_settings(options, process.device, process.world)
         batches = training_batches(run.datasets["train"], settings, run.iteration, run.bad_images)
@@ -75,6 +75,7 @@ class Trainer:
         """Train to the end. Raises Stopped, with everything saved, if a signal asked to stop."""
         self._announce()
         process, folder = self.run.process, self.run.folder
+        self.run.clock.start()
         completed = False
         try:
             with closing(self.batches):
@@ -82,6 +83,8 @@ class Trainer:
                     self.validate()
                 for iteration in self._remaining_iterations():
                     self.iterate(iteration)
+                    if self.run.is_last_iteration:
+                        break
             completed = True
         except Stopped as stopped:
             folder.writer.finish(10.0, process.watchdog.beat)
@@ -99,12 +102,16 @@ class Trainer:
         where = device_name(process.device)
         if process.world.size > 1:
             where = f"{where}, {process.world.size} processes"
+        if options.train.time_limit is not None:
+            left = options.train.time_limit - self.run.clock.seconds
+            where = f"{where}, for at most {left:.0f} s"
         logger.info("%s: iterations %d to %d on %s", options.name, first, last, where)
 
     def _remaining_iterations(self) -> Iterable[int]:
         name, total = self.run.options.name, self.run.options.train.total_iter
         done, hidden = self.run.iteration, None if self.run.process.world.is_main else True
-        return tqdm(range(done + 1, total + 1), name, total, initial=done, disable=hidden)
+        last = done if self.run.is_last_iteration else total
+        return tqdm(range(done + 1, last + 1), name, total, initial=done, disable=hidden)
 
     def iterate(self, iteration: int) -> None:
         """Take a step, and do what is due after it. Raises Stopped after the state is saved."""
@@ -135,7 +142,8 @@ class Trainer:
         micro_batches = list(itertools.islice(self.batches, options.train.accumulation_steps))
         run.report.data_arrived()
         torch.manual_seed(options.manual_seed + iteration)
-        step = run.model.optimize_parameters(iteration - 1, micro_batches)
+        scheduled = run.clock.scheduled(iteration - 1, options.train.total_iter)
+        step = run.model.optimize_parameters(scheduled, micro_batches)
         run.nonfinite.note(iteration, step.finite | step.rescaled, micro_batches)
         images = sum(len(batch.names) for batch in micro_batches)
         run.report.step_done(step.losses, step.finite, images)
@@ -157,11 +165,12 @@ class Trainer:
         if not (asked_alone or self._validation_due() or any(map(self._due, frequencies))):
             return False
         run.nonfinite.read()
+        run.clock.read()
         return process.any_stop_requested()
 
     def _due(self, frequency: int) -> bool:
         iteration = self.run.iteration
-        return iteration % frequency == 0 or iteration == self.run.options.train.total_iter
+        return iteration % frequency == 0 or self.run.is_last_iteration
 
     def _validation_due(self) -> bool:
         validation = self.run.options.val
