@@ -18,10 +18,19 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from basicsr.inference.jobs import Records, find_jobs
+from basicsr.inference.jobs import Findings, Records, find_jobs
+from basicsr.inference.notes import notes, printable
 from basicsr.io.images import SUFFIXES, to_levels
+from basicsr.io.opening import set_max_megapixels
 from basicsr.io.videos import VIDEO_SUFFIXES, has_ffmpeg
-from basicsr.utils.cli import add_device, add_memory, add_precision, command, gibibytes
+from basicsr.utils.cli import (
+    add_device,
+    add_max_megapixels,
+    add_memory,
+    add_precision,
+    command,
+    gibibytes,
+)
 from basicsr.utils.devices import select_device
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import sha256
@@ -43,8 +52,11 @@ def main(arguments: list[str] | None = None) -> None:
     from basicsr.inference.files import restore_files
     from basicsr.models.pretrained import weights_file
 
+    if options.max_megapixels is not None:
+        set_max_megapixels(options.max_megapixels)
     weights = weights_file(options.weights)
-    jobs = find_jobs(options.input, folder)
+    findings = Findings()
+    jobs = find_jobs(options.input, folder, findings)
     restorer = _restorer(weights, options.device, options.precision, options.memory)
     files = "1 file" if len(jobs) == 1 else f"{len(jobs)} files"
     print(f"restoring {files} with {weights.name} on {restorer.device}", flush=True)
@@ -57,9 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     before = f", {outcome.before} before" if outcome.before else ""
     print(f"{outcome.restored} restored to {folder}{before}")
-    if outcome.failures:
-        print(f"{len(outcome.failures)} could not be restored:", file=sys.stderr)
-        print("\n".join(outcome.failures), file=sys.stderr)
+    for line in notes(outcome, findings, records):
+        print(line)
+    failures = [*findings.problems, *outcome.failures]
+    if failures:
+        print(f"{len(failures)} could not be restored:", file=sys.stderr)
+        print("\n".join(map(printable, failures)), file=sys.stderr)
         sys.exit(1)
 
 
@@ -147,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     add_device(parser)
     add_precision(parser)
     add_memory(parser)
+    add_max_megapixels(parser)
     parser.add_argument(
         "--compare",
         action="store_true",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +18,8 @@ from tqdm import tqdm
 from basicsr.archs import RestorationNetwork
 from basicsr.inference.jobs import Records, RestoreJob
 from basicsr.inference.restorer import Restorer
-from basicsr.io.images import to_levels
+from basicsr.io.animations import is_animation, read_animation
+from basicsr.io.images import read_image, to_levels
 from basicsr.io.photographs import read_photograph
 from basicsr.io.videos import read_frames, video_facts, write_video
 from basicsr.utils.devices import is_out_of_memory
@@ -26,20 +30,26 @@ from basicsr.utils.errors import (
     OptionsError,
     UserError,
 )
-from basicsr.utils.files import atomic_write
+from basicsr.utils.files import atomic_write, temporary_beside
 
 _GAP = 8
 """White pixels between the two images of a comparison."""
 _LARGEST_JPEG = 65500
 """Longest side of a JPEG file, in pixels."""
+_ENDING_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE})
+"""Errors that the next file would meet as well."""
 
 
 class Outcome(NamedTuple):
-    """Numbers of files restored now and before, and an error message for each other file."""
+    """Numbers of files restored now and before, and an error message for each other file.
+
+    `left_out` has the names of the files that lack something of their originals, by what that is.
+    """
 
     restored: int
     before: int
     failures: list[str]
+    left_out: Mapping[str, list[str]] = MappingProxyType({})
 
 
 def restore_files(
@@ -57,6 +67,7 @@ def restore_files(
         OSError: the disk is full, or a folder is not writable.
     """
     restored, before, failures = 0, 0, []
+    left_out: dict[str, list[str]] = {}
     pixels = sum(job.pixels() for job in jobs)
     with tqdm(total=pixels, unit="px", unit_scale=True, disable=None) as bar:
         for job in jobs:
@@ -68,13 +79,18 @@ def restore_files(
                     bar.refresh()
                 else:
                     with _errors_of(job.source):
-                        _restore(restorer, job, records, bar)
+                        for words in _restore(restorer, job, records, bar):
+                            left_out.setdefault(words, []).append(job.source.name)
                     restored += 1
                 if compare:
-                    _write_comparison(job)
+                    _write_comparison(job, records)
             except UserError as error:
                 failures.append(str(error))
-    return Outcome(restored, before, failures)
+            except OSError as error:
+                if error.errno in _ENDING_ERRORS:
+                    raise
+                failures.append(f"{error.filename or job.target}: {error.strerror or error}")
+    return Outcome(restored, before, failures, left_out)
 
 
 def require_photographs(network: RestorationNetwork, file: Path) -> None:
@@ -110,18 +126,42 @@ def restore_photograph(restorer: Restorer, image: np.ndarray) -> np.ndarray:
     return np.concatenate([restorer(image[..., [channel]]) for channel in range(3)], axis=2)
 
 
-def _restore(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -> None:
-    job.target.parent.mkdir(parents=True, exist_ok=True)
+def _restore(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -> Sequence[str]:
+    """Restore a file; return in words what the new file lacks."""
+    folder = job.target.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):  # rather now than after minutes
+        raise PermissionError(errno.EACCES, "no permission to write into it", str(folder))
     if job.is_video:
         _restore_video(restorer, job, records, bar)
-        return
-    photograph = read_photograph(job.source)
-    colours = photograph.colours[..., :1] if photograph.gray else photograph.colours
-    content = photograph.encoded(restore_photograph(restorer, colours))
+        return []
+    if is_animation(job.source):
+        content, left_out = _restored_animation(restorer, job, bar)
+    else:
+        photograph = read_photograph(job.source)
+        colours = photograph.colours[..., :1] if photograph.gray else photograph.colours
+        content = photograph.encoded(restore_photograph(restorer, colours))
+        left_out = photograph.left_out
+        bar.update(job.pixels())
     with atomic_write(job.target) as file:
         file.write(content)
         records.add(job, len(content))
-    bar.update(job.pixels())
+    return left_out
+
+
+def _restored_animation(
+    restorer: Restorer, job: RestoreJob, bar: tqdm
+) -> tuple[bytes, Sequence[str]]:
+    animation = read_animation(job.source)
+    pixels = animation.height * animation.width
+    bar.total += pixels * (len(animation.durations) - 1)
+
+    def restored() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        for colours, alpha in animation.frames():
+            yield restore_photograph(restorer, colours), alpha
+            bar.update(pixels)
+
+    return animation.encoded(restored()), animation.left_out
 
 
 def _restore_video(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -> None:
@@ -136,24 +176,33 @@ def _restore_video(restorer: Restorer, job: RestoreJob, records: Records, bar: t
         records.add(job, partial.stat().st_size)
 
 
-def _write_comparison(job: RestoreJob) -> None:
+def _write_comparison(job: RestoreJob, records: Records) -> None:
     """Write the degraded and the restored version side by side, unless that file is up to date."""
-    file = job.comparison
-    if file.exists() and file.stat().st_mtime_ns >= job.target.stat().st_mtime_ns:
+    comparison = RestoreJob(job.target, job.comparison)
+    if records.has(comparison):
         return
     if job.is_video:
-        _write_video_comparison(job)
+        _write_video_comparison(job, records)
         return
-    degraded, restored = read_photograph(job.source), read_photograph(job.target)
-    picture = Image.fromarray(_beside(_eight_bits(degraded.colours), _eight_bits(restored.colours)))
+    (degraded, _), (restored, profile) = _shown(job.source), _shown(job.target)
+    picture = Image.fromarray(_beside(degraded, restored))
     picture.thumbnail((_LARGEST_JPEG, _LARGEST_JPEG))
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=95, icc_profile=restored.profile)
-    with atomic_write(file) as stream:
+    picture.save(content, "JPEG", quality=95, icc_profile=profile)
+    with atomic_write(comparison.target) as stream:
         stream.write(content.getbuffer())
+        records.add(comparison, content.tell())
 
 
-def _write_video_comparison(job: RestoreJob) -> None:
+def _shown(path: Path) -> tuple[np.ndarray, bytes | None]:
+    """Return a photograph, or the first frame of an animation, as 8-bit RGB with its profile."""
+    if is_animation(path):
+        return read_image(path), None
+    photograph = read_photograph(path)
+    return _eight_bits(photograph.colours), photograph.profile
+
+
+def _write_video_comparison(job: RestoreJob, records: Records) -> None:
     def frames() -> Iterator[np.ndarray]:
         pairs = zip(read_frames(job.source), read_frames(job.target), strict=False)
         for degraded, restored in pairs:
@@ -162,6 +211,7 @@ def _write_video_comparison(job: RestoreJob) -> None:
     frames_per_second = video_facts(job.target).frames_per_second
     with _renamed_when_complete(job.comparison) as partial:
         write_video(partial, frames(), frames_per_second, job.source)
+        records.add(RestoreJob(job.target, job.comparison), partial.stat().st_size)
 
 
 def _eight_bits(image: np.ndarray) -> np.ndarray:
@@ -177,12 +227,9 @@ def _beside(degraded: np.ndarray, restored: np.ndarray) -> np.ndarray:
 @contextmanager
 def _renamed_when_complete(target: Path) -> Iterator[Path]:
     """Yield a temporary file that is renamed to `target` at the end, or removed after an error."""
-    partial = target.with_name(f".part.{target.name}")
-    try:
+    with temporary_beside(target, f".part{target.suffix}") as (partial, _):
         yield partial
         partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from basicsr.io.images import SUFFIXES, image_size, list_images
+from basicsr.io.folders import list_folder
+from basicsr.io.images import SUFFIXES, image_size
 from basicsr.io.videos import VIDEO_SUFFIXES, WRITTEN_SUFFIXES, video_facts
 from basicsr.utils.errors import DataError
+from basicsr.utils.files import extended_name, open_own
 
 RECORDS = ".restored.jsonl"
 
@@ -29,7 +35,7 @@ class RestoreJob(NamedTuple):
     def comparison(self) -> Path:
         """File that shows the source and the restored version side by side."""
         suffix = ".compare.mp4" if self.is_video else ".compare.jpg"
-        return self.target.with_name(self.target.name + suffix)
+        return self.target.with_name(extended_name(self.target.name, suffix))
 
     def pixels(self) -> int:
         """Return the number of pixels, for progress bars: by the header, 0 if it is unreadable."""
@@ -43,54 +49,108 @@ class RestoreJob(NamedTuple):
             return 0
 
 
-def find_jobs(inputs: Sequence[str], folder: Path) -> list[RestoreJob]:
+@dataclass
+class Findings:
+    """What was found among the inputs beside the files to restore.
+
+    Args:
+        problems: one line for each input that cannot be restored.
+        others: files of folders that are neither images nor videos.
+        repeated: links to folders whose files are listed already.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    repeated: list[Path] = field(default_factory=list)
+
+
+def find_jobs(
+    inputs: Sequence[str], folder: Path, findings: Findings | None = None
+) -> list[RestoreJob]:
     """Return a job for every photograph and video of `inputs`.
 
-    Hidden files are skipped, and so are files in `folder` itself.
+    Links to folders are followed. Hidden files are skipped, and so are files in `folder` itself.
 
     Args:
         inputs: files, folders (whose structure is kept), or patterns of files and folders.
         folder: folder for the restored files.
+        findings: takes what else is found; without it, the first problem is raised.
 
     Raises:
-        DataError: an input does not exist, there is nothing to restore, or a restored file would
-            overwrite an input or another restored file.
+        DataError: an input does not exist, there is nothing to restore, or (without `findings`) a
+            restored file would overwrite an input or another restored file.
     """
+    found = Findings() if findings is None else findings
     jobs: dict[Path, RestoreJob] = {}
     for each in inputs:
-        for source, name in _files(each, folder):
+        for source, name in _files(each, folder, found):
             job = RestoreJob(source, folder / _output_name(name))
-            other = jobs.setdefault(job.target, job)
-            if not source.samefile(other.source):
-                raise DataError(
-                    f"{other.source} and {source} would both become {job.target}; "
-                    "restore them into two folders"
-                )
-            if job.target.exists() and job.target.samefile(source):
-                raise DataError(f"{source}: would be overwritten; choose another folder with -o")
+            problem = _conflict(job, jobs)
+            if problem is None:
+                jobs.setdefault(job.target, job)
+            else:
+                found.problems.append(problem)
+            if findings is None and found.problems:
+                raise DataError(found.problems[0])
+    if found.problems and (findings is None or not jobs):
+        raise DataError(found.problems[0])
     if not jobs:
         raise DataError(f"{', '.join(inputs)}: nothing to restore outside of {folder}")
     return list(jobs.values())
 
 
-def _files(given: str, folder: Path) -> Iterator[tuple[Path, Path]]:
+def _conflict(job: RestoreJob, jobs: Mapping[Path, RestoreJob]) -> str | None:
+    """Return why a job cannot be done beside the others, or None."""
+    other = jobs.get(job.target)
+    if other is not None and not _is_same_file(job.source, other.source):
+        return (
+            f"{other.source} and {job.source} would both become {job.target}; "
+            "restore them into two folders"
+        )
+    if _is_same_file(job.target, job.source):
+        return f"{job.source}: would be overwritten; choose another folder with -o"
+    return None
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    """Return whether both paths are of one file; links that lead nowhere are compared by name."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return os.path.abspath(one) == os.path.abspath(other)
+
+
+def _files(given: str, folder: Path, found: Findings) -> Iterator[tuple[Path, Path]]:
     """Yield the files of an input, each with its path relative to the output folder."""
-    if Path(given).exists():
+    if os.path.lexists(given):  # also a link that leads nowhere, which is reported when it is read
         paths = [Path(given)]
     else:
         paths = [Path(each) for each in sorted(glob.glob(given, recursive=True))]
     if not paths:
         raise DataError(f"{given}: no such file or folder")
-    output = folder.resolve()
+    output = os.path.realpath(folder)
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             yield path, Path(path.name)
-        elif path.resolve() == output:
+        elif os.path.realpath(path) == output:
             raise DataError(f"{path}: would be overwritten; choose another folder with -o")
         else:
-            for file in list_images(path, SUFFIXES | VIDEO_SUFFIXES):
-                if not file.resolve().is_relative_to(output):
-                    yield file, file.relative_to(path)
+            listing = list_folder(path, SUFFIXES | VIDEO_SUFFIXES)
+            files = [file for file in listing.files if not _is_below(file, output)]
+            if not (listing.files or listing.problems):
+                found.problems.append(
+                    f"{path}: no images in this folder"
+                    f" ({', '.join(sorted(SUFFIXES | VIDEO_SUFFIXES))})"
+                )
+            found.problems += listing.problems
+            found.others += [file for file in listing.others if not _is_below(file, output)]
+            found.repeated += listing.repeated
+            for file in files:
+                yield file, file.relative_to(path)
+
+
+def _is_below(file: Path, folder: str) -> bool:
+    return Path(os.path.realpath(file)).is_relative_to(folder)
 
 
 def _output_name(name: Path) -> Path:
@@ -110,22 +170,35 @@ class Records:
     Args:
         folder: folder of the restored files.
         settings: options that the restored images depend on (weights, precision).
+
+    Attributes:
+        damaged: numbers of the lines that cannot be read, and are ignored.
+
+    Raises:
+        OSError: `.restored.jsonl` cannot be opened, or is a link, which is not followed.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = settings
         self.file = folder / RECORDS
-        self._lines = list(_json_lines(self.file))
+        self.damaged: list[int] = []
+        self._lines: list[dict[str, Any]] = []
+        if os.path.lexists(self.file):
+            with _opened(self.file) as file:
+                self._read(file.read())
 
     def has(self, job: RestoreJob) -> bool:
         """Return whether the job was done with these settings and an unchanged source.
 
         Raises DataError if the target is a file that this command did not write.
         """
-        if not job.target.exists():
+        try:
+            status = job.target.lstat()
+        except FileNotFoundError:
             return False
-        name, size = self._name(job), job.target.stat().st_size
+        size = status.st_size if stat.S_ISREG(status.st_mode) else -1
+        name = self._name(job)
         written = [line for line in self._lines if (line["file"], line["bytes"]) == (name, size)]
         if not written:
             raise DataError(
@@ -139,11 +212,25 @@ class Records:
         line = self._line(job, size)
         self._lines.append(line)
         try:
-            with self.file.open("a") as file:
+            with _opened(self.file) as file:
                 # The leading newline separates this line from one that was cut off.
-                file.write("\n" + json.dumps(line))
+                file.write(("\n" + json.dumps(line)).encode())
         except OSError as error:  # the error of a write does not name the file
             raise OSError(error.errno, error.strerror, str(self.file)) from error
+
+    def _read(self, content: bytes) -> None:
+        for number, text in enumerate(content.split(b"\n"), 1):
+            if not text.strip():
+                continue
+            try:
+                line = json.loads(text)
+                is_record = isinstance(line["file"], str) and isinstance(line["bytes"], int)
+            except (ValueError, TypeError, KeyError, RecursionError):
+                is_record = False
+            if is_record:
+                self._lines.append(line)
+            else:
+                self.damaged.append(number)
 
     def _name(self, job: RestoreJob) -> str:
         return job.target.relative_to(self.folder).as_posix()
@@ -159,10 +246,12 @@ class Records:
         }
 
 
-def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    if file.exists():
-        for line in file.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:  # empty, or cut off
-                continue
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return open_own(file)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(
+                error.errno, "is a link, which is not followed; remove it", str(file)
+            ) from error
+        raise

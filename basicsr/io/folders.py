@@ -19,13 +19,14 @@ class Listing(NamedTuple):
 
     Args:
         files: files with the suffixes that were asked for, in natural order.
-        others: other files, hidden ones with those suffixes, and links to folders that are
-            listed already.
+        others: other files, and hidden ones with those suffixes.
+        repeated: links to folders that are listed already.
         problems: one line for each folder or file that cannot be used.
     """
 
     files: list[Path]
     others: list[Path]
+    repeated: list[Path]
     problems: list[str]
 
 
@@ -42,7 +43,7 @@ def list_folder(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> Lis
     Hidden folders are left out. Links to folders are followed after all other folders; each folder
     is listed once, so that links in a circle end.
     """
-    listing = Listing([], [], [])
+    listing = Listing([], [], [], [])
     waiting, links = deque([str(folder)]), deque[str]()
     listed: set[tuple[int, int]] = set()
     while waiting or links:
@@ -51,7 +52,7 @@ def list_folder(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> Lis
         try:
             status = os.stat(parent)
             if (status.st_dev, status.st_ino) in listed:
-                listing.others.append(Path(parent))
+                listing.repeated.append(Path(parent))
                 continue
             listed.add((status.st_dev, status.st_ino))
             for entry in _sorted_entries(parent):
@@ -70,12 +71,12 @@ def list_images(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> lis
     """
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder; check the path, or put the data set there")
-    files, _, problems = list_folder(folder, suffixes)
-    if problems:
-        raise DataError(problems[0])
-    if not files:
+    listing = list_folder(folder, suffixes)
+    if listing.problems:
+        raise DataError(listing.problems[0])
+    if not listing.files:
         raise DataError(f"{folder}: no images in this folder ({', '.join(sorted(suffixes))})")
-    return files
+    return listing.files
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:

@@ -58,28 +58,18 @@ def max_megapixels() -> float:
     Raises OptionsError if the variable is not a positive number.
     """
     text = os.environ.get(LIMIT_VARIABLE)
-    if text is None:
-        return DEFAULT_MEGAPIXELS
     try:
-        return megapixels(text)
-    except ValueError as error:
-        raise OptionsError(f"{LIMIT_VARIABLE}: {error}") from None
+        limit = DEFAULT_MEGAPIXELS if text is None else float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise OptionsError(f"{LIMIT_VARIABLE}: '{text}' is not a positive number of megapixels")
+    return limit
 
 
 def set_max_megapixels(limit: float) -> None:
     """Set the limit of this process and of the workers that it starts."""
     os.environ[LIMIT_VARIABLE] = repr(float(limit))
-
-
-def megapixels(text: str) -> float:
-    """Parse a positive number of megapixels. Raises ValueError for other texts."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError(f"'{text}' is not a positive number of megapixels")
-    return value
 
 
 class TooLarge(ValueError):

@@ -77,7 +77,7 @@ def encoder(image: Image.Image, content: bytes, gray: bool) -> Encoder:
         case JpegImageFile():
             return _jpeg(image, gray)
         case PngImageFile():
-            chunks, left_out = _png_metadata(content, gray)
+            chunks, left_out = png_metadata(content, gray)
             return Encoder(partial(_png, chunks=chunks), _png, True, left_out)
         case TiffImageFile():
             tags, left_out = descriptive_tags(image, gray)
@@ -276,7 +276,8 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += length
 
 
-def _png_metadata(content: bytes, gray: bool) -> tuple[bytes, tuple[str, ...]]:
+def png_metadata(content: bytes, gray: bool) -> tuple[bytes, tuple[str, ...]]:
+    """Return the chunks of a PNG file that are kept, and in words what is left out."""
     chunks: list[bytes] = []
     left_out: list[str] = []
     seen: set[bytes] = set()

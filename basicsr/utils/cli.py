@@ -142,6 +142,27 @@ def add_memory(parser: argparse.ArgumentParser, required: bool = False) -> None:
     )
 
 
+def add_max_megapixels(parser: argparse.ArgumentParser) -> None:
+    """Add `--max-megapixels N`."""
+    parser.add_argument(
+        "--max-megapixels",
+        type=megapixels,
+        metavar="N",
+        help="refuse larger images, which may be malicious (default: DERAIN_MAX_MEGAPIXELS or 250)",
+    )
+
+
+def megapixels(text: str) -> float:
+    """Parse a positive number of megapixels, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive number of megapixels")
+    return value
+
+
 def add_workers(
     parser: argparse.ArgumentParser, what: str = "processes", default: int | None = None
 ) -> None:

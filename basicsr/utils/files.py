@@ -45,13 +45,14 @@ def atomic_write(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+def temporary_beside(path: Path, suffix: str = ".part") -> Iterator[tuple[Path, BinaryIO]]:
     """Create a new file beside `path`, which is removed at the end if it still has its name.
 
-    A file or link of that name, left by a killed process or placed by somebody, is removed; a link
-    is not followed. Errors of writing name `path`.
+    Its name is that of `path` with a dot in front and `suffix` behind. A file or link of that name,
+    left by a killed process or placed by somebody, is removed; a link is not followed. Errors of
+    writing name `path`.
     """
-    temporary = path.with_name(hidden_name(path.name, ".part"))
+    temporary = path.with_name(hidden_name(path.name, suffix))
     try:
         with _new_file(temporary) as file:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from basicsr.inference.files import (
     restore_files,
     restore_photograph,
 )
-from basicsr.inference.jobs import RECORDS, Records, RestoreJob, find_jobs
+from basicsr.inference.jobs import RECORDS, Findings, Records, RestoreJob, find_jobs
 from basicsr.io import videos
 from basicsr.io.images import read_image, write_png
 from basicsr.io.videos import read_frames, video_facts, write_video
@@ -169,6 +170,151 @@ def test_bad_files_do_not_stop_the_others():
     ]
     assert written() == [RECORDS, "a.png", "b.png", "day 1/a.png"]
     assert run("in/aa.jpg", "in/a.png")[0].before == 1
+
+
+LONG = "雨" * 83 + ".png"
+
+
+def test_odd_files_are_named_and_the_others_restored(monkeypatch):
+    Path("in/dangling.png").symlink_to("nowhere")
+    Path("in/loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo("in/pipe.webp")
+    Path("in/long").mkdir()
+    for name in (LONG, "x" * 251 + ".png", "line\nbreak.png"):
+        write_png(Path("in/long/short.png"), np.full((6, 8, 3), LEVEL, np.uint8))
+        Path("in/long/short.png").rename(Path("in/long", name))
+    Path("elsewhere").mkdir()
+    write_png(Path("elsewhere/c.png"), np.full((6, 8, 3), LEVEL, np.uint8))
+    Path("in/linked").symlink_to(Path("elsewhere").absolute())
+    Path("elsewhere/back").symlink_to(Path("in").absolute())
+    with open(b"in/\xe9.png", "wb"):
+        pass
+    findings = Findings()
+    jobs = find_jobs(["in"], OUT, findings)
+    OUT.mkdir()
+    outcome = restore_files(Halving(), jobs, Records(OUT, SETTINGS), compare=True)
+    assert outcome.restored == 3 + 3 + 1
+    assert [line.partition(": ")[0] for line in outcome.failures] == [
+        "in/dangling.png",
+        "in/loop.jpg",
+        "in/pipe.webp",
+    ]
+    assert findings.problems == [
+        "'in/\\udce9.png': this file name is not UTF-8 text; rename the file"
+    ]
+    assert findings.repeated == [Path("in/linked/back")]
+    assert (read_image("out/linked/c.png") == LEVEL // 2).all()
+    names = os.listdir("out/long")
+    assert LONG in names
+    assert len(names) == 6
+    assert sum(name.endswith(".compare.jpg") for name in names) == 3
+    again = restore_files(Halving(), jobs, Records(OUT, SETTINGS), compare=True)
+    assert (again.restored, again.before) == (0, 7)
+
+
+def test_two_files_of_one_output_do_not_stop_the_others():
+    write_png(Path("more/a.png"), np.zeros((4, 4, 3), np.uint8))
+    write_png(Path("more/z.png"), np.zeros((4, 4, 3), np.uint8))
+    findings = Findings()
+    jobs = find_jobs(["in/a.png", "more"], OUT, findings)
+    assert [str(job.source) for job in jobs] == ["in/a.png", "more/z.png"]
+    assert findings.problems == [
+        "in/a.png and more/a.png would both become out/a.png; restore them into two folders"
+    ]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"5", b"{}", b"\xff", b"[1]", b'{"file": 5, "bytes": 1}', b"9" * 5000, b"[" * 99999]
+)
+def test_damaged_records_are_counted_and_do_not_affect_the_others(damage):
+    run("in/a.png")
+    with Path(OUT, RECORDS).open("ab") as file:
+        file.write(b"\n" + damage)
+    records = Records(OUT, SETTINGS)
+    assert records.damaged == [3]
+    assert run("in/a.png", "in/b.png")[0] == Outcome(1, 1, [])
+    assert run("in/a.png", "in/b.png")[0] == Outcome(0, 2, [])
+
+
+@pytest.mark.parametrize("target", [Path("precious"), Path("/nonexistent/x")])
+def test_planted_links_are_not_followed(target):
+    if not target.is_absolute():
+        target.write_text("precious")
+    OUT.mkdir()
+    Path(OUT, RECORDS).symlink_to(target.absolute())
+    with pytest.raises(OSError, match="is a link, which is not followed; remove it") as error:
+        run("in/a.png")
+    assert error.value.filename == str(OUT / RECORDS)
+    Path(OUT, RECORDS).unlink()
+    for name in (".a.png.part", ".a.png.compare.jpg.part"):
+        Path(OUT, name).symlink_to(target.absolute())
+    assert run("in/a.png", compare=True)[0] == Outcome(1, 0, [])
+    assert written() == [RECORDS, "a.png", "a.png.compare.jpg"]
+    if not target.is_absolute():
+        assert target.read_text() == "precious"
+
+
+def test_a_link_in_place_of_an_output_is_in_the_way():
+    OUT.mkdir()
+    Path("precious").write_text("precious")
+    for name in ("a.png", "b.png"):
+        Path(OUT, name).symlink_to(Path("precious" if name == "a.png" else "nowhere").absolute())
+    outcome, _ = run()
+    assert outcome.restored == 1
+    assert [line.partition(": is in the way")[0] for line in outcome.failures] == [
+        "out/a.png",
+        "out/b.png",
+    ]
+
+
+def test_comparisons_written_by_others_are_never_overwritten():
+    OUT.mkdir()
+    Path(OUT, "a.png.compare.jpg").write_text("precious")
+    os.utime(Path(OUT, "a.png.compare.jpg"), (1, 1))
+    outcome, _ = run("in/a.png", compare=True)
+    assert outcome.failures[0].startswith("out/a.png.compare.jpg: is in the way")
+    assert Path(OUT, "a.png.compare.jpg").read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_written_does_not_stop_the_others():
+    OUT.mkdir()
+    Path(OUT, "day 1").write_text("a file in place of a folder")
+    outcome, calls = run()
+    assert (outcome.restored, calls) == (2, 2)
+    assert outcome.failures == ["out/day 1/a.png: Not a directory"]
+
+
+def test_what_the_new_files_lack_is_collected():
+    write_png(Path("in/b.png"), np.zeros((4, 4, 3), np.uint8))
+    content = Path("in/b.png").read_bytes()
+    chunk = b"\0\0\0\1sRGB\7" + zlib.crc32(b"sRGB\7").to_bytes(4, "big")
+    for name in ("b.png", "c.png"):
+        Path("in", name).write_bytes(content[:33] + chunk + content[33:])
+    assert run()[0].left_out == {"sRGB (damaged)": ["b.png", "c.png"]}
+
+
+def animated(path: str, **options) -> list[np.ndarray]:
+    frames = [np.full((12, 16, 3), level, np.uint8) for level in (40, 120, 200, 120)]
+    pictures = [Image.fromarray(frame) for frame in frames]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], **options)
+    return frames
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_animations_are_restored_frame_by_frame(suffix):
+    options = {"lossless": True} if suffix == "webp" else {}
+    frames = animated(f"in/anim.{suffix}", duration=[50, 100, 150, 200], loop=3, **options)
+    assert run(f"in/anim.{suffix}", compare=True) == (Outcome(1, 0, []), 4)
+    with Image.open(f"out/anim.{suffix}") as out:
+        assert out.format == Image.open(f"in/anim.{suffix}").format
+        assert (out.n_frames, out.info["loop"]) == (4, 3)
+        durations = []
+        for number, frame in enumerate(frames):
+            out.seek(number)
+            assert np.abs(np.asarray(out.convert("RGB")) - (frame // 2).astype(int)).max() <= 1
+            durations.append(out.info["duration"])
+    assert durations == [50, 100, 150, 200]
+    assert Path(f"out/anim.{suffix}.compare.jpg").exists()
 
 
 def test_a_full_disk_stops_everything(monkeypatch):

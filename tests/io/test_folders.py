@@ -54,10 +54,10 @@ def test_every_format_of_photographs_is_listed(tmp_path: Path, suffix: str):
 
 def test_what_is_no_image_is_listed_apart(tmp_path: Path):
     make(tmp_path, "a.png", "b.cr2", "sub/notes.txt", ".DS_Store", "._a.jpg", ".git/x.png", "none")
-    files, others, problems = list_folder(tmp_path)
+    files, others, repeated, problems = list_folder(tmp_path)
     assert relative(tmp_path, files) == ["a.png"]
     assert sorted(relative(tmp_path, others)) == ["._a.jpg", "b.cr2", "none", "sub/notes.txt"]
-    assert problems == []
+    assert repeated == problems == []
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path):
@@ -69,11 +69,10 @@ def test_linked_folders_are_followed_once(tmp_path: Path):
     (elsewhere / "back").symlink_to(root)
     (root / "a" / "self").symlink_to(".")
     (root / "first").symlink_to("a")
-    files, others, problems = list_folder(root)
+    files, others, repeated, problems = list_folder(root)
     assert relative(root, files) == ["a/1.png", "again/2.png", "again/deeper/3.png"]
-    skipped = ["a/self", "again/back", "album", "first"]
-    assert sorted(relative(root, others)) == skipped
-    assert problems == []
+    assert sorted(relative(root, repeated)) == ["a/self", "again/back", "album", "first"]
+    assert others == problems == []
     assert list_images(root) == files
 
 
@@ -83,9 +82,9 @@ def test_links_that_multiply_end(tmp_path: Path):
         (tmp_path / f"{depth}").mkdir(exist_ok=True)
         for name in ("left", "right"):
             (tmp_path / f"{depth}" / name).symlink_to(tmp_path / f"{depth + 1}")
-    files, others, _ = list_folder(tmp_path / "0")
-    assert relative(tmp_path, files) == ["0/" + "left/" * 20 + "a.png"]
-    assert len(others) == 20
+    listing = list_folder(tmp_path / "0")
+    assert relative(tmp_path, listing.files) == ["0/" + "left/" * 20 + "a.png"]
+    assert len(listing.repeated) == 20
 
 
 def test_loops_and_dangling_links_are_files_whose_reading_fails(tmp_path: Path):
@@ -94,7 +93,7 @@ def test_loops_and_dangling_links_are_files_whose_reading_fails(tmp_path: Path):
     (tmp_path / "loop.png").symlink_to("loop.png")
     (tmp_path / "gone.png").symlink_to("nowhere")
     (tmp_path / "gone").symlink_to("nowhere")
-    files, others, problems = list_folder(tmp_path)
+    files, others, _, problems = list_folder(tmp_path)
     assert relative(tmp_path, files) == ["folder.png/1.png", "gone.png", "linked.png", "loop.png"]
     assert relative(tmp_path, others) == ["gone"]
     assert problems == []
@@ -108,7 +107,7 @@ def test_a_file_name_that_is_not_text(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         list_images(tmp_path)
     assert str(caught.value) == message
-    files, _, problems = list_folder(tmp_path)
+    files, _, _, problems = list_folder(tmp_path)
     assert (relative(tmp_path, files), problems) == (["1.png"], [message])
 
 
