@@ -47,6 +47,7 @@ setup(
         f"{NAME}.pretrained_models": ["*.safetensors"],
         f"{NAME}.archs.ops": ["*.c"],
         f"{NAME}.metrics": ["niqe_*"],
+        f"{NAME}.page": ["*.js"],
     },
     install_requires=[
         "torch>=2.7",
@@ -65,6 +66,7 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
+        "app": ["gradio>=6.0"],  # the web page
         "wandb": ["wandb>=0.17"],
         "iqa": ["pyiqa>=0.1.14"],
         "hdf5": ["h5py>=3.10"],  # the DND benchmark

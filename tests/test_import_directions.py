@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 # From top to bottom; a package may import those of the lines below its own, and itself.
 LAYERS = (
-    ("train", "test", "restore", "measure"),
-    ("training",),
+    ("train", "test", "restore", "measure", "app"),
+    ("training", "page"),
     ("evaluation",),
     ("inference",),
     ("options",),

@@ -244,4 +244,7 @@ def _errors_of(source: Path) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise DataError(f"{source}: not enough memory; set a limit with --memory") from None
+        raise DataError(
+            f"{source}: not enough memory; set a limit with --memory, "
+            "or use a smaller version"
+        ) from None

@@ -114,6 +114,8 @@ def read_photograph(path: str | Path) -> Photograph:
     with opened(path) as image:
         try:
             return _read(image, Path(path))
+        except MemoryError:  # no fault of the file
+            raise
         except Exception as error:  # decoders raise anything for broken files
             raise DataError(f"{path}: cannot be restored ({reason(error)})") from error
 

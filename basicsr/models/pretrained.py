@@ -94,6 +94,11 @@ def saved_network(file: str | Path, type: str | None = None) -> tuple[Restoratio
     return network, weights
 
 
+def shipped_weights() -> dict[str, Path]:
+    """Return the files of the shipped weights by their names."""
+    return {file.stem: file for folder in _FOLDERS for file in sorted(folder.glob("*.safetensors"))}
+
+
 def weights_file(name: str | Path) -> Path:
     """Return the file of weights that `name` means.
 
@@ -105,7 +110,7 @@ def weights_file(name: str | Path) -> Path:
         CheckpointError: It is none of these; the message lists what there is.
     """
     path = Path(name)
-    shipped = {file.stem: file for folder in _FOLDERS for file in folder.glob("*.safetensors")}
+    shipped = shipped_weights()
     if path.is_file():
         return path
     if str(name) in shipped:

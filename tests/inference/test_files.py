@@ -341,7 +341,9 @@ def test_out_of_memory_is_reported(raised):
             raise raised
 
     outcome, _ = run("in/a.png", network=Greedy())
-    assert outcome.failures == ["in/a.png: not enough memory; set a limit with --memory"]
+    assert outcome.failures == [
+        "in/a.png: not enough memory; set a limit with --memory, or use a smaller version"
+    ]
 
 
 def test_comparisons_are_written_beside_the_results():

@@ -1,0 +1,232 @@
+"""Layout and events of the web page, in gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+
+from basicsr.io.images import SUFFIXES
+from basicsr.models.pretrained import shipped_weights, weights_file
+from basicsr.page.restoring import Restored
+from basicsr.page.storage import Storage
+from basicsr.page.worker import Request, Worker
+from basicsr.utils.errors import OptionsError, UserError
+
+TITLE = "Restore photographs"
+COLUMNS = ["photograph", "pixels", "seconds", "memory (GiB)", "result"]
+ASSETS = Path(__file__).parent
+QUEUE = 32
+"""Calls that may wait; more are refused."""
+POLICY = (
+    "default-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:"
+)
+Pictures = list[tuple[str, str, str]]
+"""Names of photographs, with the previews of both versions."""
+
+
+def build_page(
+    worker: Worker, storage: Storage, weights: str, examples: Sequence[Path]
+) -> gr.Blocks:
+    """Return the page.
+
+    Args:
+        worker: process that restores.
+        storage: folder of the page.
+        weights: name of the shipped weights that are selected at first.
+        examples: photographs to try.
+    """
+    tasks = weights_by_task()
+    first = next(task for task, names in tasks.items() if weights in names)
+
+    def restore(
+        photographs: list[str] | None,
+        weights: str,
+        own_weights: str | None = None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio finds it)
+    ) -> Iterator[Any]:
+        """Restore photographs: the files as they came, and a table of time and memory."""
+        if not photographs:
+            raise gr.Error("Choose photographs first.", print_exception=False)
+        file = Path(own_weights) if own_weights else weights_file(weights)
+        files: list[str] = []
+        rows: list[list[Any]] = []
+        pictures: Pictures = []
+        for i, source in enumerate(map(Path, photographs)):
+            request = Request(source, file, storage.new_folder())
+            try:
+                for answer in worker.restore(request):
+                    if isinstance(answer, Restored):
+                        files.append(str(answer.file))
+                        pictures.append((source.name, str(answer.before), str(answer.after)))
+                        rows.append(_row(source.name, answer))
+                    else:
+                        description = f"{source.name}: {answer:.0f} s"
+                        progress((i, len(photographs)), description, unit="photographs")
+                        yield gr.skip()  # the user may stop it here
+            except UserError as error:
+                gr.Warning(str(error), duration=None)
+                message = str(error).removeprefix(f"{source.name}: ")
+                rows.append([source.name, "", "", "", message])
+            yield files or None, rows, pictures
+
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        gr.Markdown(f"# {TITLE}")
+        pictures = gr.State([])
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                photographs = gr.File(
+                    label="Photographs: drop, choose or paste them",
+                    file_count="multiple",
+                    file_types=sorted(SUFFIXES),
+                    elem_id="photographs",
+                )
+                offered = gr.Gallery(
+                    [str(example) for example in examples],
+                    label="Or try one of these",
+                    columns=len(examples),
+                    height=130,
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
+                    elem_id="examples",
+                )
+                task = gr.Dropdown(list(tasks), value=first, label="Task", elem_id="task")
+                chosen = gr.Dropdown(
+                    sorted(shipped_weights()), value=weights, label="Weights", elem_id="weights"
+                )
+                with gr.Accordion("Weights of your own", open=False):
+                    own = gr.File(label=".safetensors file", file_types=[".safetensors"])
+                with gr.Row():
+                    start = gr.Button("Restore", variant="primary", elem_id="restore")
+                    stop = gr.Button("Stop", elem_id="stop")
+            with gr.Column(scale=5, min_width=320):
+                slider = gr.ImageSlider(
+                    label="before | after: drag the divider, scroll to zoom",
+                    max_height=640,
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="comparison",
+                )
+                shown = gr.Radio([], label="Shown", visible=False, elem_id="shown")
+                table = gr.Dataframe(
+                    headers=COLUMNS,
+                    column_widths=["20%", "14%", "10%", "14%", "42%"],
+                    label="Time and memory",
+                    wrap=True,
+                    interactive=False,
+                )
+                restored = gr.File(label="Restored files", interactive=False, elem_id="restored")
+
+        task.change(
+            lambda task: gr.Dropdown(tasks[task], value=tasks[task][0]),
+            task,
+            chosen,
+            api_visibility="private",
+        )
+        offered.select(_example(examples), None, photographs, api_visibility="private")
+        run = start.click(
+            restore,
+            [photographs, chosen, own],
+            [restored, table, pictures],
+            api_name="restore",
+            concurrency_limit=1,
+            show_progress_on=[table],
+        )
+        stop.click(None, cancels=[run], api_visibility="private")
+        pictures.change(_choices, [pictures, shown], shown, api_visibility="private")
+        gr.on(
+            [shown.change, pictures.change],
+            _pair,
+            [pictures, shown],
+            slider,
+            api_visibility="private",
+            show_progress="hidden",
+        )
+    return page
+
+
+def weights_by_task() -> dict[str, list[str]]:
+    """Return the names of the shipped weights of each task."""
+    tasks: dict[str, list[str]] = {}
+    for name in sorted(shipped_weights()):
+        tasks.setdefault("remove rain", []).append(name)
+    return tasks
+
+
+def _row(name: str, restored: Restored) -> list[Any]:
+    size = f"{restored.width} x {restored.height}"
+    return [name, size, f"{restored.seconds:.1f}", f"{restored.memory_gib:.2f}", "restored"]
+
+
+def _example(examples: Sequence[Path]) -> Any:
+    def choose(event: gr.SelectData) -> list[str]:
+        return [str(examples[event.index])]
+
+    return choose
+
+
+def _choices(pictures: Pictures, shown: int | None) -> gr.Radio:
+    """Offer the pictures by the names of their photographs, if there are several."""
+    names = [(name, i) for i, (name, _, _) in enumerate(pictures)]
+    return gr.Radio(names, value=shown or 0, visible=len(names) > 1)
+
+
+def _pair(pictures: Pictures, shown: int | None) -> tuple[str, str] | None:
+    if not pictures:
+        return None
+    _, before, after = pictures[min(shown or 0, len(pictures) - 1)]
+    return before, after
+
+
+def launch(page: gr.Blocks, host: str, port: int, root_path: str, file_bytes: int) -> str:
+    """Serve the page from other threads; return its address.
+
+    Args:
+        page: page to serve.
+        host: address to listen on.
+        port: port to listen on.
+        root_path: path of the page behind a reverse proxy.
+        file_bytes: size of the largest file that may be uploaded.
+
+    Raises:
+        OptionsError: the address cannot be listened on.
+    """
+    page.queue(max_size=QUEUE, api_open=False)
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            root_path=root_path,
+            max_file_size=file_bytes,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            footer_links=["api"],
+            head=f"<script>{(ASSETS / 'paste.js').read_text()}</script>",
+            app_kwargs={"middleware": [Middleware(LocalOnly)]},
+        )
+    except OSError as error:
+        raise OptionsError(f"--host {host} --port {port}: {error}; choose another port") from None
+    return address
+
+
+class LocalOnly:
+    """Middleware that forbids browsers to load anything from other hosts."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Content-Security-Policy"] = POLICY
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy if scope["type"] == "http" else send)

@@ -1,0 +1,125 @@
+"""Restore one uploaded photograph, with its previews, time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from basicsr.inference.files import require_photographs, restore_files
+from basicsr.inference.jobs import Records, RestoreJob
+from basicsr.inference.restorer import Restorer, RestorerSettings
+from basicsr.io.images import image_size
+from basicsr.io.photographs import Photograph, read_photograph
+from basicsr.models.pretrained import saved_network
+from basicsr.page.worker import Request, WorkerSettings, limit_memory
+from basicsr.utils.devices import (
+    available_memory,
+    peak_memory_gib,
+    release_freed_memory,
+    select_device,
+)
+from basicsr.utils.errors import DataError, UserError
+
+PREVIEW_PIXELS = 16_000_000
+"""Previews of larger photographs are reduced to this size."""
+TILE = 512
+"""Side of the tiles that networks without strips restore in, in pixels."""
+
+
+class Restored(NamedTuple):
+    """Restored file, 8-bit previews of both versions, and what restoring took."""
+
+    file: Path
+    before: Path
+    after: Path
+    height: int
+    width: int
+    seconds: float
+    memory_gib: float
+
+
+class PageRestorer:
+    """Callable that restores a photograph; it keeps the networks that were used last."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.device = select_device(settings.device)
+        self.memory_gib = settings.memory_gib
+        if self.device.type == "cpu":
+            # Restorers compute large images in strips that fit into what the limit leaves.
+            limit_memory(self.memory_gib or available_memory(self.device) / 2**31)
+            self.memory_gib = None
+        self._restorer = functools.lru_cache(maxsize=2)(self._loaded)
+
+    def __call__(self, request: Request) -> Restored:
+        """Restore a photograph.
+
+        Raises UserError if the photograph or the weights cannot be used.
+        """
+        height, width = image_size(request.source)
+        if height * width > self.settings.max_megapixels * 1e6:
+            raise DataError(
+                f"{request.source.name}: {width} x {height} are {height * width / 1e6:.1f} "
+                f"megapixels; at most {self.settings.max_megapixels:g} are restored here"
+            )
+        restorer = self._restorer(request.weights, request.weights.stat().st_mtime_ns)
+        folder = request.out / "restored"  # of its own, as the photograph may have any name
+        folder.mkdir()
+        file = folder / request.source.name
+        release_freed_memory()
+        _reset_peak_memory(self.device)
+        began = time.perf_counter()
+        outcome = restore_files(restorer, [RestoreJob(request.source, file)], Records(folder, {}))
+        seconds = time.perf_counter() - began
+        if outcome.failures:
+            raise UserError(outcome.failures[0])
+        memory = peak_memory_gib(self.device)
+        before, after = (request.out / f"{name}.jpg" for name in ("before", "after"))
+        write_preview(read_photograph(request.source), before)
+        write_preview(read_photograph(file), after)
+        return Restored(file, before, after, height, width, seconds, memory)
+
+    def _loaded(self, weights: Path, modified: int) -> Restorer:
+        """Return a restorer; `modified` tells versions of a file apart in the cache."""
+        network, _ = saved_network(weights)
+        require_photographs(network, weights)
+        return Restorer(
+            network,
+            self.device,
+            RestorerSettings(
+                precision=self.settings.precision,
+                memory_gib=self.memory_gib if network.supports_strips else None,
+                features="disk",
+                tile=None if network.supports_strips else TILE,
+            ),
+        )
+
+
+def write_preview(photograph: Photograph, file: Path) -> None:
+    """Write a JPEG of a photograph for a browser: 8 bits, upright, at most PREVIEW_PIXELS."""
+    colours = photograph.colours
+    if colours.dtype == np.uint16:
+        colours = (colours >> 8).astype(np.uint8)
+    picture = Image.fromarray(colours)
+    scale = (PREVIEW_PIXELS / (picture.width * picture.height)) ** 0.5
+    if scale < 1:
+        size = (int(picture.width * scale) or 1, int(picture.height * scale) or 1)
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    picture.thumbnail((65500, 65500))
+    picture.save(file, "JPEG", quality=92, subsampling=0, icc_profile=photograph.profile)
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_gib` return the peak from now on (on a CPU, where Linux allows it)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
