@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -13,8 +14,9 @@ from pathlib import Path
 if not __package__:  # run as a file: import the library that the file belongs to
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from basicsr.page.messages import WorkerSettings
 from basicsr.page.storage import Storage
-from basicsr.page.worker import Worker, WorkerSettings
+from basicsr.page.worker import Worker
 from basicsr.utils.cli import add_device, add_precision, command, gibibytes, positive
 from basicsr.utils.errors import OptionsError
 
@@ -30,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
+    port = free_port(options.host, options.port)
     with Storage() as storage:
         os.environ.update(storage.environment())
         tempfile.tempdir = None  # TMPDIR is read again
@@ -40,39 +43,40 @@ def main(arguments: list[str] | None = None) -> None:
             options.memory,
             options.max_megapixels,
         )
-        serve(settings, storage, options, ended)
+        try:
+            # here, as gradio reads the environment
+            from basicsr.page.layout import build_page, launch
+        except ModuleNotFoundError as error:
+            raise OptionsError(
+                f"the page needs {error.name}; pip install gradio, or 'dtpnet-derain[app]'"
+            ) from None
+        from basicsr.page.examples import write_examples
+
+        with Worker(settings) as worker:
+            examples = write_examples(storage.examples)
+            page = build_page(worker, storage, DEFAULT_WEIGHTS, examples)
+            file_bytes = options.max_megapixels * 1_000_000 * BYTES_PER_PIXEL
+            address = launch(page, options.host, port, options.root_path, file_bytes)
+            print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
+            ended.wait()
+            page.close(verbose=False)
 
 
-def serve(
-    settings: WorkerSettings,
-    storage: Storage,
-    options: argparse.Namespace,
-    ended: threading.Event,
-) -> None:
-    """Serve the page until `ended` is set.
-
-    Raises OptionsError if gradio is not installed, or if the address is not free.
-    """
+def free_port(host: str, port: int) -> int:
+    """Return `port`, or any free one for 0. Raises OptionsError if it cannot be listened on."""
     try:
-        # here, as it reads the environment variables above
-        from basicsr.page.layout import build_page, launch
-    except ModuleNotFoundError as error:
+        with socket.create_server((host, port), family=_family(host)) as server:
+            return server.getsockname()[1]
+    except (OSError, OverflowError) as error:
+        errno = getattr(error, "errno", None)
+        reason = os.strerror(errno) if errno and errno > 0 else error
         raise OptionsError(
-            f"the page needs {error.name}; pip install gradio, or 'dtpnet-derain[app]'"
+            f"--host {host} --port {port}: cannot be listened on ({reason}); choose others"
         ) from None
-    from basicsr.page.examples import write_examples
 
-    worker = Worker(settings)
-    worker.start()
-    page = build_page(worker, storage, DEFAULT_WEIGHTS, write_examples(storage.examples))
-    limit = int(options.max_megapixels * 1e6) * BYTES_PER_PIXEL
-    try:
-        address = launch(page, options.host, options.port, options.root_path, limit)
-        print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
-        ended.wait()
-    finally:
-        page.close(verbose=False)
-        worker.stop()
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,7 +92,12 @@ def _parser() -> argparse.ArgumentParser:
         help="address to listen on; the default is reached from this machine only "
         "(default: %(default)s)",
     )
-    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=7860,
+        help="port to listen on; 0 for any free one (default: %(default)s)",
+    )
     parser.add_argument(
         "--root-path",
         default="",

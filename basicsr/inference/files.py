@@ -245,6 +245,5 @@ def _errors_of(source: Path) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise DataError(
-            f"{source}: not enough memory; set a limit with --memory, "
-            "or use a smaller version"
+            f"{source}: not enough memory; set a limit with --memory, or use a smaller version"
         ) from None

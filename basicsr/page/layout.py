@@ -12,10 +12,10 @@ from starlette.middleware import Middleware
 
 from basicsr.io.images import SUFFIXES
 from basicsr.models.pretrained import shipped_weights, weights_file
-from basicsr.page.restoring import Restored
+from basicsr.page.messages import Request, Restored
 from basicsr.page.storage import Storage
-from basicsr.page.worker import Request, Worker
-from basicsr.utils.errors import OptionsError, UserError
+from basicsr.page.worker import Worker
+from basicsr.utils.errors import UserError
 
 TITLE = "Restore photographs"
 COLUMNS = ["photograph", "pixels", "seconds", "memory (GiB)", "result"]
@@ -42,6 +42,7 @@ def build_page(
         examples: photographs to try.
     """
     tasks = weights_by_task()
+    weights_file(weights)  # raises CheckpointError if they are not shipped
     first = next(task for task, names in tasks.items() if weights in names)
 
     def restore(
@@ -193,27 +194,21 @@ def launch(page: gr.Blocks, host: str, port: int, root_path: str, file_bytes: in
         port: port to listen on.
         root_path: path of the page behind a reverse proxy.
         file_bytes: size of the largest file that may be uploaded.
-
-    Raises:
-        OptionsError: the address cannot be listened on.
     """
     page.queue(max_size=QUEUE, api_open=False)
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            root_path=root_path,
-            max_file_size=file_bytes,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            footer_links=["api"],
-            head=f"<script>{(ASSETS / 'paste.js').read_text()}</script>",
-            app_kwargs={"middleware": [Middleware(LocalOnly)]},
-        )
-    except OSError as error:
-        raise OptionsError(f"--host {host} --port {port}: {error}; choose another port") from None
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        root_path=root_path,
+        max_file_size=file_bytes,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        footer_links=["api"],
+        head=f"<script>{(ASSETS / 'paste.js').read_text()}</script>",
+        app_kwargs={"middleware": [Middleware(LocalOnly)]},
+    )
     return address
 
 

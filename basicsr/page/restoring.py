@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import resource
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.io.images import image_size
 from basicsr.io.photographs import Photograph, read_photograph
 from basicsr.models.pretrained import saved_network
-from basicsr.page.worker import Request, WorkerSettings, limit_memory
+from basicsr.page.messages import Request, Restored, WorkerSettings
 from basicsr.utils.devices import (
     available_memory,
     peak_memory_gib,
@@ -31,18 +31,6 @@ PREVIEW_PIXELS = 16_000_000
 """Previews of larger photographs are reduced to this size."""
 TILE = 512
 """Side of the tiles that networks without strips restore in, in pixels."""
-
-
-class Restored(NamedTuple):
-    """Restored file, 8-bit previews of both versions, and what restoring took."""
-
-    file: Path
-    before: Path
-    after: Path
-    height: int
-    width: int
-    seconds: float
-    memory_gib: float
 
 
 class PageRestorer:
@@ -114,6 +102,16 @@ def write_preview(photograph: Photograph, file: Path) -> None:
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     picture.thumbnail((65500, 65500))
     picture.save(file, "JPEG", quality=92, subsampling=0, icc_profile=photograph.profile)
+
+
+def limit_memory(gib: float) -> None:
+    """Let this process allocate `gib` GiB more than now; allocations beyond that fail."""
+    pages = int(Path("/proc/self/statm").read_text().split()[5])
+    limit = pages * resource.getpagesize() + int(gib * 2**30)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def _reset_peak_memory(device: torch.device) -> None:

@@ -8,59 +8,33 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
+from basicsr.page.messages import Request, Restored, WorkerSettings
 from basicsr.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from basicsr.page.restoring import Restored
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """Settings of the restoring process.
-
-    Args:
-        folder: folder of the page, which is removed if the page was killed.
-        device: "auto", "cuda" or "cpu".
-        precision: "fp32" or "bf16".
-        memory_gib: on a CPU, memory that the process may allocate beside that of the libraries; on
-            a GPU, budget for tensors. None for half of the free memory, and for all of a GPU's.
-        max_megapixels: larger photographs are refused.
-    """
-
-    folder: Path
-    device: str = "auto"
-    precision: str = "fp32"
-    memory_gib: float | None = None
-    max_megapixels: float = 64
-
-
-class Request(NamedTuple):
-    """Photograph to restore with the network in the file `weights`, into the folder `out`."""
-
-    source: Path
-    weights: Path
-    out: Path
 
 
 class Worker:
-    """Process that restores one photograph after the other."""
+    """Process that restores one photograph after the other; a context manager that ends it."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
         self._process: multiprocessing.context.SpawnProcess | None = None
         self._lock = threading.Lock()
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.stop()
 
     def restore(self, request: Request, interval: float = 1.0) -> Iterator[float | Restored]:
         """Yield the elapsed seconds at each interval, and finally the result.
@@ -130,17 +104,9 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
             # the user knows the file by its name, not by its place on this machine
             answer = str(error).replace(f"{request.source.parent}/", "")
             answer = answer.replace(f"{request.weights.parent}/", "")
+        except OSError as error:  # a full disk
+            answer = f"{request.source.name}: cannot be written ({error.strerror})"
         connection.send(answer)
-
-
-def limit_memory(gib: float) -> None:
-    """Let this process allocate `gib` GiB more than now; allocations beyond that fail."""
-    pages = int(Path("/proc/self/statm").read_text().split()[5])
-    limit = pages * resource.getpagesize() + int(gib * 2**30)
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def _clean_after_parent(folder: Path) -> None:

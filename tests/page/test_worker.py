@@ -16,8 +16,9 @@ from basicsr.io.checkpoints import save_weights
 from basicsr.io.images import read_image, to_levels, write_png
 from basicsr.io.photographs import read_photograph
 from basicsr.page import restoring
+from basicsr.page.messages import Request, WorkerSettings
 from basicsr.page.restoring import PageRestorer, write_preview
-from basicsr.page.worker import Request, Worker, WorkerSettings
+from basicsr.page.worker import Worker
 from basicsr.utils.errors import CheckpointError, DataError, UserError
 
 NETWORK = {"type": "PReNet", "recurrent_iter": 2, "channels": 8}
@@ -62,8 +63,8 @@ def test_a_photograph_is_restored_as_by_the_command(tmp_path, restorer, request_
     assert (restored.height, restored.width) == (21, 30)
     assert restored.seconds > 0
     assert 0.1 < restored.memory_gib < 100
-    assert np.abs(read_image(restored.before).astype(int) - IMAGE).max() < 12
-    assert np.abs(read_image(restored.after).astype(int) - expected).max() < 20
+    assert np.abs(read_image(restored.before).astype(int) - IMAGE).mean() < 6
+    assert np.abs(read_image(restored.after).astype(int) - expected).mean() < 6
 
 
 def test_photographs_that_cannot_be_used_are_named(tmp_path, restorer, request_for):

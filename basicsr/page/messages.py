@@ -1,0 +1,47 @@
+"""The settings of the restoring process, its requests and its answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Settings of the restoring process.
+
+    Args:
+        folder: folder of the page, which is removed if the page was killed.
+        device: "auto", "cuda" or "cpu".
+        precision: "fp32" or "bf16".
+        memory_gib: on a CPU, memory that the process may allocate beside that of the libraries; on
+            a GPU, budget for tensors. None for half of the free memory, and for all of a GPU's.
+        max_megapixels: larger photographs are refused.
+    """
+
+    folder: Path
+    device: str = "auto"
+    precision: str = "fp32"
+    memory_gib: float | None = None
+    max_megapixels: float = 64
+
+
+class Request(NamedTuple):
+    """Photograph to restore with the network in the file `weights`, into the folder `out`."""
+
+    source: Path
+    weights: Path
+    out: Path
+
+
+class Restored(NamedTuple):
+    """Restored file, 8-bit previews of both versions, and what restoring took."""
+
+    file: Path
+    before: Path
+    after: Path
+    height: int
+    width: int
+    seconds: float
+    memory_gib: float
