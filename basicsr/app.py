@@ -14,6 +14,7 @@ from pathlib import Path
 if not __package__:  # run as a file: import the library that the file belongs to
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from basicsr.io.opening import set_max_megapixels
 from basicsr.page.messages import WorkerSettings
 from basicsr.page.storage import Storage
 from basicsr.page.worker import Worker
@@ -36,13 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     with Storage() as storage:
         os.environ.update(storage.environment())
         tempfile.tempdir = None  # TMPDIR is read again
-        settings = WorkerSettings(
-            storage.folder,
-            options.device,
-            options.precision,
-            options.memory,
-            options.max_megapixels,
-        )
+        set_max_megapixels(options.max_megapixels)
+        settings = WorkerSettings(storage.folder, options.device, options.precision, options.memory)
         try:
             # here, as gradio reads the environment
             from basicsr.page.layout import build_page, launch

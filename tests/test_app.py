@@ -22,6 +22,7 @@ from basicsr.archs import build_network
 from basicsr.inference.restorer import Restorer
 from basicsr.io.checkpoints import save_weights
 from basicsr.io.images import read_image, to_levels, write_png
+from basicsr.io.opening import LIMIT_VARIABLE
 from basicsr.models import pretrained
 from basicsr.page.messages import WorkerSettings
 from basicsr.page.storage import Storage
@@ -30,6 +31,8 @@ from basicsr.utils.errors import OptionsError
 
 pytest.importorskip("gradio", reason="the page needs gradio (extra app)")
 gradio_client = pytest.importorskip("gradio_client")
+
+pytestmark = pytest.mark.filterwarnings("ignore:::gradio")
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = {"type": "PReNet", "recurrent_iter": 2, "channels": 8}
@@ -48,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(folder):
-    """Client of a page that offers the weights `shipped`, and photographs up to 0.1 megapixels."""
+    """Client of a page that offers the weights `shipped`, and photographs up to 0.3 megapixels."""
     with pytest.MonkeyPatch.context() as patch:
         (folder / "weights").mkdir()
         shutil.copy(folder / "shipped.safetensors", folder / "weights")
@@ -61,7 +64,8 @@ def page(folder):
             from basicsr.page.examples import write_examples
             from basicsr.page.layout import build_page, launch
 
-            settings = WorkerSettings(storage.folder, device="cpu", max_megapixels=0.1)
+            settings = WorkerSettings(storage.folder, device="cpu")
+            patch.setenv(LIMIT_VARIABLE, "0.3")
             with Worker(settings) as worker:
                 blocks = build_page(worker, storage, "shipped", write_examples(storage.examples))
                 address = launch(blocks, "127.0.0.1", free_port("127.0.0.1", 0), "", 2**20)
@@ -123,11 +127,11 @@ def test_own_weights(restore, folder, tmp_path):
 def test_a_file_that_cannot_be_restored_is_named_and_the_others_are_restored(restore, tmp_path):
     write_png(tmp_path / "a.png", IMAGE)
     (tmp_path / "broken.jpg").write_text("no photograph")
-    write_png(tmp_path / "large.png", np.zeros((300, 400, 3), np.uint8))
+    write_png(tmp_path / "large.png", np.zeros((500, 700, 3), np.uint8))
     files, table = restore(tmp_path / "broken.jpg", tmp_path / "large.png", tmp_path / "a.png")
     assert [file.name for file in files] == ["a.png"]
     assert table[0][4].startswith("not a readable image")
-    assert table[1][4] == "400 x 300 are 0.1 megapixels; at most 0.1 are restored here"
+    assert "700 x 500 pixels; the limit is 0.3 megapixels" in table[1][4]
     assert table[2][4] == "restored"
 
 

@@ -139,7 +139,7 @@ def opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Ima
             warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
             with _opened(file, Path(path)) as image:
                 yield image
-    except UserError:
+    except (UserError, MemoryError):  # lack of memory is no fault of the file
         raise
     except FileNotFoundError as error:
         if os.path.islink(path):

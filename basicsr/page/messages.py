@@ -17,14 +17,12 @@ class WorkerSettings:
         precision: "fp32" or "bf16".
         memory_gib: on a CPU, memory that the process may allocate beside that of the libraries; on
             a GPU, budget for tensors. None for half of the free memory, and for all of a GPU's.
-        max_megapixels: larger photographs are refused.
     """
 
     folder: Path
     device: str = "auto"
     precision: str = "fp32"
     memory_gib: float | None = None
-    max_megapixels: float = 64
 
 
 class Request(NamedTuple):

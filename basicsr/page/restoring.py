@@ -8,15 +8,14 @@ import resource
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
 from basicsr.inference.files import require_photographs, restore_files
-from basicsr.inference.jobs import Records, RestoreJob
+from basicsr.inference.jobs import Records, find_jobs
 from basicsr.inference.restorer import Restorer, RestorerSettings
-from basicsr.io.images import image_size
-from basicsr.io.photographs import Photograph, read_photograph
+from basicsr.io.images import image_size, read_image
+from basicsr.io.opening import opened
 from basicsr.models.pretrained import saved_network
 from basicsr.page.messages import Request, Restored, WorkerSettings
 from basicsr.utils.devices import (
@@ -25,12 +24,14 @@ from basicsr.utils.devices import (
     release_freed_memory,
     select_device,
 )
-from basicsr.utils.errors import DataError, UserError
+from basicsr.utils.errors import UserError
 
 PREVIEW_PIXELS = 16_000_000
 """Previews of larger photographs are reduced to this size."""
 TILE = 512
 """Side of the tiles that networks without strips restore in, in pixels."""
+LARGEST_JPEG = 65500
+"""Longest side of a JPEG file, in pixels."""
 
 
 class PageRestorer:
@@ -52,27 +53,22 @@ class PageRestorer:
         Raises UserError if the photograph or the weights cannot be used.
         """
         height, width = image_size(request.source)
-        if height * width > self.settings.max_megapixels * 1e6:
-            raise DataError(
-                f"{request.source.name}: {width} x {height} are {height * width / 1e6:.1f} "
-                f"megapixels; at most {self.settings.max_megapixels:g} are restored here"
-            )
         restorer = self._restorer(request.weights, request.weights.stat().st_mtime_ns)
         folder = request.out / "restored"  # of its own, as the photograph may have any name
         folder.mkdir()
-        file = folder / request.source.name
+        (job,) = find_jobs([str(request.source)], folder)
         release_freed_memory()
         _reset_peak_memory(self.device)
         began = time.perf_counter()
-        outcome = restore_files(restorer, [RestoreJob(request.source, file)], Records(folder, {}))
+        outcome = restore_files(restorer, [job], Records(folder, {}))
         seconds = time.perf_counter() - began
         if outcome.failures:
             raise UserError(outcome.failures[0])
         memory = peak_memory_gib(self.device)
         before, after = (request.out / f"{name}.jpg" for name in ("before", "after"))
-        write_preview(read_photograph(request.source), before)
-        write_preview(read_photograph(file), after)
-        return Restored(file, before, after, height, width, seconds, memory)
+        write_preview(job.source, before)
+        write_preview(job.target, after)
+        return Restored(job.target, before, after, height, width, seconds, memory)
 
     def _loaded(self, weights: Path, modified: int) -> Restorer:
         """Return a restorer; `modified` tells versions of a file apart in the cache."""
@@ -90,18 +86,17 @@ class PageRestorer:
         )
 
 
-def write_preview(photograph: Photograph, file: Path) -> None:
+def write_preview(photograph: Path, file: Path) -> None:
     """Write a JPEG of a photograph for a browser: 8 bits, upright, at most PREVIEW_PIXELS."""
-    colours = photograph.colours
-    if colours.dtype == np.uint16:
-        colours = (colours >> 8).astype(np.uint8)
-    picture = Image.fromarray(colours)
+    picture = Image.fromarray(read_image(photograph))
+    with opened(photograph) as stored:
+        profile = stored.info.get("icc_profile") if stored.mode in ("RGB", "RGBA") else None
     scale = (PREVIEW_PIXELS / (picture.width * picture.height)) ** 0.5
     if scale < 1:
         size = (int(picture.width * scale) or 1, int(picture.height * scale) or 1)
         picture = picture.resize(size, Image.Resampling.LANCZOS)
-    picture.thumbnail((65500, 65500))
-    picture.save(file, "JPEG", quality=92, subsampling=0, icc_profile=photograph.profile)
+    picture.thumbnail((LARGEST_JPEG, LARGEST_JPEG))
+    picture.save(file, "JPEG", quality=92, subsampling=0, icc_profile=profile)
 
 
 def limit_memory(gib: float) -> None:
