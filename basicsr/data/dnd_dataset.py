@@ -9,6 +9,7 @@ import numpy as np
 
 from basicsr.data.base import ImagePair, RestorationDataset
 from basicsr.io.mat_blocks import DndImages
+from basicsr.utils.files import expanded
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -28,7 +29,7 @@ class DNDDataset(RestorationDataset):
     has_gt = False
 
     def __init__(self, dataroot: str) -> None:
-        self._images = DndImages(dataroot)
+        self._images = DndImages(str(expanded(dataroot)))
         self._positions = [
             (image, box)
             for image, boxes in enumerate(self._images.boxes)

@@ -9,6 +9,7 @@ from basicsr.data.base import ImagePair, RestorationDataset
 from basicsr.data.decode_cache import DecodeCache
 from basicsr.data.stored_images import StoredImages, warn_of_reduced_depth
 from basicsr.io.images import BitDepth, Color, images_by_stem
+from basicsr.utils.files import expanded
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -22,7 +23,7 @@ class ImageFolderDataset(RestorationDataset):
     has_gt = False
 
     def __init__(self, dataroot_lq: str, color: Color = "rgb", bit_depth: BitDepth = 8) -> None:
-        images = images_by_stem(Path(dataroot_lq))
+        images = images_by_stem(expanded(dataroot_lq))
         self.names, self.paths = list(images), list(images.values())
         self.description = f"color: {color}, bit_depth: {bit_depth}"
         self._lq = StoredImages(self.paths, DecodeCache((), "none", 0, color, bit_depth))

@@ -10,10 +10,12 @@ import numpy as np
 from basicsr.data.base import ImagePair, RestorationDataset
 from basicsr.data.decode_cache import CacheKind, DecodeCache
 from basicsr.data.layouts import PairFiles, Pairing, match, match_folders
+from basicsr.data.pairing import PairingRule, guessed_rule, match_list, match_rule
 from basicsr.data.sampling import Split, choose
 from basicsr.data.stored_images import StoredImages, warn_of_reduced_depth
 from basicsr.io.images import BitDepth, Color, read_image
 from basicsr.utils.errors import DataError, OptionsError
+from basicsr.utils.files import expanded
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -21,12 +23,18 @@ from basicsr.utils.registry import DATASET_REGISTRY
 class PairedImageDataset(RestorationDataset):
     """Pairs of a public data set (`dataroot` and `layout`) or of folders with equal file names.
 
+    Folders may be LMDBs in BasicSR's layout, whose names end in `.lmdb`.
+
     Args:
-        dataroot: root folder of a public data set.
+        dataroot: root folder of a public data set; with `pairing` or `meta_info_file`, the folder
+            of the degraded images and of the ground truth.
         layout: its name; see `basicsr.data.layouts`.
         dataroot_lq: folder of the degraded images; a list of two folders, left and right view,
             makes an `lq` with the channels of both.
         dataroot_gt: folder of the ground truth.
+        pairing: names of the files of a pair, where they are not equal; see `PairingRule`.
+        meta_info_file: text file that lists ground truth or pairs, of which only these are used;
+            see `match_list`.
         split: "train" and "val" split by ground truth, so that no scene is in both.
         color: "rgb", "gray", or "as_stored" in the files, which must then agree on each side.
         bit_depth: 8, 16, or "as_stored" in the files, which must then all agree.
@@ -44,13 +52,20 @@ class PairedImageDataset(RestorationDataset):
         layout: str | None = None,
         dataroot_lq: str | tuple[str, str] | None = None,
         dataroot_gt: str | None = None,
+        pairing: PairingRule | None = None,
+        meta_info_file: str | None = None,
         split: Split = "all",
         color: Color = "rgb",
         bit_depth: BitDepth = 8,
         cache: CacheKind = "none",
         cache_gib: float = 4.0,
     ) -> None:
-        pairs = _pairing(dataroot, layout, dataroot_lq, dataroot_gt).complete()
+        if layout is not None:
+            found = _in_layout(dataroot, layout, dataroot_lq, dataroot_gt, pairing, meta_info_file)
+        else:
+            lq, gt, right = _folders(dataroot, dataroot_lq, dataroot_gt)
+            found = _in_folders(lq, gt, right, pairing, meta_info_file)
+        pairs = found.complete()
         self.pairs = choose(split, pairs, [str(pair.gt) for pair in pairs])
         self.names = [pair.name for pair in self.pairs]
         first = self.pairs[0]
@@ -98,22 +113,51 @@ def read_pair(
     return ImagePair(lq, gt)
 
 
-def _pairing(
-    dataroot: str | None,
-    layout: str | None,
-    dataroot_lq: str | tuple[str, str] | None,
-    dataroot_gt: str | None,
+_WAYS = (
+    "PairedImageDataset takes dataroot and layout, or dataroot_lq and dataroot_gt (with pairing if "
+    "names differ), or dataroot and pairing or meta_info_file"
+)
+
+
+def _in_layout(dataroot: str | None, layout: str, *others: object) -> Pairing:
+    if dataroot is None or any(other is not None for other in others):
+        raise OptionsError(_WAYS)
+    return match(dataroot, layout)
+
+
+def _folders(
+    dataroot: str | None, dataroot_lq: str | tuple[str, str] | None, dataroot_gt: str | None
+) -> tuple[Path, Path, Path | None]:
+    """Return the folders of the degraded images, of the ground truth and of the right views."""
+    if dataroot is not None and dataroot_lq is None and dataroot_gt is None:
+        return expanded(dataroot), expanded(dataroot), None
+    if dataroot is not None or dataroot_lq is None or dataroot_gt is None:
+        raise OptionsError(_WAYS)
+    if isinstance(dataroot_lq, str):
+        return expanded(dataroot_lq), expanded(dataroot_gt), None
+    left, right = dataroot_lq
+    return expanded(left), expanded(dataroot_gt), expanded(right)
+
+
+def _in_folders(
+    lq: Path, gt: Path, right: Path | None, rule: PairingRule | None, list_file: str | None
 ) -> Pairing:
-    if dataroot_lq is None and dataroot_gt is None and dataroot and layout:
-        return match(dataroot, layout)
-    if dataroot is None and layout is None and dataroot_lq and dataroot_gt:
-        if isinstance(dataroot_lq, str):
-            return match_folders(dataroot_lq, dataroot_gt)
-        left, right = dataroot_lq
-        return match_folders(left, dataroot_gt, right)
-    raise OptionsError(
-        "PairedImageDataset takes dataroot and layout, or dataroot_lq and dataroot_gt"
-    )
+    if right is not None and (rule is not None or list_file is not None):
+        raise OptionsError("PairedImageDataset: two views need equal names, without pairing")
+    if list_file is not None:
+        file = expanded(list_file)
+        beside = gt / file
+        return match_list(file if file.is_file() or not beside.is_file() else beside, lq, gt, rule)
+    if rule is not None:
+        return match_rule(rule, lq, gt)
+    if lq == gt:
+        raise OptionsError(_WAYS)
+    found = match_folders(lq, gt, right)
+    if not found.pairs and (guess := guessed_rule(lq, gt)):
+        return found._replace(
+            expected=f"equal names, or pairing: {{lq: '{guess['lq']}', gt: '{guess['gt']}'}}"
+        )
+    return found
 
 
 def _lq_files(pair: PairFiles) -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ from pydantic import Field
 from basicsr.data.base import ImagePair
 from basicsr.data.decode_cache import CacheKind
 from basicsr.data.paired_dataset import PairedImageDataset
+from basicsr.data.pairing import PairingRule
 from basicsr.data.sampling import Split, draw_patch
 from basicsr.utils.registry import DATASET_REGISTRY
 
@@ -36,6 +37,8 @@ class RainSwapDataset(PairedImageDataset):
         layout: str | None = None,
         dataroot_lq: str | None = None,
         dataroot_gt: str | None = None,
+        pairing: PairingRule | None = None,
+        meta_info_file: str | None = None,
         rain_swap: Annotated[float, Field(ge=0, le=1)] = 1.0,
         rain_scale: Annotated[float, Field(ge=1)] = 1.0,
         split: Split = "all",
@@ -44,7 +47,16 @@ class RainSwapDataset(PairedImageDataset):
         cache_gib: float = 4.0,
     ) -> None:
         super().__init__(
-            dataroot, layout, dataroot_lq, dataroot_gt, split, color, 8, cache, cache_gib
+            dataroot,
+            layout,
+            dataroot_lq,
+            dataroot_gt,
+            pairing,
+            meta_info_file,
+            split,
+            color,
+            cache=cache,
+            cache_gib=cache_gib,
         )
         self.rain_swap, self.rain_scale = rain_swap, rain_scale
         self.description += f", rain_swap: {rain_swap}, rain_scale: {rain_scale}"

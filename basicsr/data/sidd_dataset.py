@@ -9,6 +9,7 @@ from typing import Literal
 from basicsr.data.base import ImagePair, RestorationDataset
 from basicsr.io.mat_blocks import SiddBlocks
 from basicsr.utils.errors import DataError
+from basicsr.utils.files import expanded
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -30,7 +31,7 @@ class SIDDBlocksDataset(RestorationDataset):
     def __init__(
         self, dataroot: str, part: Literal["validation", "benchmark"] = "validation"
     ) -> None:
-        folder, prefix = Path(dataroot), part.capitalize()
+        folder, prefix = expanded(dataroot), part.capitalize()
         self._lq = SiddBlocks(folder / f"{prefix}NoisyBlocksSrgb.mat")
         self._gt = None
         if part == "validation":

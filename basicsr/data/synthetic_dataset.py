@@ -13,6 +13,7 @@ from basicsr.data.sampling import Split, choose
 from basicsr.data.stored_images import StoredImages, warn_of_reduced_depth
 from basicsr.io.images import BitDepth, Color, images_by_stem
 from basicsr.utils.errors import DataError
+from basicsr.utils.files import expanded
 from basicsr.utils.registry import suggest
 
 Files = tuple[str, ...] | str | None
@@ -54,7 +55,7 @@ class SyntheticDataset(RestorationDataset):
         cache: CacheKind,
         cache_gib: float,
     ) -> None:
-        folder = _skimage_folder() if dataroot_gt == "skimage" else Path(dataroot_gt)
+        folder = _skimage_folder() if dataroot_gt == "skimage" else expanded(dataroot_gt)
         images = images_by_stem(folder)
         if files is not None:
             images = _matching(images, folder, _patterns(files))
@@ -80,7 +81,7 @@ def _patterns(files: tuple[str, ...] | str) -> tuple[str, ...]:
     if not isinstance(files, str):
         return files
     try:
-        lines = Path(files).read_text(encoding="utf-8").splitlines()
+        lines = expanded(files).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{files}: not a text file with names of images ({error})") from None
     names = tuple(line.strip() for line in lines if line.strip())

@@ -112,9 +112,10 @@ def _transaction(folder: Path) -> Iterator[Any]:
         raise DataError(f"{folder}: LMDB needs the package lmdb; pip install lmdb") from None
     try:
         with _opening:
-            if folder not in _environments:
-                _environments[folder] = _open(folder)
-            environment = _environments[folder]
+            key = folder.resolve()
+            if key not in _environments:
+                _environments[key] = _open(folder)
+            environment = _environments[key]
         with environment.begin() as transaction:
             yield transaction
     except lmdb.Error as error:

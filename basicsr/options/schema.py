@@ -20,7 +20,7 @@ from basicsr.models import optimizers, restoration_model, schedules  # noqa: F40
 from basicsr.options.foreign import MODEL_TYPES
 from basicsr.utils.components import Component, OneOf, Strict, fields_of
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.files import safe_name
+from basicsr.utils.files import expanded, safe_name
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -67,6 +67,16 @@ def _known_model(name: str) -> str:
 ModelType = Annotated[
     str, Field(json_schema_extra={"enum": MODEL_REGISTRY.names()}), AfterValidator(_known_model)
 ]
+
+
+def _expanded(path: str) -> str:
+    try:
+        return str(expanded(path))
+    except OptionsError as error:
+        raise ValueError(str(error)) from None
+
+
+FilePath = Annotated[str, AfterValidator(_expanded)]
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_protocols)]
@@ -188,12 +198,12 @@ class Validation(Evaluation):
 
 
 class TrainingPaths(Strict):
-    pretrain_network_g: str | None = None
-    resume_state: str | None = None
+    pretrain_network_g: FilePath | None = None
+    resume_state: FilePath | None = None
 
 
 class TestPaths(Strict):
-    pretrain_network_g: str
+    pretrain_network_g: FilePath
 
 
 class MixupOptions(Strict):

@@ -10,16 +10,33 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from basicsr.utils.errors import DataError
+from basicsr.utils.errors import DataError, OptionsError
 
 LONGEST_NAME = 255
 """Bytes of the longest file name of the usual file systems."""
+
+
+def expanded(path: str | Path) -> Path:
+    """Return `path` with `~` and environment variables replaced, also in values of these.
+
+    A path that exists as it is written stays as it is. Raises OptionsError for an unset variable.
+    """
+    text = str(path)
+    if "$" in text and not os.path.exists(text):
+        text = os.path.expandvars(text)
+        if unset := re.search(r"\$\{?(\w+)", text):
+            raise OptionsError(
+                f"{path}: the environment variable {unset[1]} is not set; set it, or write the "
+                "whole path"
+            )
+    return Path(os.path.expanduser(text))
 
 
 @contextmanager

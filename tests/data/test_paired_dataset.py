@@ -109,6 +109,8 @@ def test_odd_width_cannot_be_halved(make_images):
         {"dataroot": "x"},
         {"layout": "RainTrainL"},
         {"dataroot_lq": "x"},
+        {"dataroot_lq": "x", "dataroot_gt": "x"},
+        {"dataroot": "x", "layout": "RainTrainL", "meta_info_file": "y"},
         {"dataroot": "x", "layout": "RainTrainL", "dataroot_gt": "y"},
     ],
 )

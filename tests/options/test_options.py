@@ -68,6 +68,8 @@ def test_arguments_of_a_component_are_its_constructors(file):
         "layout": "Rain100L",
         "dataroot_lq": None,
         "dataroot_gt": None,
+        "pairing": None,
+        "meta_info_file": None,
         "split": "all",
         "color": "rgb",
         "bit_depth": 8,

@@ -1,4 +1,7 @@
-"""Layouts of public data sets. Every module here but `base` holds the `LAYOUTS` of one task."""
+"""Layouts of public data sets.
+
+Every module here but `base` and `lists` holds the `LAYOUTS` of one task.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def collect() -> dict[str, Layout]:
     """Return the layouts of all tasks by name."""
     layouts: dict[str, Layout] = {}
     for module in pkgutil.iter_modules(__path__):
-        if module.name != "base":
+        if module.name not in ("base", "lists"):
             added = importlib.import_module(f"{__name__}.{module.name}").LAYOUTS
             if twice := layouts.keys() & added.keys():
                 raise ValueError(f"layouts/{module.name}.py: {min(twice)} is defined already")

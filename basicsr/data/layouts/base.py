@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Literal, NamedTuple, Protocol
 
 from basicsr.io.images import SUFFIXES, images_by_stem
 from basicsr.utils.errors import DataError
+from basicsr.utils.files import expanded
 from basicsr.utils.registry import suggest
 
 Side = Literal["left", "right"]
+
+logger = logging.getLogger("basicsr")
 
 
 class PairFiles(NamedTuple):
@@ -29,20 +33,37 @@ class PairFiles(NamedTuple):
 
 
 class Pairing(NamedTuple):
-    """Pairs of a data set, the files without a partner, and the expected names as text."""
+    """Pairs of a data set.
+
+    Attributes:
+        pairs: the files of each pair.
+        lq_alone: degraded images without a partner, which is a fault.
+        gt_alone: the same for ground truth.
+        expected: the expected names, as text.
+        left_out: images in no pair, which is expected.
+    """
 
     pairs: list[PairFiles]
     lq_alone: list[Path]
     gt_alone: list[Path]
     expected: str
+    left_out: Sequence[Path] = ()
 
     def complete(self) -> list[PairFiles]:
-        """Return the pairs. Raises DataError if a file has no partner."""
+        """Return the pairs; log how many images are left out.
+
+        Raises DataError if a file has no partner.
+        """
         if self.lq_alone or self.gt_alone:
             raise DataError(
                 f"{len(self.lq_alone)} lq images without a partner{_first_of(self.lq_alone)} and "
                 f"{len(self.gt_alone)} gt images without a partner{_first_of(self.gt_alone)}; "
                 f"expected {self.expected}"
+            )
+        if self.left_out:
+            logger.warning(
+                "%d images are left out, as they belong to no pair%s",
+                *(len(self.left_out), _first_of(list(self.left_out))),
             )
         return self.pairs
 
@@ -69,6 +90,7 @@ class Folders(NamedTuple):
         gt_name: name of the gt file, as a template (`\1`) that the match of `lq_pattern` fills in.
         example: a pair of names, for errors.
         right_folder: folder of the right views, named like the left views in `lq_folder`.
+        spare_gt: whether ground truth without a degraded image is left out instead of a fault.
     """
 
     lq_folder: str
@@ -78,6 +100,7 @@ class Folders(NamedTuple):
     gt_name: str = r"\1"
     example: str = "x.png with x.png"
     right_folder: str | None = None
+    spare_gt: bool = False
 
     def is_present(self, root: Path) -> bool:
         folders = {self.lq_folder, self.gt_folder, self.right_folder or self.lq_folder}
@@ -105,6 +128,8 @@ class Folders(NamedTuple):
                 lq_alone.append(path)
         lq_alone += [path for stem, path in right.items() if stem not in lq]
         gt_alone = [path for stem, path in gt.items() if stem not in used]
+        if self.spare_gt:
+            return Pairing(pairs, lq_alone, [], self.example, gt_alone)
         return Pairing(pairs, lq_alone, gt_alone, self.example)
 
     def __str__(self) -> str:
@@ -188,20 +213,26 @@ Layout = Sequence[Form]
 
 
 def match(root: str | Path, layout: str, layouts: Mapping[str, Layout]) -> Pairing:
-    """Pair the files of the data set in `root` by the first form of its layout that is present.
+    """Pair the files of the data set in `root` by the first form of its layout with pairs there.
 
     Raises DataError if the layout is unknown or none of its forms is found in the folder.
     """
-    root = Path(root)
+    root = expanded(root)
     if layout not in layouts:
         raise DataError(
             f"no layout is called '{layout}'{suggest(layout, layouts)}; known: {', '.join(layouts)}"
         )
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; check dataroot, or put {layout} there")
+    first = None
     for form in layouts[layout]:
         if form.is_present(root):
-            return form.match(root)
+            pairing = form.match(root)
+            if pairing.pairs:
+                return pairing
+            first = first or pairing
+    if first:
+        return first
     expected = "; or ".join(str(form) for form in layouts[layout])
     raise DataError(f"{root}: {layout} is laid out as {expected}; found {_inventory(root)}")
 
@@ -213,6 +244,24 @@ def match_folders(
     right = None if right_folder is None else str(right_folder)
     # relative to ".", absolute and relative folders stay as they are
     return Folders(str(lq_folder), str(gt_folder), right_folder=right).match(Path("."))
+
+
+def stem_in(folder: Path, path: Path) -> str:
+    """Return the path relative to `folder`, or the name of a file elsewhere, without suffix."""
+    relative = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+    known = relative.suffix.lower() in SUFFIXES  # otherwise the dot belongs to the name
+    return (relative.with_suffix("") if known else relative).as_posix()
+
+
+def require_different_names(pairs: Sequence[PairFiles]) -> None:
+    """Raise DataError if the restored images of two pairs would have one name."""
+    named: dict[str, PairFiles] = {}
+    for pair in pairs:
+        if named.setdefault(pair.name, pair) is not pair:
+            raise DataError(
+                f"{named[pair.name].lq} and {pair.lq} would both be restored as {pair.name}; give "
+                "them different names"
+            )
 
 
 def _first_of(paths: list[Path]) -> str:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from basicsr.data.layouts.base import Folders, Layout, SideBySide
+from basicsr.data.layouts.lists import PairList
 
 _REPACKED = Folders("input", "target")  # most sets, as Restormer and MPRNet repacked them
 _RAIN_NORAIN = Folders("rain", "norain")
 _NUMBERED = (r"rain-(\d+)", r"norain-\d+", r"norain-\1", "rain-001.png with norain-001.png")
 _RAIN100 = (Folders("rainy", "norain", *_NUMBERED), Folders(".", ".", *_NUMBERED), _REPACKED)
+# rain-1, norain-1, rainstreak-1 and rainregion-1 in one folder, as the PReNet authors share them;
+# of the 1800 rainy images of RainTrainH, they removed 546 that show scenes of the test set
+_PRENET = Folders(".", ".", *_NUMBERED, spare_gt=True)
+_RAIN_TRAIN = (_RAIN_NORAIN, Folders("rain", "norain", *_NUMBERED), _REPACKED, _PRENET)
 _RAIN200 = (
     Folders(
         "rain", "norain", r"(?:X2/)?(norain-\d+)x2", example="norain-1x2.png with norain-1.png"
@@ -38,8 +43,8 @@ _KITTI = Folders(
 LAYOUTS: Mapping[str, Layout] = {
     "Rain100L": _RAIN100,
     "Rain100H": _RAIN100,
-    "RainTrainL": (_RAIN_NORAIN, _REPACKED),
-    "RainTrainH": (_RAIN_NORAIN, _REPACKED),
+    "RainTrainL": _RAIN_TRAIN,
+    "RainTrainH": _RAIN_TRAIN,
     "Rain200L": _RAIN200,
     "Rain200H": _RAIN200,
     "Rain12": (
@@ -62,6 +67,8 @@ LAYOUTS: Mapping[str, Layout] = {
         _RAIN_NORAIN,
         Folders("rain", "gt", gt_name=r"\1gt", example="000.png with 000gt.png"),
         _REPACKED,
+        PairList("real_world.txt"),
+        PairList("real_test_1000.txt"),
     ),
     "RainDrop": _RAINDROP,
     "RainKITTI2015": (_KITTI, _KITTI._replace(gt_folder="image_2_3_norain")),

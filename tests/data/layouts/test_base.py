@@ -50,8 +50,9 @@ def test_another_layout_is_described(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         match(tmp_path, "RainTrainL")
     assert str(caught.value) == (
-        f"{tmp_path}: RainTrainL is laid out as rain/ and norain/ (x.png with x.png); or input/ "
-        "and target/ (x.png with x.png); found images/, labels/"
+        f"{tmp_path}: RainTrainL is laid out as rain/ and norain/ (x.png with x.png); or rain/ "
+        "and norain/ (rain-001.png with norain-001.png); or input/ and target/ (x.png with x.png); "
+        "or rain-001.png with norain-001.png; found images/, labels/"
     )
 
 
