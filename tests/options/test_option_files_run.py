@@ -1,0 +1,187 @@
+"""All shipped option files train two iterations, or test, with small networks on tiny images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy.io import savemat
+
+from basicsr import options as schema
+from basicsr.archs import build_network
+from basicsr.io.checkpoints import save_weights
+from basicsr.io.images import write_png
+from basicsr.options import TrainOptions, load_options
+from basicsr.test import test as run_test
+from basicsr.training.run import Process
+from basicsr.training.trainer import train
+from basicsr.utils.distributed import World
+from basicsr.utils.interruptions import StopRequest, Watchdog
+from basicsr.utils.registry import ARCH_REGISTRY
+
+OPTIONS = Path(__file__).parents[2] / "options"
+TRAIN = sorted((OPTIONS / "train").rglob("*.yml"))
+TEST = sorted((OPTIONS / "test").rglob("*.yml"))
+CPU = torch.device("cpu")
+SMALL = {
+    "dim": 8,
+    "localization_dim": 8,
+    "num_blocks": [1, 1, 1, 1],
+    "num_refinement_blocks": 1,
+    "heads": [1, 1, 1, 1],
+    "recurrent_channels": 4,
+    "channels": 4,
+    "n_feat": 8,
+    "scale_unetfeats": 4,
+    "scale_orsnetfeats": 4,
+    "num_cab": 1,
+}
+SIDES = {"DIDMDN": (64, 64), "DIDMDNDerainer": (64, 64)}  # of patches
+IMAGES = ("lq", "right", "gt", "lq16", "right16", "gt16")
+
+
+def every(files: list[Path]) -> list[Any]:
+    """Return the files as parameters; DID-MDN's network cannot be shrunk, which takes a minute."""
+    return [
+        pytest.param(
+            file,
+            id=f"{file.parent.name}-{file.stem}",
+            marks=[pytest.mark.slow] if file.stem.startswith("DIDMDN") else [],
+        )
+        for file in files
+    ]
+
+
+def shrunk(network: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a network of the same kind with few channels and blocks."""
+    known = ARCH_REGISTRY.entry(network["type"]).parameters()
+    small = {key: value for key, value in SMALL.items() if key in known}
+    if network["type"] == "SPAIR":
+        small |= {"num_blocks": [1, 1, 1], "heads": 1}
+    return {**network, **small}
+
+
+def sections(options: Any) -> Iterator[dict[str, Any]]:
+    """Yield all data sets of the section `datasets`, also the parts of mixed ones."""
+    if isinstance(options, dict):
+        if "type" in options:
+            yield options
+        for each in options.values():
+            yield from sections(each)
+    elif isinstance(options, list):
+        for each in options:
+            yield from sections(each)
+
+
+def on_tiny_images(datasets: dict[str, Any]) -> dict[str, Any]:
+    """Return the section `datasets` with the folders of `workplace`."""
+    for options in sections(datasets):
+        for key in ("split", "files", "cache"):
+            options.pop(key, None)
+        depth = "16" if options.get("bit_depth") == 16 else ""
+        if "layout" in options:
+            views = [f"lq{depth}", f"right{depth}"]
+            dual = options.pop("layout").endswith("dual")
+            del options["dataroot"]
+            options |= {"dataroot_lq": views if dual else views[0], "dataroot_gt": f"gt{depth}"}
+        elif "dataroot" in options:
+            options["dataroot"] = options["type"]
+        elif "dataroot_gt" in options:
+            options["dataroot_gt"] = f"gt{depth}"
+        elif "dataroot_lq" in options:
+            options["dataroot_lq"] = "lq"
+    return datasets
+
+
+def write_benchmarks() -> None:
+    """Write SIDD's validation blocks and DND's regions as their authors do."""
+    rng = np.random.default_rng(1)
+    Path("SIDDBlocksDataset").mkdir()
+    for each in ("ValidationNoisyBlocksSrgb", "ValidationGtBlocksSrgb"):
+        blocks = rng.integers(0, 256, (1, 2, 32, 32, 3), dtype=np.uint8)
+        savemat(f"SIDDBlocksDataset/{each}.mat", {each: blocks})
+    h5py = pytest.importorskip("h5py")
+    Path("DNDDataset/images_srgb").mkdir(parents=True)
+    with h5py.File("DNDDataset/info.mat", "w") as file:
+        cell = file.create_dataset("info/boundingboxes", (1, 1), h5py.ref_dtype)
+        table = np.array([[1.0, 1, 32, 32]])
+        cell[0, 0] = file.create_dataset("#refs#/0", data=table.T).ref
+    with h5py.File("DNDDataset/images_srgb/0001.mat", "w") as file:
+        file["InoisySRGB"] = rng.random((3, 40, 40), np.float32)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Iterator[Path]:
+    """A current folder with three images of 44 x 40 pixels for each kind of data."""
+    folder = tmp_path_factory.mktemp("workplace")
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        for number in range(3):
+            smooth = np.kron(rng.random((10, 11, 3)), np.ones((4, 4, 1)))
+            for kind in IMAGES:
+                peak = 65535 if kind.endswith("16") else 255
+                image = (smooth + 0.1 * rng.random(smooth.shape)) / 1.1 * peak
+                dtype = np.uint16 if peak > 255 else np.uint8
+                write_png(folder / kind / f"{number}.png", image.astype(dtype))
+        write_benchmarks()
+        yield folder
+
+
+@pytest.mark.parametrize("file", every(TRAIN))
+def test_it_trains(file, workplace):
+    raw = yaml.safe_load(file.read_text())
+    raw["network_g"] = shrunk(raw["network_g"])
+    raw["datasets"] = on_tiny_images(raw["datasets"])
+    raw.pop("path", None)
+    sizes = SIDES.get(raw["network_g"]["type"], (16, 24))
+    patches = [{"size": size, "batch_size": 2, "iters": 1} for size in sizes]
+    raw["datasets"]["train"] |= {"patches": patches, "num_worker_per_gpu": 0}
+    raw["train"]["total_iter"] = 2
+    # the weights of its network would be downloaded
+    raw["train"]["losses"] = [
+        loss for loss in raw["train"]["losses"] if loss["type"] != "PerceptualLoss"
+    ]
+    if "val" in raw:
+        raw["val"]["val_freq"] = 2
+    raw["logger"] |= {"print_freq": 1, "save_checkpoint_freq": 2, "use_tb_logger": False}
+    raw["device"] = "cpu"
+    adapted = workplace / file.name
+    adapted.write_text(yaml.safe_dump(raw))
+    with StopRequest() as stop, Watchdog(100) as watchdog:
+        train(load_options(TrainOptions, adapted), Process(CPU, World(), stop, watchdog))
+    folder = workplace / "experiments" / file.stem
+    assert (folder / "models" / "net_g_latest.safetensors").is_file()
+    losses = [
+        line for line in (folder / "metrics.jsonl").read_text().splitlines() if "loss" in line
+    ]
+    assert len(losses) == 2
+    assert "skipped_steps" not in losses[-1]
+
+
+@pytest.mark.parametrize("file", every(TEST))
+def test_it_tests(file, workplace):
+    raw = yaml.safe_load(file.read_text())
+    raw["network_g"] = shrunk(raw["network_g"])
+    raw["datasets"] = on_tiny_images(raw["datasets"])
+    torch.manual_seed(0)
+    weights = workplace / f"{file.stem}.safetensors"
+    save_weights(weights, build_network(raw["network_g"]).state_dict(), raw["network_g"])
+    raw["path"] = {"pretrain_network_g": str(weights)}
+    raw.setdefault("val", {})["save_img"] = False
+    raw["device"] = "cpu"
+    adapted = workplace / file.name
+    adapted.write_text(yaml.safe_dump(raw))
+    options = load_options(schema.TestOptions, adapted)
+    run_test(options, str(adapted), CPU, World())
+    results = workplace / "results" / file.stem
+    assert (results / "scores.json").is_file()
+    table = (results / "scores.md").read_text() if (results / "scores.md").exists() else ""
+    if "DND" not in file.stem and "ImageFolder" not in str(raw["datasets"]):
+        assert all(protocol in table for protocol in options.val.protocols)
