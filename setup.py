@@ -56,7 +56,7 @@ setup(
         "opencv-python>=4.9",
         "scikit-image>=0.22",
         "scipy>=1.11",
-        "pillow>=10.3",
+        "pillow>=11.3",
         "pyyaml>=6.0",
         "pydantic>=2.7",
         "safetensors>=0.4.3",
@@ -69,6 +69,7 @@ setup(
         "app": ["gradio>=6.0"],  # the web page
         "wandb": ["wandb>=0.17"],
         "iqa": ["pyiqa>=0.1.14"],
+        "heic": ["pillow-heif>=1.0"],  # photographs of iPhones
         "hdf5": ["h5py>=3.10"],  # the DND benchmark
         "lmdb": ["lmdb>=1.4"],  # data sets of BasicSR users
         "dev": [
@@ -81,6 +82,7 @@ setup(
             "types-PyYAML",
             "jsonschema>=4.20",
             "h5py>=3.10",
+            "pillow-heif>=1.0",
             "lmdb>=1.4",
         ],
     },

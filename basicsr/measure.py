@@ -26,6 +26,7 @@ if not __package__:  # run as a file: import the library that the file belongs t
 
 from basicsr.data.layouts import LAYOUTS
 from basicsr.evaluation.restored_images import RestoredImage, list_restored, match_restored
+from basicsr.io.opening import set_max_megapixels
 from basicsr.metrics import (
     DEFAULT_PROTOCOL,
     Protocol,
@@ -34,7 +35,7 @@ from basicsr.metrics import (
     get_protocol,
     protocol_names,
 )
-from basicsr.utils.cli import add_workers, command, script_parser
+from basicsr.utils.cli import add_max_megapixels, add_workers, command, script_parser
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
@@ -45,6 +46,7 @@ ScoresByProtocol = dict[str, Scores]
 @command
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    set_max_megapixels(options.max_megapixels)
     protocols = [get_protocol(name) for name in options.protocol]
     images = images_to_measure(options, protocols)
     each = measure_images(images, protocols, options.workers)
@@ -164,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores to this file")
     add_workers(parser, "threads")
+    add_max_megapixels(parser)
     return parser
 
 

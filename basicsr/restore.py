@@ -52,8 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     from basicsr.inference.files import restore_files
     from basicsr.models.pretrained import weights_file
 
-    if options.max_megapixels is not None:
-        set_max_megapixels(options.max_megapixels)
+    set_max_megapixels(options.max_megapixels)
     weights = weights_file(options.weights)
     findings = Findings()
     jobs = find_jobs(options.input, folder, findings)

@@ -27,7 +27,8 @@ from basicsr.data import LAYOUTS
 from basicsr.data.layouts import PairFiles, Pairing, match, match_folders
 from basicsr.data.paired_dataset import read_pair
 from basicsr.io.images import list_images, read_image
-from basicsr.utils.cli import add_workers, command, script_parser
+from basicsr.io.opening import set_max_megapixels
+from basicsr.utils.cli import add_max_megapixels, add_workers, command, script_parser
 from basicsr.utils.errors import DataError, OptionsError
 
 # Hashes of different photographs of BSDS500 differ in at least 90 of 255 bits; those of an image
@@ -48,6 +49,7 @@ class Checked(NamedTuple):
 @command
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    set_max_megapixels(options.max_megapixels)
     pairing = _pairing(options)
     with ProcessPoolExecutor(options.workers) as pool:
         checked = _map(pool, check_pair, pairing.pairs, "pairs")
@@ -86,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="layout of --against; without it, --against is a folder of ground-truth images",
     )
     add_workers(parser)
+    add_max_megapixels(parser)
     return parser
 
 

@@ -47,7 +47,7 @@ _PIXEL_BYTES = 16
 _SCANS_PER_LIMIT = 20
 """An image of the largest size may have as many scans, and smaller ones accordingly more."""
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_LOCK = threading.RLock()
+_lock = threading.Lock()
 
 
 def max_megapixels() -> float:
@@ -67,9 +67,10 @@ def max_megapixels() -> float:
     return limit
 
 
-def set_max_megapixels(limit: float) -> None:
-    """Set the limit of this process and of the workers that it starts."""
-    os.environ[LIMIT_VARIABLE] = repr(float(limit))
+def set_max_megapixels(limit: float | None) -> None:
+    """Set the limit of this process and of the workers that it starts; None changes nothing."""
+    if limit is not None:
+        os.environ[LIMIT_VARIABLE] = repr(float(limit))
 
 
 class TooLarge(ValueError):
@@ -218,7 +219,7 @@ def _opened(file: BoundedFile, path: Path) -> Image.Image:
         require_pixels(*_webp_pixels(head))  # Pillow allocates memory when it opens the file
     elif path.suffix.lower() in _TGA_SUFFIXES:  # this format cannot be recognised by its content
         formats = (*_FORMATS, "TGA")
-    with _LOCK:
+    with _lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(file, formats=formats)
@@ -277,3 +278,12 @@ def _count_scans(content: bytes) -> int:
             continue
         at += int.from_bytes(content[at : at + 2], "big")
     return scans
+
+
+def _renew_lock() -> None:
+    """Free the lock in a forked worker: a thread of the parent may have held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
