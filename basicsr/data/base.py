@@ -39,6 +39,14 @@ class ImagePair(NamedTuple):
     gt: np.ndarray | None
 
 
+class OtherImageError(DataError):
+    """Error of an image that `degrade` of another image needs; `name` is its name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
 class RestorationDataset(ABC):
     """Data set for training, validation or testing.
 
@@ -89,7 +97,11 @@ class RestorationDataset(ABC):
         """Return the files that an image is read from."""
 
     def degrade(self, index: int, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
-        """Degrade a cropped and flipped pair; pairs from disk stay as they are."""
+        """Degrade a cropped and flipped pair; pairs from disk stay as they are.
+
+        Raises OtherImageError if it needs another image, which cannot be used. If such images are
+        to be skipped, it is called again, with random numbers that go on.
+        """
         return pair
 
     def sample(self, index: int) -> ImagePair:

@@ -21,7 +21,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from basicsr.data.base import PATCH, ImagePair, RestorationDataset, generator
+from basicsr.data.base import (
+    PATCH,
+    ImagePair,
+    OtherImageError,
+    RestorationDataset,
+    generator,
+)
 from basicsr.data.sampling import Draw, SampleSchedule, SampleStage, draw_patch, epoch_order
 from basicsr.data.workers import answers, shared_bytes, usable_workers
 from basicsr.utils.errors import DataError, OptionsError, UserError
@@ -261,7 +267,14 @@ class _Patches(Dataset):
         pair = draw_patch(
             pair, draw.size, rng, use_hflip=self.settings.use_hflip, use_rot=self.settings.use_rot
         )
-        return image, self.dataset.degrade(image, pair, rng), skipped
+        while True:
+            try:
+                return image, self.dataset.degrade(image, pair, rng), skipped
+            except OtherImageError as error:
+                if self.bad_images is None:
+                    raise
+                skipped[error.name] = str(error)
+                self.bad_images.require_few(skipped)
 
     def _read(self, draw: Draw) -> tuple[int, ImagePair, dict[str, str]]:
         """Return the drawn image, or its replacement, and what was skipped for it."""

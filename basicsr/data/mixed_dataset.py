@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
-from basicsr.data.base import ImagePair, RestorationDataset
+from basicsr.data.base import ImagePair, OtherImageError, RestorationDataset
 from basicsr.utils.components import Component, OneOf, fields_of
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -85,8 +85,12 @@ class MixedDataset(RestorationDataset):
         return part.files(index)
 
     def degrade(self, index: int, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
-        part, index = self._part(index)
-        return part.degrade(index, pair, rng)
+        part, own_index = self._part(index)
+        try:
+            return part.degrade(own_index, pair, rng)
+        except OtherImageError as error:
+            number = self.parts.index(part) + 1
+            raise OtherImageError(f"{number}/{error.name}", str(error)) from None
 
     def sample(self, index: int) -> ImagePair:
         part, index = self._part(index)

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from basicsr.data.base import ImagePair
+from basicsr.data.base import ImagePair, OtherImageError
 from basicsr.data.decode_cache import CacheKind
 from basicsr.data.paired_dataset import PairedImageDataset
 from basicsr.data.pairing import PairingRule
 from basicsr.data.sampling import Split, draw_patch
+from basicsr.utils.errors import DataError
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -65,10 +66,16 @@ class RainSwapDataset(PairedImageDataset):
         if not self.rain_swap or rng.random() >= self.rain_swap:
             return pair
         assert pair.gt is not None
-        donor = self.read(int(rng.integers(len(self))))
+        donor = self._donor(int(rng.integers(len(self))))
         rain = draw_rain_layer(donor, pair.gt.shape[0], rng, self.rain_scale)
         rainy = np.clip(pair.gt + rain[..., None], 0, 255)
         return ImagePair(rainy.astype(np.uint8), pair.gt)
+
+    def _donor(self, index: int) -> ImagePair:
+        try:
+            return self.read(index)
+        except DataError as error:
+            raise OtherImageError(self.names[index], str(error)) from None
 
     def sample(self, index: int) -> ImagePair:
         lq, gt = self.read(index)

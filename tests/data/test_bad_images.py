@@ -76,7 +76,7 @@ def test_bad_images_are_replaced_and_reported(broken_set: Path, caplog):
     assert bad_images.found["7"] == (
         f"{rain}/7.png is 28x24 but {norain}/7.png is 64x20; a pair must have one size"
     )
-    assert bad_images.found["8"] == f"{rain}/8.png: no such file"
+    assert bad_images.found["8"].startswith(f"{rain}/8.png: a link to 'nowhere.png'")
     skips = [name for batch in batches for name, _ in batch.skipped]
     assert len(skips) > 4  # 36 samples are three epochs
     assert len(caplog.records) == 4  # but each is reported once
@@ -170,3 +170,24 @@ def test_one_pixel(tmp_path: Path):
     _png(tmp_path / "norain/1.png", NOISE[:1, :1])
     (batch,) = _batches(_pairs(tmp_path), patches=[SampleStage(8, 2, 1)])
     assert (batch.gt == torch.from_numpy(NOISE[0, 0])[:, None, None]).all()
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_broken_donors_of_rain_are_skipped(tmp_path: Path, mixed):
+    _training_set(tmp_path, images=4)
+    _truncate(tmp_path / "rain/2.png")
+    part = {"type": "RainSwapDataset", "dataroot": str(tmp_path), "layout": "RainTrainL"}
+    source = build_dataset({"type": "MixedDataset", "parts": [part, part]} if mixed else part)
+    bad_images = BadImages(2)
+    batches = _batches(source, bad_images=bad_images)
+    assert set(bad_images.found) == ({"1/2", "2/2"} if mixed else {"2"})
+    for other in (
+        _batches(source, bad_images=BadImages(2), num_workers=2),
+        _batches(source, bad_images=BadImages(2), start=0),
+    ):
+        assert [batch.skipped for batch in other] == [batch.skipped for batch in batches]
+        assert all(torch.equal(a.lq, b.lq) for a, b in zip(other, batches, strict=True))
+    with pytest.raises(DataError, match=r"rain/2\.png: cannot be decoded"):
+        _batches(source)
+    with pytest.raises(DataError, match="bad_image_limit is 0"):
+        _batches(source, bad_images=BadImages(0))
