@@ -3,11 +3,13 @@ r"""Measure a folder of restored images.
     python scripts/measure.py --restored results/NAME/Rain100L/restored \
         --gt datasets/Rain100L/norain --layout Rain100L --protocol matlab_y dtpnet
     python scripts/measure.py --restored results/NAME/real_rain/restored --protocol niqe
+    python scripts/measure.py --restored Idenoised.mat --gt ValidationGtBlocksSrgb.mat \
+        --protocol sidd
 
 Restored images and ground truth are paired by name: equal names, or the rules of the data set given
-by --layout. Without --gt, protocols that need no ground truth work. The numbers are those of
-basicsr/test.py, except under protocols that measure the network's unrounded output, which image
-files no longer hold.
+by --layout. Without --gt, protocols that need no ground truth work. Blocks of SIDD are read from
+MATLAB files. The numbers are those of basicsr/test.py, except under protocols that measure the
+network's unrounded output, which image files no longer hold.
 """
 
 from __future__ import annotations
@@ -25,7 +27,13 @@ if not __package__:  # run as a file: import the library that the file belongs t
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from basicsr.data.layouts import LAYOUTS
-from basicsr.evaluation.restored_images import RestoredImage, list_restored, match_restored
+from basicsr.evaluation.restored_images import (
+    RestoredImage,
+    list_restored,
+    match_blocks,
+    match_restored,
+)
+from basicsr.io.images import BitDepth
 from basicsr.io.opening import set_max_megapixels
 from basicsr.metrics import (
     DEFAULT_PROTOCOL,
@@ -49,13 +57,14 @@ def main(arguments: list[str] | None = None) -> None:
     set_max_megapixels(options.max_megapixels)
     protocols = [get_protocol(name) for name in options.protocol]
     images = images_to_measure(options, protocols)
-    each = measure_images(images, protocols, options.workers)
+    bit_depth: BitDepth = 8 if options.bit_depth == "8" else "as_stored"
+    each = measure_images(images, protocols, options.workers, bit_depth)
     means = {p.name: p.summarize([scores[p.name] for scores in each]) for p in protocols}
     print(table(means, len(images)))
     for protocol in protocols:
         for remark in flag_remarks(protocol.flags, means[protocol.name], len(images)):
             print(f"{protocol.name}: {remark}")
-        if protocol.reads == "float":
+        if protocol.reads == "float" and any(image.block is None for image in images):
             print(
                 f"{protocol.name}: of image files; test.py measures the unrounded output, whose "
                 "scores differ a little"
@@ -69,6 +78,8 @@ def images_to_measure(
     options: argparse.Namespace, protocols: Sequence[Protocol]
 ) -> list[RestoredImage]:
     """Return the images; raise OptionsError if a protocol needs a ground truth without --gt."""
+    if options.restored.suffix == ".mat" and options.gt is not None:
+        return match_blocks(options.restored, options.gt)
     if options.gt is not None:
         return match_restored(options.restored, options.gt, options.layout, options.allow_missing)
     for protocol in protocols:
@@ -78,7 +89,10 @@ def images_to_measure(
 
 
 def measure_images(
-    images: Sequence[RestoredImage], protocols: Sequence[Protocol], workers: int
+    images: Sequence[RestoredImage],
+    protocols: Sequence[Protocol],
+    workers: int,
+    bit_depth: BitDepth,
 ) -> list[ScoresByProtocol]:
     """Return the scores of every image.
 
@@ -87,13 +101,16 @@ def measure_images(
     from tqdm import tqdm
 
     with ThreadPoolExecutor(workers) as pool:
-        scores = pool.map(partial(measure_image, protocols=protocols), images)
+        measure = partial(measure_image, protocols=protocols, bit_depth=bit_depth)
+        scores = pool.map(measure, images)
         return list(tqdm(scores, "measuring", len(images), leave=False, disable=None))
 
 
-def measure_image(image: RestoredImage, protocols: Sequence[Protocol]) -> ScoresByProtocol:
+def measure_image(
+    image: RestoredImage, protocols: Sequence[Protocol], bit_depth: BitDepth
+) -> ScoresByProtocol:
     """Return the scores of one image; raise DataError, which names the files, if it has none."""
-    restored, gt = image.read()
+    restored, gt = image.read(bit_depth=bit_depth)
     try:
         return {protocol.name: protocol(restored, gt) for protocol in protocols}
     except DataError as error:
@@ -143,6 +160,7 @@ def document(
             "restored": str(options.restored),
             "gt": None if options.gt is None else str(options.gt),
             "layout": options.layout,
+            "bit_depth": options.bit_depth,
             **provenance(torch.device("cpu")),
         },
     }
@@ -150,8 +168,8 @@ def document(
 
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
-    parser.add_argument("--restored", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--gt", type=Path, metavar="DIR", help="ground truth")
+    parser.add_argument("--restored", required=True, type=Path, metavar="DIR|FILE.mat")
+    parser.add_argument("--gt", type=Path, metavar="DIR|FILE.mat", help="ground truth")
     parser.add_argument(
         "--protocol",
         nargs="+",
@@ -161,6 +179,12 @@ def _parser() -> argparse.ArgumentParser:
         + f"; iqa:METRIC: a metric of the package pyiqa (default: {DEFAULT_PROTOCOL})",
     )
     parser.add_argument("--layout", choices=LAYOUTS, metavar="NAME", help=", ".join(LAYOUTS))
+    parser.add_argument(
+        "--bit-depth",
+        choices=("8", "as_stored"),
+        default="as_stored",
+        help="8: read 16-bit files as 8-bit ones, as tests of single-image defocus deblurring do",
+    )
     parser.add_argument(
         "--allow-missing", action="store_true", help="measure a subset: leave out unpaired files"
     )

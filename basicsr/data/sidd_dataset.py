@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from basicsr.data.base import ImagePair, RestorationDataset
-from basicsr.io.mat_blocks import SiddBlocks
+from basicsr.io.mat_blocks import SiddBlocks, block_names
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import expanded
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -42,9 +42,8 @@ class SIDDBlocksDataset(RestorationDataset):
                     f"{self._gt.shape}"
                 )
         self.has_gt = self._gt is not None
-        images, blocks, *_ = self._lq.shape
-        self._positions = [(image, block) for image in range(images) for block in range(blocks)]
-        self.names = [f"{image + 1:02d}_{block + 1:02d}" for image, block in self._positions]
+        positions = block_names(self._lq.shape)
+        self.names, self._positions = list(positions), list(positions.values())
         self.description = f"{part} blocks"
 
     def read(self, index: int) -> ImagePair:

@@ -11,22 +11,33 @@ import numpy as np
 
 from basicsr.data.layouts import LAYOUTS, Folders, Pairing, Side, SideBySide, match_folders
 from basicsr.io.images import BitDepth, Color, image_size, images_by_stem, read_image
+from basicsr.io.mat_blocks import SiddBlocks, block_names
 from basicsr.utils.errors import DataError
 from basicsr.utils.registry import suggest
 
 logger = logging.getLogger("basicsr")
 
 
+class BlockPair(NamedTuple):
+    """Place of a restored block and of its ground truth in SIDD's MATLAB files."""
+
+    restored: SiddBlocks
+    gt: SiddBlocks
+    position: tuple[int, int]
+
+
 class RestoredImage(NamedTuple):
     """Files of a restored image and of its ground truth, if there is one.
 
-    `lq_side` is set where the degraded image is the other half of the ground truth's file.
+    `lq_side` is set where the degraded image is the other half of the ground truth's file, `block`
+    where the files hold blocks of SIDD.
     """
 
     name: str
     restored: Path
     gt: Path | None = None
     lq_side: Side | None = None
+    block: BlockPair | None = None
 
     def read(
         self, color: Color = "as_stored", bit_depth: BitDepth = "as_stored"
@@ -34,8 +45,11 @@ class RestoredImage(NamedTuple):
         """Return the restored image and the ground truth.
 
         The ground truth of an image stored in gray is read in gray. The arguments are those of
-        `read_image`. Raises DataError for unreadable files.
+        `read_image`, for image files. Raises DataError for unreadable files.
         """
+        if self.block is not None:
+            position = self.block.position
+            return self.block.restored[position], self.block.gt[position]
         restored = read_image(self.restored, color, bit_depth)
         if self.gt is None:
             return restored, None
@@ -44,6 +58,22 @@ class RestoredImage(NamedTuple):
         if self.lq_side is not None:
             gt = gt[:, half:] if self.lq_side == "left" else gt[:, :half]
         return restored, gt
+
+
+def match_blocks(restored: Path, gt: Path) -> list[RestoredImage]:
+    """Pair the blocks of two SIDD files, the restored ones and the ground truth.
+
+    Raises DataError if a file is missing or not as expected, or if they have different shapes.
+    """
+    files = SiddBlocks(restored), SiddBlocks(gt)
+    if files[0].shape != files[1].shape:
+        raise DataError(f"{restored} has blocks of {files[0].shape} but {gt} of {files[1].shape}")
+    for blocks in files:
+        blocks[0, 0]  # prepares the file, before threads read from it
+    return [
+        RestoredImage(name, restored, gt, block=BlockPair(*files, position))
+        for name, position in block_names(files[0].shape).items()
+    ]
 
 
 def list_restored(folder: str | Path) -> list[RestoredImage]:

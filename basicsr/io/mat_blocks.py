@@ -111,6 +111,13 @@ class SiddBlocks:
         return by_block.reshape(blocks, images, channels, width, height)
 
 
+def block_names(shape: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """Return image and block, from 0, of all blocks of SIDD, by name: IMAGE_BLOCK, from 1."""
+    images, blocks = shape[:2]
+    positions = [(image, block) for image in range(images) for block in range(blocks)]
+    return {f"{image + 1:02d}_{block + 1:02d}": (image, block) for image, block in positions}
+
+
 def write_sidd_result(path: str | Path, restored: np.ndarray) -> None:
     """Write restored blocks as the published scripts do: float32 in [0, 1], not rounded.
 

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """Return the versions, device and time of a measurement made now."""
+    import cv2
     import torch
 
     return {
         "library": f"dtpnet-derain {basicsr.__version__}",
         "git_revision": git_revision(),
         "torch": torch.__version__,
+        "opencv": cv2.__version__,  # aligns images for some protocols
         "python": platform.python_version(),
         "device": device_name(device),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from basicsr.evaluation.restored_images import match_restored
 from basicsr.io.images import read_image, write_png
+from basicsr.io.mat_blocks import write_sidd_result
 from basicsr.metrics import measure
 from basicsr.utils.errors import DataError
 
@@ -99,6 +101,61 @@ def test_ground_truth_in_halves_of_files(tmp_path, layout, gt_half) -> None:
     restored, gt = pair.read()
     np.testing.assert_array_equal(restored, read_image(tmp_path / "restored/7.png"))
     np.testing.assert_array_equal(gt, halves[gt_half])
+
+
+def test_blocks_of_sidd(run_script, tmp_path, monkeypatch) -> None:
+    """The network's output is not rounded, and its type decides the peak."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    gt = np.random.default_rng(0).integers(0, 90, (2, 3, 12, 14, 3), dtype=np.uint8)
+    noise = np.random.default_rng(1).normal(0, 0.02, gt.shape)
+    restored = (gt / 255 + noise).astype(np.float32)
+    savemat(tmp_path / "Gt.mat", {"ValidationGtBlocksSrgb": gt})
+    write_sidd_result(tmp_path / "Idenoised.mat", restored)
+    command = ("measure", "--restored", tmp_path / "Idenoised.mat", "--protocol", "sidd", "--gt")
+    code, printed, _ = run_script(*command, tmp_path / "Gt.mat", "--json", tmp_path / "s.json")
+    assert code == 0
+    assert printed.startswith("| images | protocol | PSNR | SSIM-3D |")
+    assert "of image files" not in printed
+    document = json.loads((tmp_path / "s.json").read_text())
+    assert document["results"][0]["images"] == 6
+    assert document["images"][4] == {
+        "image": "02_02",
+        "sidd": measure(restored[1, 1], gt[1, 1], "sidd"),
+    }
+    savemat(tmp_path / "Gt.mat", {"ValidationGtBlocksSrgb": gt[:1]})
+    code, _, complaint = run_script(*command, tmp_path / "Gt.mat")
+    assert (code, "Idenoised.mat has blocks of (2, 3, 12, 14, 3) but" in complaint) == (2, True)
+
+
+def test_16_bit_files_can_be_read_as_8_bit_ones(run_script, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    restored, gt = (rng.integers(0, 65536, (12, 14, 3)).astype(np.uint16) for _ in range(2))
+    write_png(tmp_path / "restored/1.png", restored)
+    write_png(tmp_path / "gt/1.png", gt)
+    command = ("measure", "--restored", tmp_path / "restored", "--gt", tmp_path / "gt")
+    command = (*command, "--protocol", "dpdd", "--json", tmp_path / "s.json", "--bit-depth")
+    assert run_script(*command, "as_stored")[0] == 0
+    document = json.loads((tmp_path / "s.json").read_text())
+    assert document["images"][0]["dpdd"] == measure(restored, gt, "dpdd")
+    assert run_script(*command, "8")[0] == 0
+    document = json.loads((tmp_path / "s.json").read_text())
+    both = (read_image(tmp_path / folder / "1.png") for folder in ("restored", "gt"))
+    assert document["images"][0]["dpdd"] == measure(*both, "dpdd")
+
+
+def test_failed_alignments_are_counted(run_script, folders, tmp_path) -> None:
+    """Images of noise do not align; the third one is identical with its ground truth."""
+    restored, gt = folders
+    file = tmp_path / "scores.json"
+    code, printed, _ = run_script(
+        *("measure", "--restored", restored, "--gt", gt, "--layout", "Rain100L"),
+        *("--protocol", "realblur", "--json", file),
+    )
+    assert code == 0
+    assert "realblur: 2 of 3 images: alignment failed (ECC did not converge" in printed
+    document = json.loads(file.read_text())
+    assert document["results"][0]["unaligned"] == 2
+    assert [image["realblur"]["unaligned"] for image in document["images"]] == [1, 1, 0]
 
 
 def test_a_subset(run_script, folders, tmp_path) -> None:
