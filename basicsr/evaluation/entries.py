@@ -222,7 +222,6 @@ def measured_entries(
             notes.append(f"{file}: no published row of {setting} is of {name}; it stands apart")
         protocol = _protocol_of(file, scores, result)
         flags = {flag: _value(file, place, result, flag) for flag in protocol.flags}
-        remarks = flag_remarks(protocol.flags, flags, result.images)
         entries.append(
             Entry(
                 method=scores.method,
@@ -235,7 +234,7 @@ def measured_entries(
                     if not metric.optional or metric.name in (result.model_extra or {})
                 },
                 source=_origin(scores.provenance),
-                remark="; ".join(f"{name}: {remark}" for remark in remarks),
+                remark="; ".join(flag_remarks(protocol.flags, flags, result.images)),
                 whole=result.images in task.images[name],
                 file=file,
                 images=result.images,

@@ -102,21 +102,88 @@ def test_published_rows_alone(run_script):
     assert not any("*" in cell or "<u>" in cell for row in printed_rows.values() for cell in row)
 
 
-def test_every_published_row_is_in_one_block():
-    task = Task.load(TASK)
-    published = published_entries(TASK / "published_results.csv", task)
+@pytest.mark.parametrize(
+    ("name", "rows", "as_printed"),
+    [
+        ("Deraining", 108, 44),
+        ("Motion_Deblurring", 113, 23),
+        ("Defocus_Deblurring", 47, 5),
+        ("Denoising", 330, 82),
+    ],
+)
+def test_every_published_row_is_in_one_block(name, rows, as_printed):
+    task = Task.load(ROOT / name)
+    published = published_entries(ROOT / name / "published_results.csv", task)
     seen = []
-    for name in task.tables:
-        for block in blocks(name, published, task):
+    for table in task.tables:
+        for block in blocks(table, published, task):
             for row in block.rows:
                 for entry in row.entries.values():
-                    assert (entry.protocol, entry.setting) == (block.protocol, block.setting)
+                    assert entry.protocol.name == block.protocol.name
+                    assert entry.setting == block.setting
                     seen.append(entry)
     assert set(seen) == set(published)
-    assert len(published) == 108
-    assert {entry.setting for entry in published} == set(task.settings)
-    assert sum(entry.protocol.name == AS_PRINTED for entry in published) == 44
+    assert len(published) == rows
+    assert sum(entry.protocol.name == AS_PRINTED for entry in published) == as_printed
+    # our gray blind denoiser has no published rows to be compared with
+    assert set(task.settings) - {entry.setting for entry in published} <= {"gray_blind"}
+
+
+def test_dtpnets_own_rows_are_rgb_numbers():
+    published = published_entries(TASK / "published_results.csv", Task.load(TASK))
     assert [e.protocol.name for e in published if e.method == "DTPNet"] == ["dtpnet"] * 5
+
+
+def test_what_must_not_be_mixed_stands_apart():
+    """Rows of one test set that are told apart by their training, copy of the images or SSIM."""
+
+    def shown(name, table):
+        task = Task.load(ROOT / name)
+        published = published_entries(ROOT / name / "published_results.csv", task)
+        return {
+            (block.protocol.name, block.setting): {row.method: row for row in block.rows}
+            for block in blocks(table, published, task)
+        }
+
+    def scores(row, dataset):
+        return {metric: str(score) for metric, score in row.entries[dataset].scores.items()}
+
+    deblurred = shown("Motion_Deblurring", "GoPro")
+    assert list(deblurred) == [("gopro", "gopro"), (AS_PRINTED, "gopro")]
+    restormer = deblurred["gopro", "gopro"]["Restormer"]
+    assert scores(restormer, "GoPro") == {"psnr": "32.92", "ssim_3d": "0.961"}
+    realblur = shown("Motion_Deblurring", "RealBlur")
+    assert {
+        key: scores(rows["MPRNet"], "RealBlur_J")
+        for key, rows in realblur.items()
+        if "MPRNet" in rows
+    } == {
+        ("realblur", "gopro"): {"psnr": "28.70", "ssim_gaussian": "0.873"},
+        ("realblur", "realblur"): {"psnr": "31.76", "ssim_gaussian": "0.922"},
+    }
+    defocus = shown("Defocus_Deblurring", "DPDD")
+    assert scores(defocus["dpdd", "dual"]["Restormer-D"], "DPDD") == {
+        "psnr": "26.66",
+        "ssim_uniform": "0.833",
+        "mae": "0.035",
+        "lpips": "0.155",
+    }
+    color = shown("Denoising", "CBSD68")
+    assert "CDnCNN-B" not in color["gaussian", "color"]
+    assert scores(color["gaussian", "color_blind"]["CDnCNN-B"], "CBSD68_sigma25")["psnr"] == "31.23"
+    assert scores(color["gaussian", "color"]["FFDNet"], "CBSD68_sigma25")["psnr"] == "31.21"
+    kodak = shown("Denoising", "Kodak24")
+    assert list(kodak["gaussian", "color"]) == ["Restormer"]  # whole images of 768 x 512
+    assert "SwinIR" in kodak[AS_PRINTED, "color"]
+    crops = shown("Denoising", "Kodak24-500x500")
+    assert list(crops["gaussian", "color"]) == ["CBM3D", "IRCNN", "FFDNet"]
+    server = shown("Denoising", "SIDD-benchmark")
+    validation = shown("Denoising", "SIDD-validation")
+    assert scores(server[AS_PRINTED, "real"]["Restormer"], "SIDD-benchmark")["psnr"] == "39.86"
+    assert scores(validation["sidd", "real"]["Restormer"], "SIDD-validation") == {
+        "psnr": "40.02",
+        "ssim_3d": "0.960",
+    }
 
 
 def test_measured_rows_beside_published_ones(run_script, measured):
