@@ -13,6 +13,7 @@ from basicsr.data.degradations.defocus_blur import draw_defocus_map, render_defo
 from basicsr.data.sampling import Split
 from basicsr.data.synthetic_dataset import Files, SyntheticDataset
 from basicsr.io.images import BitDepth
+from basicsr.utils.ranges import Gibibytes, Seed
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -34,15 +35,15 @@ class SyntheticDefocusDataset(SyntheticDataset):
         self,
         dataroot_gt: str,
         views: Literal["single", "dual"] = "single",
-        max_radius: Annotated[float, Field(ge=0)] = 8.0,
-        depth_scale: Annotated[float, Field(ge=1)] = 160.0,
+        max_radius: Annotated[float, Field(ge=0, le=256)] = 8.0,
+        depth_scale: Annotated[float, Field(ge=1, le=1e6)] = 160.0,
         files: Files = None,
         split: Split = "all",
-        seed: int = 0,
+        seed: Seed = 0,
         color: Literal["gray", "rgb"] = "rgb",
         bit_depth: BitDepth = 8,
         cache: CacheKind = "none",
-        cache_gib: float = 4.0,
+        cache_gib: Gibibytes = 4.0,
     ) -> None:
         super().__init__(dataroot_gt, files, split, seed, color, bit_depth, cache, cache_gib)
         self.views, self.max_radius, self.depth_scale = views, max_radius, depth_scale

@@ -13,6 +13,7 @@ from basicsr.data.degradations.motion_blur import draw_camera_shake, render_moti
 from basicsr.data.sampling import Split
 from basicsr.data.synthetic_dataset import Files, SyntheticDataset
 from basicsr.io.images import BitDepth
+from basicsr.utils.ranges import Gibibytes, Seed
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -31,15 +32,15 @@ class SyntheticBlurDataset(SyntheticDataset):
     def __init__(
         self,
         dataroot_gt: str,
-        max_length: Annotated[float, Field(ge=0)] = 32.0,
-        max_rotation: Annotated[float, Field(ge=0)] = 0.0,
+        max_length: Annotated[float, Field(ge=0, le=512)] = 32.0,
+        max_rotation: Annotated[float, Field(ge=0, le=180)] = 0.0,
         files: Files = None,
         split: Split = "all",
-        seed: int = 0,
+        seed: Seed = 0,
         color: Literal["gray", "rgb"] = "rgb",
         bit_depth: BitDepth = 8,
         cache: CacheKind = "none",
-        cache_gib: float = 4.0,
+        cache_gib: Gibibytes = 4.0,
     ) -> None:
         super().__init__(dataroot_gt, files, split, seed, color, bit_depth, cache, cache_gib)
         self.max_length, self.max_rotation = max_length, max_rotation

@@ -15,9 +15,10 @@ from basicsr.data.sampling import Split
 from basicsr.data.synthetic_dataset import Files, SyntheticDataset
 from basicsr.io.images import BitDepth, Color
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.ranges import Gibibytes, Seed
 from basicsr.utils.registry import DATASET_REGISTRY
 
-Sigma = Annotated[float, Field(ge=0)]
+Sigma = Annotated[float, Field(ge=0, le=10_000)]
 
 
 @DATASET_REGISTRY.register
@@ -47,11 +48,11 @@ class GaussianNoiseDataset(SyntheticDataset):
         sigma_choices: Annotated[tuple[Sigma, ...], Field(min_length=1)] | None = None,
         files: Files = None,
         split: Split = "all",
-        seed: int = 0,
+        seed: Seed = 0,
         color: Color = "rgb",
         bit_depth: BitDepth = 8,
         cache: CacheKind = "none",
-        cache_gib: float = 4.0,
+        cache_gib: Gibibytes = 4.0,
     ) -> None:
         if (sigma is None) == (sigma_choices is None):
             raise OptionsError("GaussianNoiseDataset takes sigma or sigma_choices")

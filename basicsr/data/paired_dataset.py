@@ -16,6 +16,7 @@ from basicsr.data.stored_images import StoredImages, warn_of_reduced_depth
 from basicsr.io.images import BitDepth, Color, read_image
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import expanded
+from basicsr.utils.ranges import Gibibytes
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -58,7 +59,7 @@ class PairedImageDataset(RestorationDataset):
         color: Color = "rgb",
         bit_depth: BitDepth = 8,
         cache: CacheKind = "none",
-        cache_gib: float = 4.0,
+        cache_gib: Gibibytes = 4.0,
     ) -> None:
         if layout is not None:
             found = _in_layout(dataroot, layout, dataroot_lq, dataroot_gt, pairing, meta_info_file)

@@ -11,6 +11,7 @@ from basicsr.data.decode_cache import CacheKind
 from basicsr.data.degradations.rain import Preset, render_rain
 from basicsr.data.sampling import Split
 from basicsr.data.synthetic_dataset import Files, SyntheticDataset
+from basicsr.utils.ranges import Gibibytes, Seed
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -28,10 +29,10 @@ class SyntheticRainDataset(SyntheticDataset):
         files: Files = None,
         rain: Preset = "light",
         split: Split = "all",
-        seed: int = 0,
+        seed: Seed = 0,
         color: Literal["gray", "rgb"] = "rgb",
         cache: CacheKind = "none",
-        cache_gib: float = 4.0,
+        cache_gib: Gibibytes = 4.0,
     ) -> None:
         super().__init__(dataroot_gt, files, split, seed, color, 8, cache, cache_gib)
         self.rain = rain

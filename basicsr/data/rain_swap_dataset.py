@@ -13,6 +13,7 @@ from basicsr.data.paired_dataset import PairedImageDataset
 from basicsr.data.pairing import PairingRule
 from basicsr.data.sampling import Split, draw_patch
 from basicsr.utils.errors import DataError
+from basicsr.utils.ranges import Gibibytes
 from basicsr.utils.registry import DATASET_REGISTRY
 
 
@@ -41,11 +42,11 @@ class RainSwapDataset(PairedImageDataset):
         pairing: PairingRule | None = None,
         meta_info_file: str | None = None,
         rain_swap: Annotated[float, Field(ge=0, le=1)] = 1.0,
-        rain_scale: Annotated[float, Field(ge=1)] = 1.0,
+        rain_scale: Annotated[float, Field(ge=1, le=16)] = 1.0,
         split: Split = "all",
         color: Literal["gray", "rgb"] = "rgb",
         cache: CacheKind = "none",
-        cache_gib: float = 4.0,
+        cache_gib: Gibibytes = 4.0,
     ) -> None:
         super().__init__(
             dataroot,

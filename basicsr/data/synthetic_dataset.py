@@ -14,6 +14,7 @@ from basicsr.data.stored_images import StoredImages, warn_of_reduced_depth
 from basicsr.io.images import BitDepth, Color, images_by_stem
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import expanded
+from basicsr.utils.ranges import Seed
 from basicsr.utils.registry import suggest
 
 Files = tuple[str, ...] | str | None
@@ -49,7 +50,7 @@ class SyntheticDataset(RestorationDataset):
         dataroot_gt: str,
         files: Files,
         split: Split,
-        seed: int,
+        seed: Seed,
         color: Color,
         bit_depth: BitDepth,
         cache: CacheKind,

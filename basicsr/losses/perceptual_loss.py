@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from basicsr.io.checkpoints import load_weights
 from basicsr.losses.base import RestorationLoss
 from basicsr.utils.errors import CheckpointError, DataError, OptionsError
+from basicsr.utils.ranges import Factor
 from basicsr.utils.registry import LOSS_REGISTRY, suggest
 
 _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each of the five blocks
@@ -39,7 +40,7 @@ class PerceptualLoss(RestorationLoss):
         self,
         network: Literal["vgg16", "vgg19"] = "vgg16",
         layers: tuple[str, ...] = ("relu2_2",),
-        layer_weights: tuple[float, ...] | None = None,
+        layer_weights: tuple[Factor, ...] | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()

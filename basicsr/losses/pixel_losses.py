@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from basicsr.losses.base import RestorationLoss
+from basicsr.utils.ranges import Epsilon, Fraction
 from basicsr.utils.registry import LOSS_REGISTRY
 
 
@@ -38,7 +39,7 @@ class CharbonnierLoss(RestorationLoss):
             beyond that range then have no gradient.
     """
 
-    def __init__(self, eps: float = 1e-3, clamp: bool = False) -> None:
+    def __init__(self, eps: Epsilon = 1e-3, clamp: bool = False) -> None:
         super().__init__()
         self.eps = eps
         self.clamp = clamp
@@ -57,7 +58,7 @@ class PSNRLoss(RestorationLoss):
     not. Its value for equal images is log10(eps).
     """
 
-    def __init__(self, eps: float = 1e-6) -> None:
+    def __init__(self, eps: Epsilon = 1e-6) -> None:
         super().__init__()
         self.eps = eps
 
@@ -92,7 +93,7 @@ class MaskLoss(nn.Module):
     from gives neither the threshold nor the loss; both are this project's choice.
     """
 
-    def __init__(self, threshold: float = 0.05) -> None:
+    def __init__(self, threshold: Fraction = 0.05) -> None:
         super().__init__()
         self.threshold = threshold
 

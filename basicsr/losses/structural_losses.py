@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from basicsr.losses.base import RestorationLoss
 from basicsr.losses.pixel_losses import charbonnier
+from basicsr.utils.ranges import Epsilon
 from basicsr.utils.registry import LOSS_REGISTRY
 
 _RADIUS = 5
@@ -44,7 +45,7 @@ class EdgeLoss(RestorationLoss):
     hence applied to the difference. The value for equal images is `eps`.
     """
 
-    def __init__(self, eps: float = 1e-3) -> None:
+    def __init__(self, eps: Epsilon = 1e-3) -> None:
         super().__init__()
         self.eps = eps
 

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from basicsr.archs import RestorationNetwork
 from basicsr.data import RestorationDataset
 from basicsr.utils.errors import OptionsError
+
+
+def require_patches(network: RestorationNetwork, sizes: Sequence[int]) -> None:
+    """Raise OptionsError if the network does not take patches of `sizes` x `sizes` pixels."""
+    for number, size in enumerate(sizes):
+        if size % network.size_multiple:
+            raise OptionsError(
+                f"datasets.train.patches[{number}].size: {type(network).__name__} needs multiples "
+                f"of {network.size_multiple}, not {size}; the next one is "
+                f"{network.fitting_side(size)}"
+            )
 
 
 def require_fitting(network: RestorationNetwork, dataset: RestorationDataset, key: str) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from basicsr.utils.errors import OptionsError
+from basicsr.utils.ranges import Decay, Factor, Fraction, LearningRate
 from basicsr.utils.registry import OPTIMIZER_REGISTRY
 
 SMALLEST_SIDE = 8
@@ -33,6 +35,28 @@ def _register_torch_optimizers() -> None:
 
 
 _register_torch_optimizers()
+
+RANGES: dict[str, Any] = {
+    "lr": LearningRate,
+    "weight_decay": Factor,
+    "betas": tuple[Decay, Decay],
+    "momentum": Decay,
+    "rho": Fraction,
+    # of CUDA graphs and of gradients of the step itself, which training here has none of
+    "capturable": Literal[False],
+    "differentiable": Literal[False],
+}
+"""Ranges of arguments of torch.optim's constructors, which check them only when they are called."""
+
+
+def require_valid(options: Mapping[str, Any]) -> None:
+    """Raise OptionsError if an optimizer of these options cannot be built."""
+    cls = OPTIMIZER_REGISTRY.entry(options["type"]).cls
+    arguments = {key: value for key, value in options.items() if key != "type"}
+    try:
+        cls([nn.Parameter(torch.zeros(2, 2))], **arguments)
+    except (ValueError, RuntimeError, TypeError, AssertionError) as error:
+        raise OptionsError(str(error)) from None
 
 
 @OPTIMIZER_REGISTRY.register
@@ -64,12 +88,12 @@ class MuonAdamW(torch.optim.AdamW):
     def __init__(
         self,
         params: Iterable[nn.Parameter],
-        lr: float = 1e-3,
-        lr_ratio: Annotated[float, Field(gt=0)] = 1.0,
-        momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95,
-        betas: tuple[float, float] = (0.9, 0.999),
-        weight_decay: Annotated[float, Field(ge=0)] = 0.0,
-        newton_schulz_steps: Annotated[int, Field(gt=0)] = 5,
+        lr: LearningRate = 1e-3,
+        lr_ratio: Annotated[float, Field(gt=0, le=1e6)] = 1.0,
+        momentum: Decay = 0.95,
+        betas: tuple[Decay, Decay] = (0.9, 0.999),
+        weight_decay: Factor = 0.0,
+        newton_schulz_steps: Annotated[int, Field(gt=0, le=100)] = 5,
         fused: bool | None = None,
     ) -> None:
         matrices: list[nn.Parameter] = []

@@ -9,8 +9,12 @@ import bisect
 import itertools
 import math
 from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import Field
 
 from basicsr.utils.errors import OptionsError
+from basicsr.utils.ranges import Factor, LearningRate, NotNegative, Positive
 from basicsr.utils.registry import SCHEDULER_REGISTRY
 
 LearningRateSchedule = Callable[[int, float], float]
@@ -20,7 +24,17 @@ LearningRateSchedule = Callable[[int, float], float]
 class MultiStepLR:
     """Base rate, multiplied by `gamma` at each of the `milestones`, which are iterations."""
 
-    def __init__(self, milestones: tuple[int, ...], gamma: float = 0.1) -> None:
+    def __init__(
+        self,
+        milestones: tuple[NotNegative, ...],
+        gamma: Annotated[float, Field(gt=0)] = 0.1,
+    ) -> None:
+        try:
+            gamma ** len(milestones)
+        except OverflowError:
+            raise OptionsError(
+                f"gamma: {gamma} ** {len(milestones)} is infinite; reduce it"
+            ) from None
         self.milestones = sorted(milestones)
         self.gamma = gamma
 
@@ -44,12 +58,12 @@ class CosineAnnealingRestartCyclicLR:
 
     def __init__(
         self,
-        periods: tuple[int, ...],
-        restart_weights: tuple[float, ...] = (1.0,),
-        eta_mins: tuple[float, ...] = (0.0,),
+        periods: Annotated[tuple[Positive, ...], Field(min_length=1)],
+        restart_weights: tuple[Factor, ...] = (1.0,),
+        eta_mins: tuple[LearningRate, ...] = (0.0,),
     ) -> None:
         if not periods:
-            raise OptionsError("train.scheduler.periods: give at least one period")
+            raise OptionsError("periods: give at least one period")
         self.ends = list(itertools.accumulate(periods))
         self.periods = periods
         self.weights = _one_each("restart_weights", restart_weights, len(periods))
@@ -71,9 +85,9 @@ class CosineAnnealingRestartLR(CosineAnnealingRestartCyclicLR):
 
     def __init__(
         self,
-        periods: tuple[int, ...],
-        restart_weights: tuple[float, ...] = (1.0,),
-        eta_min: float = 0.0,
+        periods: Annotated[tuple[Positive, ...], Field(min_length=1)],
+        restart_weights: tuple[Factor, ...] = (1.0,),
+        eta_min: LearningRate = 0.0,
     ) -> None:
         super().__init__(periods, restart_weights, (eta_min,))
 

@@ -80,6 +80,7 @@ class _Translator:
         path = self.section(self.options, "path")
         self.paths(path)
         self.ignore(path, "path", resume_state=None)
+        self.ignore(path, "path", "weights must fit the network", strict_load_g=True)
         self.drop(self.options, "", "logger")
         return self.done()
 
@@ -300,10 +301,10 @@ class _Translator:
         if "pretrain_model_g" in path:
             path["pretrain_network_g"] = path.pop("pretrain_model_g")
             self.mapped.append("path.pretrain_model_g -> pretrain_network_g")
-        for key in ("strict_load_g", "strict_load"):
-            if path.get("pretrain_network_g") is None:
-                self.drop(path, "path", key)
-            self.ignore(path, "path", "weights must fit the network", **{key: True})
+        if "strict_load" in path:
+            path.setdefault("strict_load_g", path.pop("strict_load"))
+        if path.get("pretrain_network_g") is None or path.get("strict_load_g") in (None, True):
+            self.drop(path, "path", "strict_load_g")
         for key in ("param_key_g", "param_key"):
             chosen = path.pop(key, None)
             if chosen in ("params", "params_ema"):

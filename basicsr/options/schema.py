@@ -21,6 +21,7 @@ from basicsr.options.foreign import MODEL_TYPES
 from basicsr.utils.components import Component, OneOf, Strict, fields_of
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.files import expanded, safe_name
+from basicsr.utils.ranges import Decay, Gibibytes, NotNegative, Positive
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -77,27 +78,48 @@ def _expanded(path: str) -> str:
 
 
 FilePath = Annotated[str, AfterValidator(_expanded)]
-Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
+MAX_PIXELS = 2**30
+"""Pixels of a batch; Restormer's largest has one million."""
+
 Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_protocols)]
 
 
 def _optimizers() -> OneOf:
     """Return the choice among the registered optimizers, without the parameters to train."""
     entries = {name: OPTIMIZER_REGISTRY.entry(name) for name in OPTIMIZER_REGISTRY.names()}
-    return OneOf({name: fields_of(entry, ("params",)) for name, entry in entries.items()})
+    return OneOf(
+        {name: fields_of(entry, ("params",), optimizers.RANGES) for name, entry in entries.items()}
+    )
+
+
+def _valid_optimizer(options: Component) -> Component:
+    try:
+        optimizers.require_valid(options.arguments())
+    except OptionsError as error:
+        raise ValueError(str(error)) from None
+    return options
+
+
+def _valid_schedule(options: Component) -> Component:
+    try:
+        SCHEDULER_REGISTRY.build(options.arguments())
+    except OptionsError as error:
+        raise ValueError(str(error)) from None
+    return options
 
 
 Network = Annotated[Component, OneOf.registered(ARCH_REGISTRY)]
-Scheduler = Annotated[Component, OneOf.registered(SCHEDULER_REGISTRY)]
-Optimizer = Annotated[Component, _optimizers()]
+Scheduler = Annotated[
+    Component, OneOf.registered(SCHEDULER_REGISTRY), AfterValidator(_valid_schedule)
+]
+Optimizer = Annotated[Component, _optimizers(), AfterValidator(_valid_optimizer)]
 
 
 class Loss(Component):
     """Loss with its weight and the stage that it compares: an index into the network's outputs."""
 
-    weight: float = 1.0
-    stage: int = -1
+    weight: Annotated[float, Field(ge=-1e6, le=1e6)] = 1.0
+    stage: Annotated[int, Field(ge=-1000, le=1000)] = -1
 
 
 class PatchStage(Strict):
@@ -109,6 +131,15 @@ class PatchStage(Strict):
     size: Positive
     batch_size: Positive
     iters: Positive
+
+    @model_validator(mode="after")
+    def _bounded(self) -> PatchStage:
+        if self.size * self.size * self.batch_size > MAX_PIXELS:
+            raise ValueError(
+                f"a batch of {self.batch_size} patches of {self.size} x {self.size} has more than "
+                f"{MAX_PIXELS:,} pixels; reduce batch_size or size"
+            )
+        return self
 
 
 class EvaluationSet(Component):
@@ -134,7 +165,7 @@ class TrainingSet(Component):
     patches: Annotated[list[PatchStage], Field(min_length=1)]
     use_hflip: bool = True
     use_rot: bool = True
-    num_worker_per_gpu: NotNegative = 4
+    num_worker_per_gpu: Annotated[int, Field(ge=0, le=256)] = 4
     on_bad_image: Literal["raise", "skip"] = "raise"
     bad_image_limit: NotNegative = 100
 
@@ -174,7 +205,7 @@ class Evaluation(Strict):
     quantize: Literal["round", "truncate"] = "round"
     save_img: bool = True
     self_ensemble: bool = False
-    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    memory_gib: Gibibytes | None = None
     features: FeatureStorage = "memory"
     tile: Positive | None = None
     tile_overlap: NotNegative = 32
@@ -198,7 +229,14 @@ class Validation(Evaluation):
 
 
 class TrainingPaths(Strict):
+    """Weights and states to start from.
+
+    With `strict_load_g: false`, the weights of `pretrain_network_g` that fit are loaded, and the
+    others are listed.
+    """
+
     pretrain_network_g: FilePath | None = None
+    strict_load_g: bool = True
     resume_state: FilePath | None = None
 
 
@@ -239,11 +277,11 @@ class Training(Strict):
     mixup: MixupOptions | None = None
     accumulation_steps: Positive = 1
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Decay = 0.0
     sharded: bool = False
     compile: bool = False
     nonfinite_limit: Positive = 10
-    stall_timeout: Annotated[float, Field(gt=0)] = 1800.0
+    stall_timeout: Annotated[float, Field(gt=0, le=10**7)] = 1800.0
 
 
 class Logger(Strict):
@@ -264,7 +302,7 @@ class Options(Strict):
     """Options that every option file has."""
 
     name: Annotated[str, Field(pattern=r"^[\w+][\w.+-]*$"), AfterValidator(safe_name)]
-    manual_seed: NotNegative = 0
+    manual_seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     network_g: Network
 

@@ -21,9 +21,9 @@ from basicsr.evaluation.evaluate import check_images
 from basicsr.inference.restorer import RestorerSettings
 from basicsr.losses import LossTerms, build_losses
 from basicsr.metrics import get_protocol
-from basicsr.models.fitting import require_fitting
+from basicsr.models.fitting import require_fitting, require_patches
 from basicsr.models.mixup import Mixup
-from basicsr.models.pretrained import network_with_weights
+from basicsr.models.pretrained import network_with_weights, weights_file
 from basicsr.models.restoration_model import OptimizerFactory, RestorationModel, StepSettings
 from basicsr.models.schedules import warmed_up
 from basicsr.options import TrainOptions
@@ -54,6 +54,8 @@ def build_model(
     network = _network(options)
     for key, dataset in datasets.items():
         require_fitting(network, dataset, f"datasets.{key}")
+    sizes = [stage.size for stage in options.datasets.train.patches]
+    require_patches(network, sizes)
     if options.val is not None:
         RestorerSettings(**options.val.restoring()).require_supported(network)
     settings = options.train
@@ -62,7 +64,7 @@ def build_model(
     first_device = torch.device("cpu") if sharded else device
     network = network.to(first_device).to(memory_format=torch.channels_last)
     losses = build_losses([loss.model_dump() for loss in settings.losses])
-    try_losses(network, losses.to(first_device), first_device)
+    try_losses(network, losses.to(first_device), first_device, min(sizes))
     schedule = SCHEDULER_REGISTRY.build(settings.scheduler.arguments())
     return MODEL_REGISTRY.entry(options.model_type).cls(
         network,
@@ -88,15 +90,20 @@ def _mixup(options: TrainOptions) -> Mixup | None:
 
 
 def _network(options: TrainOptions) -> RestorationNetwork:
-    arguments, weights = options.network_g.arguments(), options.path.pretrain_network_g
+    arguments, path = options.network_g.arguments(), options.path
     with options_at("network_g"):
-        return network_with_weights(arguments, weights) if weights else build_network(arguments)
+        if path.pretrain_network_g is None:
+            return build_network(arguments)
+        weights = weights_file(path.pretrain_network_g)
+        return network_with_weights(arguments, weights, path.strict_load_g)
 
 
 @torch.no_grad()
-def try_losses(network: RestorationNetwork, losses: LossTerms, device: torch.device) -> None:
-    """Raise OptionsError if the outputs of the network do not suit a loss."""
-    side = network.fitting_side(32)
+def try_losses(
+    network: RestorationNetwork, losses: LossTerms, device: torch.device, side: int = 32
+) -> None:
+    """Raise OptionsError if the outputs for patches of `side` pixels do not suit a loss."""
+    side = network.fitting_side(min(side, 32))
     lq = torch.zeros(1, network.in_channels, side, side, device=device)
     gt = torch.zeros(1, network.out_channels, side, side, device=device)
     stages = network.eval()(lq, all_stages=True)

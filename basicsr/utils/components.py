@@ -66,13 +66,17 @@ class OneOf:
         return handler.generate_schema(Annotated[union, Field(discriminator="type")])
 
 
-def fields_of(entry: Entry, skip: Iterable[str] = ()) -> Fields:
+def fields_of(
+    entry: Entry, skip: Iterable[str] = (), ranges: Mapping[str, Any] | None = None
+) -> Fields:
     """Return the arguments of a constructor as fields, without the names in `skip`.
 
-    YAML cannot hold tensors, so they are dropped from unions like `float | Tensor`.
+    YAML cannot hold tensors, so they are dropped from unions like `float | Tensor`. `ranges`
+    replaces the annotations of arguments by name.
     """
     constructed: Any = entry.cls
     hints = typing.get_type_hints(constructed.__init__, include_extras=True)
+    hints.update(ranges or {})
     return {
         name: (_plain(hints[name]), ... if given.default is inspect._empty else given.default)
         for name, given in entry.parameters().items()

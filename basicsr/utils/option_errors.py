@@ -34,7 +34,13 @@ def error_lines(model: type[BaseModel], raw: Any, error: ValidationError) -> lis
         raw: the options as they were read.
         error: what pydantic found.
     """
-    return [_line(model, raw, each) for each in error.errors(include_url=False)]
+    found = error.errors(include_url=False)
+    return [_line(model, raw, each) for each in found if not _follows(each)]
+
+
+def _follows(error: ErrorDetails) -> bool:
+    """Return whether a list is called too short only because its items are invalid."""
+    return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
 
 
 def _line(model: type[BaseModel], raw: Any, error: ErrorDetails) -> str:

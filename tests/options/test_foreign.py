@@ -353,11 +353,12 @@ def test_all_errors_are_reported_together(errors_of):
     assert [line.split(":")[0] for line in lines] == ["scale", "train", "network_g.dimm", "foo"]
 
 
-def test_loading_weights_that_do_not_fit_is_not_supported(errors_of):
-    force = ["path:pretrain_network_g=weights.pth", "path:strict_load_g=false"]
-    assert errors_of(*force) == [
-        "path.strict_load_g: False is not supported: weights must fit the network"
-    ]
+@pytest.mark.parametrize("key", ["strict_load_g", "strict_load"])
+def test_weights_that_need_not_fit(write, key):
+    force = ["path:pretrain_network_g=weights.pth", f"path:{key}=false"]
+    text = RESTORMER.replace("strict_load_g", key)
+    assert not load_options(TrainOptions, write(text), force).path.strict_load_g
+    assert load_options(TrainOptions, write(text), [force[0]]).path.strict_load_g
 
 
 def test_sections_of_a_wrong_type_are_errors(errors_of):

@@ -107,7 +107,7 @@ def test_effective_options_can_be_saved_and_loaded_again(file, tmp_path):
         ("network_g=DTPNet", "network_g: expected a section with 'key: value' lines, not 'DTPNet'"),
         ("network_g={dim: 3}", "network_g: needs a 'type'"),
         ("network_g={type: {type: {}}}", "network_g: no such type '{'type': {}}'; known: DIDMDN"),
-        ("network_g={type: [DTPNet]}", "network_g: no such type '['DTPNet']'; known: DIDMDN"),
+        ("network_g={type: [DTPNet]}", "network_g: no such type '['DTPNet']' (did you"),
         (
             f"network_g:dim={'a' * 1000}",
             f"network_g.dim: expected a valid integer, not '{'a' * 79}...",
@@ -141,6 +141,54 @@ def test_effective_options_can_be_saved_and_loaded_again(file, tmp_path):
         (
             "name=on",
             "name: expected text, not True; YAML reads yes, no, on, off, true and false so",
+        ),
+        ("network_g:dim=0", "network_g.dim: expected a number greater than or equal to 1, not 0"),
+        ("manual_seed=9223372036854775808", "manual_seed: expected a number less than or equal"),
+        (
+            "datasets:train:patches=[{size: 100000, batch_size: 100000, iters: 1}]",
+            "datasets.train.patches[0]: a batch of 100000 patches of 100000 x 100000 has",
+        ),
+        ("datasets:train:cache_gib=1e300", "datasets.train.cache_gib: expected a number less"),
+        (
+            "datasets:train:num_worker_per_gpu=1000000",
+            "datasets.train.num_worker_per_gpu: expected",
+        ),
+        ("val:memory_gib=1e300", "val.memory_gib: expected a number less than or equal to 1048576"),
+        ("train:stall_timeout=1e300", "train.stall_timeout: expected a number less than or equal"),
+        ("train:losses:1:weight=1e300", "train.losses[1].weight: expected a number less than or"),
+        ("train:optim_g:capturable=true", "train.optim_g.capturable: expected False, not True"),
+        ("train:optim_g:differentiable=true", "train.optim_g.differentiable: expected False, not"),
+        ("train:optim_g:lr=-1", "train.optim_g.lr: expected a number greater than or equal to 0"),
+        ("train:optim_g:betas=[0.9, 1.0]", "train.optim_g.betas[1]: expected a number less than 1"),
+        ("train:optim_g:eps=-1", "train.optim_g: Invalid epsilon value"),
+        ("train:optim_g={type: SGD, nesterov: true}", "train.optim_g: Nesterov momentum requires"),
+        (
+            "train:optim_g={type: Adam, foreach: true, fused: true}",
+            "train.optim_g: `fused` and `for",
+        ),
+        (
+            "train:scheduler={type: MultiStepLR, milestones: [-1]}",
+            "train.scheduler.milestones[0]: expected a number greater than or equal to 0, not -1",
+        ),
+        (
+            "train:scheduler={type: MultiStepLR, milestones: [1, 2], gamma: 1.0e300}",
+            "train.scheduler: gamma: 1e+300 ** 2 is infinite; reduce it",
+        ),
+        (
+            "train:scheduler={type: CosineAnnealingRestartLR, periods: [0]}",
+            "train.scheduler.periods[0]: expected a number greater than 0, not 0",
+        ),
+        (
+            "train:scheduler={type: CosineAnnealingRestartLR, periods: [-3, 43]}",
+            "train.scheduler.periods[0]: expected a number greater than 0, not -3",
+        ),
+        (
+            "train:scheduler={type: CosineAnnealingRestartLR, periods: []}",
+            "train.scheduler.periods: expected at least 1 of them, not []",
+        ),
+        (
+            "train:scheduler={type: CosineAnnealingRestartLR, periods: [5], eta_mins: [1, 1]}",
+            "train.scheduler.eta_mins: unknown key",
         ),
         ("name=a/b", "name: expected a word of letters, digits, _ + . and -, not 'a/b'"),
         (
