@@ -154,7 +154,7 @@ def test_what_must_not_be_mixed_stands_apart():
     assert scores(restormer, "GoPro") == {"psnr": "32.92", "ssim_3d": "0.961"}
     realblur = shown("Motion_Deblurring", "RealBlur")
     assert {
-        key: scores(rows["MPRNet"], "RealBlur_J")
+        key: scores(rows["MPRNet"], "RealBlur-J")
         for key, rows in realblur.items()
         if "MPRNet" in rows
     } == {
@@ -180,7 +180,7 @@ def test_what_must_not_be_mixed_stands_apart():
     server = shown("Denoising", "SIDD-benchmark")
     validation = shown("Denoising", "SIDD-validation")
     assert scores(server[AS_PRINTED, "real"]["Restormer"], "SIDD-benchmark")["psnr"] == "39.86"
-    assert scores(validation["sidd", "real"]["Restormer"], "SIDD-validation") == {
+    assert scores(validation["sidd", "real"]["Restormer"], "SIDD-val") == {
         "psnr": "40.02",
         "ssim_3d": "0.960",
     }
@@ -408,3 +408,17 @@ def test_picture_of_nothing(run_script, costs, tmp_path):
     costs.write_text("{}")
     _, _, err = run_script(*asked, "Rain100L", "matlab_y", "rain13k")
     assert err == f"error: {costs}: is no file of scripts/cost.py (KeyError: 'size')\n"
+
+
+@pytest.mark.parametrize("name", ["Motion_Deblurring", "Defocus_Deblurring", "Denoising"])
+def test_tables_show_the_data_sets_of_the_option_files(name):
+    task = Task.load(ROOT / name)
+    files = [
+        file for file in (ROOT / "options/test" / name).glob("*.yml") if "demo" not in file.name
+    ]
+    assert files
+    for file in files:
+        for dataset in load_options(Options, file).datasets.values():
+            assert dataset.name in task.images, file
+            # DND has no ground truth: its server measures
+            assert dataset.type in (*task.dataset_types, "DNDDataset"), file
