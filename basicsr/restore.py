@@ -56,13 +56,16 @@ def main(arguments: list[str] | None = None) -> None:
     weights = weights_file(options.weights)
     findings = Findings()
     jobs = find_jobs(options.input, folder, findings)
-    restorer = _restorer(weights, options.device, options.precision, options.memory)
+    restorer = _restorer(weights, options.type, options.device, options.precision, options.memory)
     files = "1 file" if len(jobs) == 1 else f"{len(jobs)} files"
     print(f"restoring {files} with {weights.name} on {restorer.device}", flush=True)
     if any(job.is_video for job in jobs) and not has_ffmpeg():
         print("ffmpeg is not installed: restored videos have no sound, and are larger", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    records = Records(folder, {"weights": sha256(weights), "precision": options.precision})
+    facts = {"weights": sha256(weights), "precision": options.precision}
+    if options.type is not None:  # the same weights may suit several types
+        facts["type"] = options.type
+    records = Records(folder, facts)
 
     outcome = restore_files(restorer, jobs, records, options.compare)
 
@@ -83,15 +86,17 @@ def restore(
     device: str = "auto",
     precision: str = "fp32",
     memory: float | None = None,
+    type: str | None = None,
 ) -> np.ndarray:
     """Restore one image. The network is loaded once, and kept for later calls.
 
     Args:
         image: H x W x 3 RGB or H x W x 1 gray, uint8 or uint16.
-        weights: name of shipped weights, or a .safetensors file of this project.
+        weights: name of shipped weights; a file of weights; or the name or folder of a run.
         device: "auto" (a GPU if there is one), "cuda" or "cpu".
         precision: "fp32", "bf16" or "fp16".
         memory: memory budget in GiB; by default 90 % of the free memory.
+        type: name of the network, for weights as its authors published them.
 
     Returns:
         The restored image, with the shape and type of `image`.
@@ -99,7 +104,7 @@ def restore(
     Raises:
         DataError: `image` is another kind of array.
         OptionsError: another argument is invalid.
-        CheckpointError: the weights are missing, or do not contain the options of their network.
+        CheckpointError: the weights are missing, or their network is not known.
     """
     from basicsr.inference.files import restore_photograph
     from basicsr.models.pretrained import weights_file
@@ -117,17 +122,19 @@ def restore(
             memory = gibibytes(str(memory))
         except argparse.ArgumentTypeError as error:
             raise OptionsError(f"memory: {error}") from None
-    restorer = _restorer(weights_file(str(weights)), device, precision, memory)
+    restorer = _restorer(weights_file(str(weights)), type, device, precision, memory)
     return to_levels(restore_photograph(restorer, image), image.dtype)
 
 
 @functools.lru_cache(maxsize=2)
-def _restorer(weights: Path, device: str, precision: str, memory: float | None) -> Restorer:
+def _restorer(
+    weights: Path, type: str | None, device: str, precision: str, memory: float | None
+) -> Restorer:
     from basicsr.inference.files import require_photographs
     from basicsr.inference.restorer import Restorer, RestorerSettings
     from basicsr.models.pretrained import saved_network
 
-    network, _ = saved_network(weights)
+    network, _ = saved_network(weights, type)
     require_photographs(network, weights)
     settings = RestorerSettings(precision=precision, memory_gib=memory, features="disk")
     return Restorer(network, select_device(device), settings)
@@ -155,9 +162,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights",
         default=DEFAULT_WEIGHTS,
-        metavar="NAME|FILE",
-        help="shipped weights, or a .safetensors file of this project (default: %(default)s)",
+        metavar="NAME|FILE|RUN",
+        help="shipped weights; a file of weights; or the name or folder of a training run, of "
+        "which the latest are meant (default: %(default)s)",
     )
+    parser.add_argument(
+        "--type", metavar="NETWORK",
+        help="name of the network, for weights as its authors published them: Restormer, MPRNet, "
+        "PReNet, ...",
+    )  # fmt: skip
     add_device(parser)
     add_precision(parser)
     add_memory(parser)

@@ -68,7 +68,7 @@ def test(options: TestOptions, option_file: str, device: torch.device, world: Wo
     from basicsr.evaluation.score_files import markdown, summary, write_results
     from basicsr.inference.restorer import Restorer, RestorerSettings
     from basicsr.models.fitting import require_fitting
-    from basicsr.models.pretrained import network_with_weights
+    from basicsr.models.pretrained import network_with_weights, weights_file
     from basicsr.options import save_options
     from basicsr.utils.errors import options_at
     from basicsr.utils.files import sha256
@@ -82,7 +82,7 @@ def test(options: TestOptions, option_file: str, device: torch.device, world: Wo
     folder = Path("results", options.name)
     folder.mkdir(parents=True, exist_ok=True)
     logger = start_logging(folder / "test.log", world)
-    weights = Path(options.path.pretrain_network_g)
+    weights = weights_file(options.path.pretrain_network_g)
     with options_at("network_g"):
         network = network_with_weights(options.network_g.arguments(), weights)
     for key, dataset in datasets.items():

@@ -107,7 +107,7 @@ def _wrapped(content: Any, path: Path) -> Any:
     if len(inner) > 1 or chosen in AVERAGES:
         others = f"; the file has {', '.join(inner[1:])} too" if len(inner) > 1 else ""
         averaged = "averaged weights" if chosen in AVERAGES else "weights"
-        logger.info("%s: reading the %s, '%s'%s", path, averaged, chosen, others)
+        logger.warning("%s: reading the %s, '%s'%s", path, averaged, chosen, others)
     return content[chosen]
 
 
@@ -134,7 +134,7 @@ def _plain_names(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         else:
             tensors[key.removeprefix(AVERAGE_PREFIX)] = value
     if others:
-        logger.info("%s: left out, as they are no weights to read: %s", path, listed(others))
+        logger.warning("%s: left out, as they are no weights to read: %s", path, listed(others))
     return without_prefixes(tensors)
 
 
