@@ -28,6 +28,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from basicsr.archs.strip_progress import StripProgress
 from basicsr.utils.devices import release_freed_memory
 from basicsr.utils.errors import OptionsError
 
@@ -74,7 +75,8 @@ def run_in_strips(
     outputs = network(StripMap.from_tensor(small, unlimited, recording), all_stages)
     for output in outputs if isinstance(outputs, list) else [outputs]:
         recording.reads.pop(output.number, None)  # the caller reads it after the last operation
-    return network(StripMap.from_tensor(x, budget, Run(recording.reads)), all_stages)
+    run = Run(recording.reads, StripProgress(recording.progress))
+    return network(StripMap.from_tensor(x, budget, run), all_stages)
 
 
 class MemoryBudget:
@@ -127,10 +129,14 @@ class Run:
 
     Args:
         last_reads: the last operation that reads a map, for maps that are not needed after it.
+        progress: counts the strips.
     """
 
-    def __init__(self, last_reads: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self, last_reads: Mapping[int, int] | None = None, progress: StripProgress | None = None
+    ) -> None:
         self.last_reads = last_reads or {}
+        self.progress = progress or StripProgress()
         self.reads: dict[int, int] = {}  # map -> the last operation so far that reads it
         self.maps = self.operations = 0
 
@@ -307,6 +313,7 @@ def _begin_operation(inputs: Sequence[Any]) -> list[StripMap]:
 def _strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tuple[Span, Any]]:
     first_map = next(x for x in inputs if isinstance(x, StripMap))
     height, budget = first_map.shape[2], first_map.storage.budget
+    progress, operation = first_map.run.progress, first_map.run.operations
     top, rows = 0, STEP  # the first strip is small and shows how large the results are
     while top < height:
         bottom = min(top + rows, height)
@@ -316,10 +323,12 @@ def _strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[t
         if top == 0:
             pairs = zip(arguments, inputs, strict=True)
             read = [rows for rows, x in pairs if isinstance(x, StripMap)]
+            row_values = sum(x.numel() for x in (*read, *_as_tuple(results))) // (last - first)
             row_bytes = sum(x.nbytes for x in (*read, *_as_tuple(results))) / (last - first)
         inner = tuple(_without_halo(y, first, top, bottom, last) for y in _as_tuple(results))
         yield (top, bottom), inner if isinstance(results, tuple) else inner[0]
         del arguments, results, inner  # before the next strip is read
+        progress.add_strip(operation, (bottom - top) / height, (bottom - top) * row_values)
         top = bottom
         if top < height:
             rows = budget.strip_height(row_bytes, halo)

@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from basicsr.archs import RestorationNetwork
+from basicsr.archs.strip_progress import progress_to
 from basicsr.inference.jobs import Records, RestoreJob
 from basicsr.inference.restorer import Restorer
 from basicsr.io.animations import is_animation, read_animation
@@ -140,13 +141,38 @@ def _restore(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -
     else:
         photograph = read_photograph(job.source)
         colours = photograph.colours[..., :1] if photograph.gray else photograph.colours
-        content = photograph.encoded(restore_photograph(restorer, colours))
+        passes = 3 if restorer.network.in_channels < colours.shape[2] else 1
+        strips = StripsOn(bar, job.pixels(), passes)
+        with progress_to(strips):
+            restored = restore_photograph(restorer, colours)
+        strips.finish()
+        content = photograph.encoded(restored)
         left_out = photograph.left_out
-        bar.update(job.pixels())
     with atomic_write(job.target) as file:
         file.write(content)
         records.add(job, len(content))
     return left_out
+
+
+class StripsOn:
+    """Report of the strips of one photograph on a progress bar."""
+
+    def __init__(self, bar: tqdm, pixels: int, passes: int) -> None:
+        self.bar, self.pixels, self.passes = bar, pixels, passes
+        self.first, self.finished, self.part = bar.n, 0, 0.0
+
+    def __call__(self, strips: int, part: float) -> None:
+        if part < self.part:  # the next pass, over another channel
+            self.finished += 1
+        self.part = part
+        self.bar.set_postfix_str(f"{strips} strips", refresh=False)
+        done = min((self.finished + part) / self.passes, 1.0)
+        self.bar.update(self.first + round(self.pixels * done) - self.bar.n)
+
+    def finish(self) -> None:
+        """Count the photograph as done, which is all that is reported of small ones."""
+        self.bar.set_postfix_str("", refresh=False)
+        self.bar.update(self.first + self.pixels - self.bar.n)
 
 
 def _restored_animation(

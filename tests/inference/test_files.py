@@ -16,6 +16,7 @@ from PIL import Image
 from basicsr.archs import RestorationNetwork
 from basicsr.inference.files import (
     Outcome,
+    StripsOn,
     require_photographs,
     restore_files,
     restore_photograph,
@@ -441,3 +442,35 @@ def test_jobs_count_their_pixels():
     assert RestoreJob(Path("in/a.png"), OUT).pixels() == 48
     assert RestoreJob(Path("in/a.mp4"), OUT).pixels() == 5 * 48 * 64
     assert RestoreJob(Path("in/bad.png"), OUT).pixels() == 0
+
+
+class Bar:
+    """Progress bar that records its positions."""
+
+    def __init__(self):
+        self.n, self.positions, self.text = 0, [], ""
+
+    def update(self, amount):
+        self.n += amount
+        self.positions.append(self.n)
+
+    def set_postfix_str(self, text, refresh):
+        self.text = text
+
+
+def test_strips_move_the_bar_within_a_photograph():
+    bar = Bar()
+    bar.n = 1000
+    strips = StripsOn(bar, 600, passes=3)
+    for part in (0.5, 1.0) * 3:
+        strips(7, part)
+    assert bar.positions == [1100, 1200, 1300, 1400, 1500, 1600]
+    assert bar.text == "7 strips"
+    strips.finish()
+    assert (bar.n, bar.text) == (1600, "")
+
+
+def test_small_photographs_count_as_a_whole():
+    bar = Bar()
+    StripsOn(bar, 600, passes=1).finish()
+    assert bar.positions == [600]
