@@ -18,7 +18,9 @@ def require_kind(raw: Mapping[str, Any], training: bool) -> None:
         training: whether it is to be trained.
     """
     sets = raw.get("datasets")
-    is_training = "train" in raw or (isinstance(sets, dict) and "train" in sets)
+    # MPRNet's training.yml has sections in capitals
+    is_training = bool({"train", "TRAINING"} & raw.keys())
+    is_training = is_training or (isinstance(sets, dict) and "train" in sets)
     if is_training and not training:
         raise OptionsError(
             "this is a training file; train it with basicsr/train.py -opt FILE, and test the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -47,8 +48,7 @@ def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] 
     errors: list[str] = []
     if is_foreign(raw):
         raw, mapped, errors = translated(raw, training)
-    for line in follow_total_iter(raw, force):
-        print(f"{file}: {line}")
+    lines = follow_total_iter(raw, force)
     try:
         options = kind.model_validate_json(json.dumps(raw))
     except ValidationError as error:
@@ -56,7 +56,10 @@ def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] 
     if errors:
         raise OptionsError("\n".join(f"{file}: {each}" for each in errors))
     if mapped:
-        print(f"{file}: translated from the options of BasicSR or Restormer", *mapped, sep="\n  ")
+        lines.insert(0, "\n  ".join(["translated to options of this project", *mapped]))
+    if os.environ.get("RANK", "0") == "0":  # once in a distributed run
+        for line in lines:
+            print(f"{file}: {line}")
     return options
 
 

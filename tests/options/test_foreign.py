@@ -220,7 +220,7 @@ def test_the_translation_is_printed(write, capsys):
     file = write(RESTORMER)
     load_options(TrainOptions, file)
     assert capsys.readouterr().out.splitlines() == [
-        f"{file}: translated from the options of BasicSR or Restormer",
+        f"{file}: translated to options of this project",
         "  model_type: ImageCleanModel -> RestorationModel",
         "  datasets.train.type: Dataset_PairedImage -> PairedImageDataset",
         "  datasets.train.geometric_augs: True -> use_hflip, use_rot",
@@ -285,19 +285,16 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
         ("scale=2", "scale: 2 is not supported: networks here keep the size of their input"),
         ("num_gpu=many", "num_gpu: expected a number of GPUs or auto, not 'many'"),
         (
-            "datasets:train:io_backend:type=lmdb",
-            "datasets.train.io_backend: {'type': 'lmdb'}: only {type: disk}; unpack the images "
-            "into folders",
+            "datasets:train:io_backend:type=petrel",
+            "datasets.train.io_backend: 'petrel' is not supported: use disk or lmdb",
         ),
         (
-            "datasets:train:filename_tmpl=x{}",
-            "datasets.train.filename_tmpl: 'x{}' is not supported: files of a pair have equal "
-            "names here",
+            "datasets:val:io_backend:type=lmdb",
+            "datasets.val.io_backend: lmdb: the name of ./Datasets/val/input and ./Datasets/val/",
         ),
         (
-            "datasets:train:meta_info_file=list.txt",
-            "datasets.train.meta_info_file: 'list.txt' is not supported: all images of the "
-            "folders are used",
+            "datasets:train:filename_tmpl=x",
+            "datasets.train.filename_tmpl: 'x': expected one {} in it",
         ),
         (
             "datasets:train:use_shuffle=false",
@@ -307,10 +304,9 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
         ("datasets:val:color=y", "datasets.val.color: 'y' is not supported: use rgb or gray"),
         ("datasets:train:gt_sizes=[1]", "datasets.train: gt_size, batch_size_per_gpu and train.t"),
         ("datasets:train:gt_size=big", "datasets.train: gt_size, batch_size_per_gpu and train.to"),
-        (
-            "train:mixing_augs:mixup=true",
-            "train: mixup is not supported; remove it",
-        ),
+        ("train:mixup=true", "train.mixup: give its numbers: mixup: {beta: 1.2}"),
+        ("train:mixing_augs={mixup: true, mixup_beta: 0}", "train.mixup.beta: expected a number"),
+        ("train:mixing_augs={mixup: true, cutmix: true}", "train.mixup.cutmix: unknown key"),
         (
             "train:pixel_opt:reduction=sum",
             "train.pixel_opt.reduction: 'sum' is not supported: losses are means",
@@ -324,7 +320,16 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
             "train:pixel_opt={type: PSNRLoss, loss_weight: a}",
             "train.losses[0].weight: expected a valid number, not 'a'",
         ),
-        ("train:perceptual_opt={}", "train.perceptual_opt: {} is not supported: list such term"),
+        (
+            "train:perceptual_opt={type: PerceptualLoss, layer_weights: {conv5_4: 1}, "
+            "style_weight: 1}",
+            "train.perceptual_opt.style_weight: 1 is not supported: only L1 differences of",
+        ),
+        (
+            "train:perceptual_opt={type: PerceptualLoss}",
+            "train.perceptual_opt.layer_weights: expected 'layer: weight' lines",
+        ),
+        ("train:gan_opt={type: GANLoss}", "train.gan_opt: unknown key"),
         ("train:scheduler:type=VibrateLR", "train.scheduler: no such type 'VibrateLR'"),
         ("network_g:type=NAFNet", "network_g: no such type 'NAFNet'"),
         (
@@ -349,8 +354,9 @@ def test_unsupported_values_are_errors(errors_of, assignment, message):
 
 
 def test_all_errors_are_reported_together(errors_of):
-    lines = errors_of("scale=4", "train:mixing_augs:mixup=true", "network_g:dimm=3", "foo=1")
-    assert [line.split(":")[0] for line in lines] == ["scale", "train", "network_g.dimm", "foo"]
+    lines = errors_of("scale=4", "train:mixup=true", "network_g:dimm=3", "foo=1")
+    keys = ["scale", "train.mixup", "network_g.dimm", "foo"]
+    assert [line.split(":")[0] for line in lines] == keys
 
 
 @pytest.mark.parametrize("key", ["strict_load_g", "strict_load"])
