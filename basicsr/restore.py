@@ -20,6 +20,7 @@ import numpy as np
 
 from basicsr.inference.jobs import Findings, Records, find_jobs
 from basicsr.inference.notes import notes, printable
+from basicsr.inference.tasks import TASKS, shipped_for
 from basicsr.io.images import SUFFIXES, to_levels
 from basicsr.io.opening import set_max_megapixels
 from basicsr.io.videos import VIDEO_SUFFIXES, has_ffmpeg
@@ -38,7 +39,8 @@ from basicsr.utils.files import sha256
 if TYPE_CHECKING:
     from basicsr.inference.restorer import Restorer
 
-DEFAULT_WEIGHTS = "DTPNet-T_any-rain"
+DEFAULT_TASK = "derain"
+DEFAULT_WEIGHTS = TASKS[DEFAULT_TASK].rgb or ""
 
 
 @command
@@ -49,20 +51,24 @@ def main(arguments: list[str] | None = None) -> None:
     _require_folder(folder)
 
     # here, so that --help and mistakes do not wait for PyTorch
-    from basicsr.inference.files import restore_files
-    from basicsr.models.pretrained import weights_file
+    from basicsr.inference.files import ByChannels, restore_files
 
     set_max_megapixels(options.max_megapixels)
-    weights = weights_file(options.weights)
+    weights = _weights_files(options)
     findings = Findings()
     jobs = find_jobs(options.input, folder, findings)
-    restorer = _restorer(weights, options.type, options.device, options.precision, options.memory)
+    restorers = [
+        _restorer(file, options.type, options.device, options.precision, options.memory)
+        for file in weights
+    ]
+    restorer = restorers[0] if len(restorers) == 1 else ByChannels(*restorers)
     files = "1 file" if len(jobs) == 1 else f"{len(jobs)} files"
-    print(f"restoring {files} with {weights.name} on {restorer.device}", flush=True)
+    names = " and ".join(file.name for file in weights)
+    print(f"restoring {files} with {names} on {restorers[0].device}", flush=True)
     if any(job.is_video for job in jobs) and not has_ffmpeg():
         print("ffmpeg is not installed: restored videos have no sound, and are larger", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {"weights": sha256(weights), "precision": options.precision}
+    facts = {"weights": "+".join(map(sha256, weights)), "precision": options.precision}
     if options.type is not None:  # the same weights may suit several types
         facts["type"] = options.type
     records = Records(folder, facts)
@@ -126,6 +132,16 @@ def restore(
     return to_levels(restore_photograph(restorer, image), image.dtype)
 
 
+def _weights_files(options: argparse.Namespace) -> list[Path]:
+    """Return the file of weights, or those of a task for RGB and for gray images."""
+    from basicsr.models.pretrained import shipped_weights, weights_file
+
+    if options.weights is not None:
+        return [weights_file(options.weights)]
+    shipped = shipped_weights()
+    return [shipped[name] for name in shipped_for(options.task, shipped).names()]
+
+
 @functools.lru_cache(maxsize=2)
 def _restorer(
     weights: Path, type: str | None, device: str, precision: str, memory: float | None
@@ -159,12 +175,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", dest="output", required=True, metavar="OUT", help="folder for the restored files"
     )
-    parser.add_argument(
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--task",
+        choices=TASKS,
+        default=DEFAULT_TASK,
+        help="use the shipped weights of this task, or say where its authors publish them "
+        "(default: %(default)s)",
+    )
+    chosen.add_argument(
         "--weights",
-        default=DEFAULT_WEIGHTS,
         metavar="NAME|FILE|RUN",
         help="shipped weights; a file of weights; or the name or folder of a training run, of "
-        "which the latest are meant (default: %(default)s)",
+        "which the latest are meant",
     )
     parser.add_argument(
         "--type", metavar="NETWORK",

@@ -93,6 +93,8 @@ def test_a_folder_from_the_command_line(tmp_path, weights, network, monkeypatch,
         (["a.png", "-o", "."], "error: a.png: would be overwritten"),
         (["a.png", "-o", "out", "--weights", "DTPNet-T"], "did you mean 'DTPNet-T_any-rain'?"),
         (["a.png", "-o", "a.png/out"], "error: a.png/out: Not a directory"),
+        (["a.png", "-o", "out", "--task", "motion-deblur"], "download motion_deblurring.pth of"),
+        (["a.png", "-o", "out", "--task", "denoise"], "--task denoise: no weights are shipped; d"),
     ],
 )
 def test_mistakes_are_one_line_errors(tmp_path, shipped, monkeypatch, capsys, arguments, message):
@@ -142,8 +144,60 @@ def test_the_python_function_equals_the_command(tmp_path, shipped, monkeypatch, 
     np.testing.assert_array_equal(restored, read_image("out/in.png"))
     np.testing.assert_array_equal(restore(Image.open("in.png")), restored)
     shipped.unlink()  # the network is cached, so the name alone is unknown
-    with pytest.raises(CheckpointError, match="shipped are: none yet"):
+    with pytest.raises(CheckpointError, match="shipped are none"):
         restore(IMAGE)
+
+
+def test_the_weights_of_a_task_and_its_gray_ones(tmp_path, network, shipped, monkeypatch, capsys):
+    gray = {**NETWORK, "in_channels": 1, "out_channels": 1}
+    for name, options, net in (
+        ("DTPNet-T_color_blind", NETWORK, network),
+        ("DTPNet-T_gray_blind", gray, build_network(gray)),
+    ):
+        save_weights(shipped.parent / f"{name}.safetensors", net.state_dict(), options)
+    monkeypatch.chdir(tmp_path)
+    write_png(Path("in/colour.png"), IMAGE)
+    write_png(Path("in/gray.png"), IMAGE[..., 0])
+    main(["in", "-o", "out", "--task", "denoise", "--device", "cpu"])
+    names = "DTPNet-T_color_blind.safetensors and DTPNet-T_gray_blind.safetensors"
+    assert f"restoring 2 files with {names} on cpu" in capsys.readouterr().out
+    with Image.open("out/gray.png") as restored:
+        assert restored.mode == "L"
+    main(["in", "-o", "out", "--task", "denoise", "--device", "cpu"])
+    assert "0 restored to out, 2 before" in capsys.readouterr().out
+
+
+def test_what_was_left_out_is_said(tmp_path, shipped, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_png(Path("in/a.png"), IMAGE)
+    Path("in/a.cr2").touch()
+    Path("in/line\nbreak.png").touch()
+    with pytest.raises(SystemExit) as stopped:
+        main(["in", "-o", "out", "--device", "cpu"])
+    assert stopped.value.code == 1
+    printed = capsys.readouterr()
+    assert "known format: 1 .cr2 (in/a.cr2)" in printed.out
+    assert printed.err == (
+        "1 could not be restored:\nin/line\\nbreak.png: not a readable image (the file is empty)\n"
+    )
+
+
+def test_large_images_are_refused_unless_they_are_allowed(tmp_path, shipped, monkeypatch, capsys):
+    monkeypatch.setenv("DERAIN_MAX_MEGAPIXELS", "0.0006")
+    monkeypatch.chdir(tmp_path)
+    write_png(Path("in/a.png"), IMAGE)
+    with pytest.raises(SystemExit):
+        main(["in", "-o", "out", "--device", "cpu"])
+    assert "30 x 21 pixels; the limit is 0.0006 megapixels" in capsys.readouterr().err
+    main(["in", "-o", "out", "--device", "cpu", "--max-megapixels", "0.001"])
+    assert "1 restored to out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "many", "nan", "inf"])
+def test_megapixels_are_a_positive_number(value, capsys):
+    with pytest.raises(SystemExit):
+        main(["a.png", "-o", "out", "--max-megapixels", value])
+    assert f"'{value}' is not a positive number of megapixels" in capsys.readouterr().err
 
 
 def test_16_bits_from_python(shipped, device):
@@ -187,7 +241,7 @@ def test_other_arrays_are_rejected(shipped):
         restore(IMAGE[:0])
 
 
-@pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "cuda:1"}, {"precision": "fp16"}])
+@pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "cuda:1"}, {"precision": "fp8"}])
 def test_other_arguments_are_rejected(shipped, wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(OptionsError, match=f"^{name}: '{value}' is none of"):
@@ -209,7 +263,9 @@ def test_the_network_is_loaded_once(shipped, monkeypatch):
     loaded = []
     saved_network = pretrained.saved_network
     monkeypatch.setattr(
-        pretrained, "saved_network", lambda file: loaded.append(file) or saved_network(file)
+        pretrained,
+        "saved_network",
+        lambda file, type: loaded.append(file) or saved_network(file, type),
     )
     for _ in range(3):
         restore(IMAGE, weights=shipped)

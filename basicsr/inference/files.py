@@ -54,12 +54,15 @@ class Outcome(NamedTuple):
 
 
 def restore_files(
-    restorer: Restorer, jobs: Sequence[RestoreJob], records: Records, compare: bool = False
+    restorer: Restorer | ByChannels,
+    jobs: Sequence[RestoreJob],
+    records: Records,
+    compare: bool = False,
 ) -> Outcome:
     """Restore the files that are not restored yet. A file that fails does not stop the others.
 
     Args:
-        restorer: network that restores the images.
+        restorer: network that restores the images, or one for RGB and one for gray images.
         jobs: files to restore.
         records: files that were restored before; the new ones are added.
         compare: also write the degraded and the restored image side by side.
@@ -94,6 +97,16 @@ def restore_files(
     return Outcome(restored, before, failures, left_out)
 
 
+class ByChannels(NamedTuple):
+    """Restorers of RGB images and of gray images."""
+
+    rgb: Restorer
+    gray: Restorer
+
+    def for_channels(self, channels: int) -> Restorer:
+        return self.gray if channels == 1 else self.rgb
+
+
 def require_photographs(network: RestorationNetwork, file: Path) -> None:
     """Raise CheckpointError unless the network, read from `file`, restores gray or RGB images."""
     channels = (network.in_channels, network.out_channels)
@@ -106,20 +119,22 @@ def require_photographs(network: RestorationNetwork, file: Path) -> None:
         )
 
 
-def restore_photograph(restorer: Restorer, image: np.ndarray) -> np.ndarray:
+def restore_photograph(restorer: Restorer | ByChannels, image: np.ndarray) -> np.ndarray:
     """Restore a gray or an RGB image with a network for either.
 
     A gray network restores each channel of an RGB image by itself. An RGB network restores a gray
     image as three equal channels; the result is their mean.
 
     Args:
-        restorer: restorer of a network for gray or for RGB images.
+        restorer: restorer of a network for gray or for RGB images, or of both.
         image: H x W x 1 or H x W x 3, uint8 or uint16.
 
     Returns:
         The restored float32 image in [0, 1], with the shape of `image`.
     """
     channels = image.shape[2]
+    if isinstance(restorer, ByChannels):
+        restorer = restorer.for_channels(channels)
     if channels == restorer.network.in_channels:
         return restorer(image)
     if channels == 1:
@@ -127,7 +142,9 @@ def restore_photograph(restorer: Restorer, image: np.ndarray) -> np.ndarray:
     return np.concatenate([restorer(image[..., [channel]]) for channel in range(3)], axis=2)
 
 
-def _restore(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -> Sequence[str]:
+def _restore(
+    restorer: Restorer | ByChannels, job: RestoreJob, records: Records, bar: tqdm
+) -> Sequence[str]:
     """Restore a file; return in words what the new file lacks."""
     folder = job.target.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,10 +158,12 @@ def _restore(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -
     else:
         photograph = read_photograph(job.source)
         colours = photograph.colours[..., :1] if photograph.gray else photograph.colours
-        passes = 3 if restorer.network.in_channels < colours.shape[2] else 1
+        channels = colours.shape[2]
+        suited = restorer.for_channels(channels) if isinstance(restorer, ByChannels) else restorer
+        passes = 3 if suited.network.in_channels < channels else 1
         strips = StripsOn(bar, job.pixels(), passes)
         with progress_to(strips):
-            restored = restore_photograph(restorer, colours)
+            restored = restore_photograph(suited, colours)
         strips.finish()
         content = photograph.encoded(restored)
         left_out = photograph.left_out
@@ -176,7 +195,7 @@ class StripsOn:
 
 
 def _restored_animation(
-    restorer: Restorer, job: RestoreJob, bar: tqdm
+    restorer: Restorer | ByChannels, job: RestoreJob, bar: tqdm
 ) -> tuple[bytes, Sequence[str]]:
     animation = read_animation(job.source)
     pixels = animation.height * animation.width
@@ -190,7 +209,9 @@ def _restored_animation(
     return animation.encoded(restored()), animation.left_out
 
 
-def _restore_video(restorer: Restorer, job: RestoreJob, records: Records, bar: tqdm) -> None:
+def _restore_video(
+    restorer: Restorer | ByChannels, job: RestoreJob, records: Records, bar: tqdm
+) -> None:
     def restored_frames() -> Iterator[np.ndarray]:
         for frame in read_frames(job.source):
             yield to_levels(restore_photograph(restorer, frame), np.uint8)

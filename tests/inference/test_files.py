@@ -15,6 +15,7 @@ from PIL import Image
 
 from basicsr.archs import RestorationNetwork
 from basicsr.inference.files import (
+    ByChannels,
     Outcome,
     StripsOn,
     require_photographs,
@@ -403,6 +404,16 @@ def test_rgb_networks_restore_gray_images():
     restored = restore_photograph(Weighting(), gray)
     assert restored.shape == (4, 5, 1)
     assert restored == pytest.approx(LEVEL / 255 / 2)
+
+
+def test_gray_images_have_a_network_of_their_own():
+    write_png(Path("in/gray.png"), np.full((4, 5), LEVEL, np.uint8))
+    networks = ByChannels(Halving(), Halving(channels=1))
+    jobs = find_jobs(["in"], OUT)
+    OUT.mkdir()
+    outcome = restore_files(networks, jobs, Records(OUT, SETTINGS))
+    assert (outcome.restored, networks.rgb.calls, networks.gray.calls) == (4, 3, 1)
+    assert (read_image("out/gray.png", "as_stored") == LEVEL // 2).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
