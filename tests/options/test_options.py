@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from basicsr import options as schema
+from basicsr.metrics.iqa import LPIPS
 from basicsr.options import TrainOptions, load_options, save_options
 from basicsr.utils.errors import OptionsError
 
@@ -224,6 +225,14 @@ def test_effective_options_can_be_saved_and_loaded_again(file, tmp_path):
 def test_an_error_names_its_key(file, assignment, message):
     (line,) = errors_of(file, assignment)
     assert line.startswith(message)
+
+
+def test_best_needs_a_metric_that_can_be_computed(file, monkeypatch):
+    monkeypatch.setattr(LPIPS, "available", False)
+    (line,) = errors_of(file, "val:best=dpdd/lpips", "val:protocols=[dpdd]")
+    assert line == "val.best: 'dpdd/lpips' cannot be measured here; install what it needs"
+    options = load_options(TrainOptions, file, ("val:best=dpdd/mae", "val:protocols=[dpdd]"))
+    assert options.val.best == "dpdd/mae"
 
 
 @pytest.mark.parametrize("missing", ["name", "network_g", "train", "datasets", "model_type"])
