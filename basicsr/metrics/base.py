@@ -17,6 +17,8 @@ from basicsr.utils.registry import Entry, Registered, Registry, suggest
 
 DEFAULT_PROTOCOL = "matlab_y"
 
+_BRIGHTEST = 16.0  # white is 1, and noise that is not clipped stays far below this
+
 Levels = Literal["8bit", "float"]
 Scores = dict[str, float]
 """Values by the names of metrics and flags."""
@@ -261,7 +263,7 @@ def measure(
     Raises:
         OptionsError: for an unknown protocol.
         DataError: for images that differ in size, are too small for the protocol, are not images
-            as described above, or hold values that are not finite.
+            as described above, or hold values that are not finite or far beyond 1.
     """
     return get_protocol(protocol)(restored, target)
 
@@ -302,6 +304,11 @@ def _checked(image: np.ndarray, role: str) -> np.ndarray:
         )
     if not np.isfinite(image).all():
         raise DataError(f"{role} image holds values that are not finite")
+    if image.size and image.max() > _BRIGHTEST:
+        raise DataError(
+            f"{role} image holds floats up to {image.max():g}; expected [0, 1]: divide them by the "
+            "value of white"
+        )
     return image
 
 

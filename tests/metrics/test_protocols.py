@@ -229,6 +229,7 @@ def test_images_of_different_size() -> None:
         (np.zeros((20, 20, 4), np.uint8), r"restored image has the shape \(20, 20, 4\)"),
         (np.zeros((20, 20, 3), np.int32), "restored image holds int32; expected uint8, uint16"),
         (np.full((20, 20, 3), np.nan), "restored image holds values that are not finite"),
+        (np.full((20, 20, 3), 255.0), r"image holds floats up to 255; expected \[0, 1\]: divide"),
     ],
 )
 def test_arrays_that_are_not_images(restored, message) -> None:
