@@ -1,7 +1,9 @@
 """PSNR, mean absolute error, and the variants of structural similarity (Wang et al. 2004, *Image
 quality assessment: from error visibility to structural similarity*), all with its usual constants.
 
-The variants differ by up to 0.2 on the same images; each is a metric with a name of its own.
+The variants differ by up to 0.2 on the same images. `ssim` is the two-dimensional index with an
+11 x 11 Gaussian window, whose border and scale the deraining protocols define; volumes, other
+windows and masks have metrics with names of their own.
 """
 
 from __future__ import annotations
