@@ -1,4 +1,4 @@
-"""Convert a published checkpoint to a .safetensors file that describes itself.
+"""Convert a published checkpoint to a .safetensors file that describes itself, or back.
 
     python scripts/convert_weights.py logs/Rain100L/PReNet6/net_latest.pth --type PReNet \
         --train-set RainTrainL --source https://github.com/csdwren/PReNet \
@@ -9,23 +9,33 @@ The metadata of the file holds the network's options, the training set, the sour
 the original and the published scores, which scripts/verify_weights.py compares with measured ones.
 Options that cannot be inferred from the weights are given by --hint. DIDMDN was published as three
 files: ORIGINAL is the de-rainer, --residual and --classifier are the others.
+
+    python scripts/convert_weights.py Restormer_Rain13K --to published -o restormer.pth
+
+writes weights of this project in the layout that the authors of the network published, for their
+code and for other programs that read it. For DIDMDN, --residual and --classifier name the files to
+write the other two parts to.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 
-from basicsr.archs import released_hints
+from basicsr.archs import RestorationNetwork, from_released, released_hints
 from basicsr.evaluation.published import PublishedScore, convert
+from basicsr.models.pretrained import saved_network, weights_file
 from basicsr.options import Network
 from basicsr.utils.cli import command, script_parser
-from basicsr.utils.errors import OptionsError
-from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.errors import CheckpointError, OptionsError
+from basicsr.utils.files import atomic_write
+from basicsr.utils.registry import ARCH_REGISTRY, options_of
 
 PARTS = ("residual", "classifier")
 
@@ -33,6 +43,14 @@ PARTS = ("residual", "classifier")
 @command
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    if options.to == "published":
+        write_published(options)
+        return
+    for name in ("type", "train_set", "source"):
+        if getattr(options, name) is None:
+            raise OptionsError(
+                f"--{name.replace('_', '-')}: needed to describe a .safetensors file"
+            )
     if options.out.suffix != ".safetensors":
         raise OptionsError(f"-o {options.out}: the file's name must end in .safetensors")
     parts = {name: getattr(options, name) for name in PARTS if getattr(options, name)}
@@ -50,6 +68,62 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(f"{options.out}: {options.type} with {parameters:,} parameters")
+
+
+def write_published(options: argparse.Namespace) -> None:
+    """Write weights of this project as their authors do, once they have been read back equal."""
+    targets = {"": options.out, **{name: getattr(options, name) for name in PARTS}}
+    targets = {part: file for part, file in targets.items() if file is not None}
+    for file in targets.values():
+        if file.suffix != ".pth":
+            raise OptionsError(f"{file}: the name of a published file must end in .pth")
+    network, _ = saved_network(weights_file(options.original), options.type)
+    name = options_of(network)["type"]
+    parts = {part for part in PARTS if part in released_hints(name)}
+    if parts != targets.keys() - {""}:
+        files = "".join(f" --{part} FILE" for part in sorted(parts))
+        raise OptionsError(f"{name} is published as -o FILE{files}")
+    layouts = published_parts(network, sorted(parts))
+    require_equal(network, name, layouts)
+    for part, file in targets.items():
+        content = io.BytesIO()
+        wrapper = network.published_wrapper
+        torch.save({wrapper: layouts[part]} if wrapper else layouts[part], content)
+        with atomic_write(file) as stream:
+            stream.write(content.getbuffer())
+    print(f"{' '.join(map(str, targets.values()))}: {name} in its authors' layout")
+
+
+def published_parts(
+    network: RestorationNetwork, parts: list[str]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the published state dict of a network, "", and those of its other `parts`."""
+    if not parts:
+        return {"": network.published_state_dict()}
+    modules: Any = network
+    return {
+        "": modules.derainer.published_state_dict(),
+        "residual": modules.residual_net.published_state_dict(),
+        "classifier": dict(modules.classifier.state_dict()),
+    }
+
+
+@torch.no_grad()
+def require_equal(
+    network: RestorationNetwork, name: str, layouts: dict[str, dict[str, torch.Tensor]]
+) -> None:
+    """Raise CheckpointError unless the published layout gives a network with the same results."""
+    options = options_of(network)
+    found = {key: options[key] for key in released_hints(name) & options.keys()}
+    others = {part: layout for part, layout in layouts.items() if part}
+    reread = from_released(name, layouts[""], **found, **others)
+    side = network.fitting_side(24)
+    image = torch.rand(1, network.in_channels, side, side)
+    if not torch.equal(network.eval()(image), reread.eval()(image)):
+        raise CheckpointError(
+            f"{name}: the published layout cannot hold this variant; options of the network differ "
+            "from its authors' in a way that the weights do not show"
+        )
 
 
 def hints(type: str, assignments: list[str]) -> dict[str, Any]:
@@ -93,12 +167,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
     parser.add_argument("original", type=Path, metavar="ORIGINAL")
     parser.add_argument(
-        "--type", required=True, choices=ARCH_REGISTRY.names(), metavar="NAME",
+        "--type", choices=ARCH_REGISTRY.names(), metavar="NAME",
         help=f"the network: {', '.join(ARCH_REGISTRY.names())}",
     )  # fmt: skip
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.safetensors")
-    parser.add_argument("--train-set", required=True, metavar="NAME", help="training set")
-    parser.add_argument("--source", required=True, metavar="URL", help="address of ORIGINAL")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE")
+    parser.add_argument(
+        "--to",
+        choices=("safetensors", "published"),
+        default="safetensors",
+        help="layout to write (default: %(default)s)",
+    )
+    parser.add_argument("--train-set", metavar="NAME", help="training set")
+    parser.add_argument("--source", metavar="URL", help="address of ORIGINAL")
     parser.add_argument(
         "--score",
         action="append",

@@ -34,12 +34,15 @@ class RestorationNetwork(nn.Module):
         independent_images: whether, in eval mode, each image of a batch is restored without
             influence of the others.
         reconstruction: whether the network was rebuilt from a description, without published code.
+        published_wrapper: key under which the authors' files hold the state dict; None if it is the
+            whole content.
     """
 
     size_multiple: int = 1
     supports_strips: bool = False
     independent_images: bool = True
     reconstruction: ClassVar[bool] = False
+    published_wrapper: ClassVar[str | None] = None
 
     def __init__(self, in_channels: int = 3, out_channels: int = 3) -> None:
         super().__init__()
@@ -97,6 +100,15 @@ class RestorationNetwork(nn.Module):
         With several names, the parameter is their concatenation along the first axis.
         """
         return (key,)
+
+    def published_state_dict(self) -> dict[str, Tensor]:
+        """Return the weights in the layout that the authors published; see `published_keys`."""
+        published: dict[str, Tensor] = {}
+        for key, value in self.state_dict().items():
+            names = self.published_keys(key)
+            parts = value.chunk(len(names)) if len(names) > 1 else [value]
+            published.update(zip(names, (part.clone() for part in parts), strict=True))
+        return published
 
     @classmethod
     def from_released(cls, state_dict: Mapping[str, Tensor]) -> RestorationNetwork:

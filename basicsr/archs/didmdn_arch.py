@@ -16,7 +16,7 @@ script stretches every result to its own minimum and maximum, which is not done 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
 import torch
@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.archs.base import RestorationNetwork
+from basicsr.archs.didmdn_released import dead_in_derainer, dead_in_residual_net, dead_weights
 from basicsr.archs.released import Released, strict_load
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -226,12 +227,17 @@ class DIDMDNDerainer(RainEstimator):
         restored = (restored + 1) / 2
         return [restored] if all_stages else restored
 
+    def published_state_dict(self) -> dict[str, Tensor]:
+        """Return the weights as published, with those that have no influence."""
+        live = super().published_state_dict()
+        return {**live, **dead_weights(dead_in_derainer(), live)}
+
     @classmethod
     def from_released(
         cls, state_dict: Mapping[str, Tensor], label: int = 0, batch_norm: Statistics = "image"
     ) -> DIDMDNDerainer:
         """Build the network from the authors' de-rainer file."""
-        return _read(cls(label, batch_norm), "DID-MDN de-rainer", state_dict, _dead_in_derainer())
+        return _read(cls(label, batch_norm), "DID-MDN de-rainer", state_dict, dead_in_derainer())
 
 
 @ARCH_REGISTRY.register
@@ -252,12 +258,17 @@ class DIDMDNResidual(RainEstimator):
         restored = x - self.rain(2 * x - 1, label) / 2
         return [restored] if all_stages else restored
 
+    def published_state_dict(self) -> dict[str, Tensor]:
+        """Return the weights as published, with those that have no influence."""
+        live = super().published_state_dict()
+        return {**live, **dead_weights(dead_in_residual_net(), live)}
+
     @classmethod
     def from_released(
         cls, state_dict: Mapping[str, Tensor], batch_norm: Statistics = "image"
     ) -> DIDMDNResidual:
         """Build the network from the authors' file of the residual net."""
-        return _read(cls(batch_norm), "DID-MDN residual net", state_dict, _dead_in_residual_net())
+        return _read(cls(batch_norm), "DID-MDN residual net", state_dict, dead_in_residual_net())
 
 
 class DensityClassifier(nn.Module):
@@ -339,45 +350,10 @@ class DIDMDN(RestorationNetwork):
                 "`classifier`), or read the de-rainer alone as DIDMDNDerainer"
             )
         net = cls(batch_norm)
-        _read(net.derainer, "DID-MDN de-rainer", state_dict, _dead_in_derainer())
-        _read(net.residual_net, "DID-MDN residual net", residual, _dead_in_residual_net())
+        _read(net.derainer, "DID-MDN de-rainer", state_dict, dead_in_derainer())
+        _read(net.residual_net, "DID-MDN residual net", residual, dead_in_residual_net())
         _read(net.classifier, "DID-MDN density classifier", classifier, set())
         return net
-
-
-def _norm(name: str) -> Iterator[str]:
-    for key in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-        yield f"{name}.{key}"
-
-
-def _convs(*names: str) -> Iterator[str]:
-    for name in names:
-        yield from (f"{name}.weight", f"{name}.bias")
-
-
-def _dead_in_derainer() -> set[str]:
-    """Return the keys of the published de-rainer without influence on any output."""
-    dead = {*_norm("batchnorm20"), *_norm("batchnorm1")}
-    for stream in ("dense0", "dense1", "dense2"):
-        dead.update(_convs(*(f"{stream}.conv{i}1" for i in range(2, 7))))
-    for stream in ("dense1", "dense2"):
-        dead.update(_convs(f"{stream}.conv_refin", f"{stream}.refine3"))
-        dead.update(_norm(f"{stream}.batchnorm20"), _norm(f"{stream}.batchnorm1"))
-    return dead
-
-
-def _dead_in_residual_net() -> set[str]:
-    """Return the keys of the published residual net without influence on any output."""
-    dead = {*_norm("batchnorm20"), *_norm("batchnorm1")}
-    for i in range(1, 7):
-        dead.update((f"dense_block{i}.conv1.weight", f"dense_block{i}.conv2.weight"))
-        dead.update(_norm(f"dense_block{i}.bn1"), _norm(f"dense_block{i}.bn2"))
-        dead.update((f"trans_block{i}.conv1.weight", *_norm(f"trans_block{i}.bn1")))
-    for stream in ("dense1", "dense2"):
-        pyramid = (f"{stream}.conv10{i}0" for i in range(1, 5))
-        dead.update(_convs(f"{stream}.conv_refin", f"{stream}.refine3", *pyramid))
-        dead.update(_norm(f"{stream}.batchnorm20"), _norm(f"{stream}.batchnorm1"))
-    return dead
 
 
 def _read(net: Net, system: str, state_dict: Mapping[str, Tensor], dead: set[str]) -> Net:

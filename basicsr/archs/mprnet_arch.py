@@ -252,6 +252,7 @@ class MPRNet(RestorationNetwork):
     """
 
     size_multiple = 8
+    published_wrapper = "state_dict"
 
     def __init__(
         self,

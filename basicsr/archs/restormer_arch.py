@@ -71,6 +71,7 @@ class Restormer(RestorationNetwork):
 
     size_multiple = 8
     supports_strips = True
+    published_wrapper = "params"
 
     def __init__(
         self,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from basicsr.archs import RestorationNetwork, build_network, from_released
 from basicsr.io.checkpoints import load_weights, save_weights
 from basicsr.io.images import to_levels
 from basicsr.metrics import measure
@@ -186,3 +188,87 @@ def test_commands_of_the_readme_fit_the_tools(run_script, tmp_path, monkeypatch)
         assert python == "python"
         code, _, complaint = run_script(Path(script).stem, *arguments)
         assert (code, complaint) == (2, f"error: {arguments[0]}: there is no such file\n")
+
+
+def small_weights(folder: Path, options: dict[str, Any]) -> tuple[Path, RestorationNetwork]:
+    torch.manual_seed(0)
+    network = build_network(options).eval()
+    save_weights(folder / "own.safetensors", network.state_dict(), options)
+    return folder / "own.safetensors", network
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"type": "Restormer", "dim": 8, "num_blocks": (1, 1, 1, 1), "heads": (1, 1, 2, 2)},
+        {"type": "MPRNet", "n_feat": 16, "scale_unetfeats": 8, "scale_orsnetfeats": 8},
+    ],
+    ids=lambda options: options["type"],
+)
+def test_another_program_reads_the_published_layout(options, run_script, tmp_path):
+    spandrel = pytest.importorskip("spandrel")
+    extra = pytest.importorskip("spandrel_extra_arches")
+    own, network = small_weights(tmp_path, options)
+    code, printed, error = run_script(
+        "convert_weights", own, "--to", "published", "-o", tmp_path / "theirs.pth"
+    )
+    assert code == 0, error
+    assert printed == f"{tmp_path}/theirs.pth: {options['type']} in its authors' layout\n"
+    extra.install(ignore_duplicates=True)
+    loaded = spandrel.ModelLoader(device="cpu").load_from_file(tmp_path / "theirs.pth")
+    assert loaded.architecture.id == options["type"]
+    image = torch.rand(1, 3, 24, 40)
+    with torch.no_grad():
+        expected = network(image).clamp(0, 1)
+        torch.testing.assert_close(loaded(image).clamp(0, 1), expected, rtol=0, atol=1e-5)
+
+
+def test_published_files_have_the_wrapper_of_their_authors(run_script, tmp_path):
+    for options, wrapper in (
+        ({"type": "Restormer", "dim": 4, "num_blocks": (1, 1, 1, 1), "heads": (1,) * 4}, "params"),
+        ({"type": "MPRNet", "n_feat": 8, "num_cab": 1}, "state_dict"),
+        ({"type": "PRN_r", "recurrent_iter": 1, "channels": 4}, None),
+    ):
+        own, network = small_weights(tmp_path, options)
+        file = tmp_path / "theirs.pth"
+        code, _, error = run_script("convert_weights", own, "--to", "published", "-o", file)
+        assert code == 0, error
+        content = torch.load(file, weights_only=True)
+        state_dict = content[wrapper] if wrapper else content
+        assert state_dict.keys() == network.published_state_dict().keys()
+
+
+def test_did_mdn_is_written_to_three_files(run_script, tmp_path):
+    own, network = small_weights(tmp_path, {"type": "DIDMDN"})
+    files = {name: tmp_path / f"{name}.pth" for name in ("derainer", "residual", "classifier")}
+    arguments = ["convert_weights", own, "--to", "published", "-o", files["derainer"]]
+    code, _, error = run_script(*arguments)
+    assert code == 2
+    assert error == "error: DIDMDN is published as -o FILE --classifier FILE --residual FILE\n"
+    arguments += ["--residual", files["residual"], "--classifier", files["classifier"]]
+    code, _, error = run_script(*arguments)
+    assert code == 0, error
+    parts = {name: load_weights(file).state_dict for name, file in files.items()}
+    again = from_released("DIDMDN", parts.pop("derainer"), **parts)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+def test_variants_that_the_published_layout_cannot_hold_are_refused(run_script, tmp_path):
+    dtpnet = {"type": "DTPNet", "dim": 8, "num_blocks": (1, 1, 1, 1), "heads": (1, 1, 2, 2)}
+    for options, message in (
+        ({"type": "SPAIR", "dim": 8, "localization_dim": 8}, "no published weights"),
+        ({**dtpnet, "image_residual": True}, "the published layout cannot hold this variant"),
+        ({**dtpnet, "feed_forward": "attention_gated"}, "surplus"),
+    ):
+        own, _ = small_weights(tmp_path, options)
+        file = tmp_path / "theirs.pth"
+        code, _, error = run_script("convert_weights", own, "--to", "published", "-o", file)
+        assert code == 2
+        assert message in error
+        assert not file.exists()
+
+
+def test_what_describes_a_file_is_needed(original, run_script, tmp_path):
+    code, _, error = run_script("convert_weights", original, "-o", tmp_path / "a.safetensors")
+    assert (code, error) == (2, "error: --type: needed to describe a .safetensors file\n")
