@@ -67,6 +67,9 @@ setup(
     ],
     extras_require={
         "app": ["gradio>=6.0"],  # the web page
+        "export": ["onnx>=1.19", "onnxruntime>=1.20", "onnxscript>=0.5"],
+        "openvino": ["openvino>=2025.2"],  # restore --backend openvino
+        "hub": ["huggingface_hub>=0.30"],
         "wandb": ["wandb>=0.17"],
         "iqa": ["pyiqa>=0.1.14"],
         "heic": ["pillow-heif>=1.0"],  # photographs of iPhones
@@ -84,6 +87,13 @@ setup(
             "h5py>=3.10",
             "pillow-heif>=1.0",
             "lmdb>=1.4",
+            "onnx>=1.19",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.5",
+            "openvino>=2025.2",
+            "huggingface_hub>=0.30",
+            "spandrel>=0.4",
+            "spandrel_extra_arches>=0.2",
         ],
     },
 )
