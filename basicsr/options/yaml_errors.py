@@ -116,7 +116,7 @@ class _Fault:
         opened = self.lines[self.begin][self.begin_column : self.begin_column + 1]
         closing = {"[": "]", "{": "}"}.get(opened)
         if closing is None:
-            return None
+            return Explained(self.begin, "a bracket, [ or {, is not closed, or a value is missing")
         return Explained(
             self.begin,
             f"the '{opened}' here is not closed by '{closing}', or a comma is missing or too much "

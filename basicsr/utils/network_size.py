@@ -16,6 +16,7 @@ from basicsr.utils.errors import OptionsError
 MAX_PARAMETERS = 1_000_000_000  # the published networks have up to 200 million
 MAX_TENSORS = 10_000  # the published ones have up to 2,000
 _IN_PLACE = {Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_}
+_INITIAL_VALUES = nn.init.__name__
 
 
 class _WithoutValues(TorchFunctionMode):
@@ -24,7 +25,10 @@ class _WithoutValues(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        return args[0] if func in _IN_PLACE else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _IN_PLACE or getattr(func, "__module__", "") == _INITIAL_VALUES:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def require_bounded(construct: Callable[[], object]) -> None:
