@@ -182,12 +182,15 @@ def test_commands_of_the_readme_fit_the_tools(run_script, tmp_path, monkeypatch)
     readme = (Path(__file__).parents[2] / "pretrained_models" / "README.md").read_text()
     blocks = "\n".join(readme.replace("```bash", "```").split("```")[1::2]).replace("\\\n", " ")
     commands = [shlex.split(line) for line in blocks.splitlines() if line]
-    assert len(commands) == 8
+    assert len(commands) == 9
     monkeypatch.chdir(tmp_path)
     for python, script, *arguments in commands:
         assert python == "python"
         code, _, complaint = run_script(Path(script).stem, *arguments)
-        assert (code, complaint) == (2, f"error: {arguments[0]}: there is no such file\n")
+        assert code == 2
+        assert complaint.startswith("error: ")
+        assert arguments[0] in complaint
+        assert "no such file" in complaint
 
 
 def small_weights(folder: Path, options: dict[str, Any]) -> tuple[Path, RestorationNetwork]:
