@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from fuzzing.base import Target, mutated_bytes
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -20,6 +19,7 @@ from basicsr.io.images import BitDepth, Color, image_format, read_image
 from basicsr.io.photo_formats import png_chunks
 from basicsr.io.photographs import read_photograph
 from basicsr.io.sixteen_bits import encode_16_bits
+from fuzzing.base import Target, mutated_bytes
 
 SIZES = ((37, 52), (1, 1), (1, 90), (64, 1), (130, 70))
 TAIL_BYTES = 2**31

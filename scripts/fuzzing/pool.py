@@ -183,9 +183,8 @@ def _share(
 ) -> Counter[str]:
     """Fuzz some of the inputs of a kind with one process."""
     counts: Counter[str] = Counter()
-    reader = Reader(
-        f"fuzzing.{kind}", Path(tempfile.mkdtemp(prefix=f"fuzz-{kind}-")) / "input", limits
-    )
+    inputs = Path(tempfile.mkdtemp(prefix=f"fuzz-{kind}-"))
+    reader = Reader(f"fuzzing.{kind}", inputs / "input", limits)
     try:
         for number in numbers:
             if time.monotonic() > end:
