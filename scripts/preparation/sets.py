@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from checking.scenes import called_like, known_scenes
+
 from basicsr.data.layouts import match
 from basicsr.data.layouts.defocus_deblurring import partners
 from basicsr.io.images import images_by_stem
@@ -93,6 +95,13 @@ def find_dfwb(root: Path) -> list[Item]:
             files[name] = path
     if not files:
         raise DataError(f"{root}: expected the folders {', '.join(DFWB)}")
+    bsd = [path for name, path in files.items() if name.startswith("BSD400-")]
+    if test_images := called_like(known_scenes()["BSD68"], bsd):
+        names = ", ".join(each.path.name for each in test_images[:3])
+        raise DataError(
+            f"{root / 'BSD400'}: images of the test set BSD68 are here, {len(test_images)} in all "
+            f"({names}, ...); BSD400 is the part of BSD500 without them: remove them"
+        )
     return [Item(name, {"": path}) for name, path in files.items()]
 
 

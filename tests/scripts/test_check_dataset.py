@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from basicsr.io.images import write_png
+from basicsr.io.images import read_image, write_png
 
 
 def _scene(seed: int) -> np.ndarray:
@@ -44,6 +44,7 @@ def test_a_set_without_faults(run_script, rain13k):
         "sizes           160x120: 4",
         "shortest side   120",
         "gt images       4, 0 show the scene of an earlier one",
+        "version         4 images or pairs instead of 13711 or 13712: a part of the set",
         "faults          none",
     ]
 
@@ -100,7 +101,9 @@ def test_against_a_layout(run_script, rain13k, tmp_path):
 def test_the_data_set_is_required(run_script, rain13k):
     code, _, err = run_script("check_dataset", "--dataroot", rain13k)
     assert code == 2
-    assert err == "error: arguments: give either --dataroot and --layout, or --lq and --gt\n"
+    assert err == (
+        "error: arguments: give --dataroot and --layout, or --lq and --gt, or --gt alone\n"
+    )
 
 
 def test_a_missing_folder(run_script, tmp_path):
@@ -109,6 +112,69 @@ def test_a_missing_folder(run_script, tmp_path):
     assert err == (
         f"error: {tmp_path}/a: no such folder; check the path, or put the data set there\n"
     )
+
+
+def test_clean_images_alone(run_script, tmp_path):
+    for number in range(3):
+        write_png(tmp_path / "clean" / f"{number}.png", _scene(number))
+    write_png(tmp_path / "clean" / "BSD500-101085-2.png", _scene(7))
+    write_png(tmp_path / "clean" / "0101085.png", _scene(8))
+    code, out, _ = run_script("check_dataset", "--gt", tmp_path / "clean", "--workers", 1)
+    assert code == 1
+    assert out.splitlines()[0] == "pairs           5, 5 readable"
+    assert out.splitlines()[-2:] == [
+        "faults          1",
+        f"  {tmp_path}/clean/BSD500-101085-2.png: is image 101085 of the test set BSD68; leave it "
+        "out of training",
+    ]
+
+
+def test_left_out_images_are_counted(run_script, tmp_path):
+    for name in ("rain-1", "norain-1", "norain-2", "rainstreak-1"):
+        write_png(tmp_path / f"{name}.png", _rainy(_scene(1), len(name)))
+    _, out, _ = run_script(
+        "check_dataset", "--dataroot", tmp_path, "--layout", "RainTrainH", "--workers", 1
+    )
+    assert "pairs           1, 1 readable" in out
+    assert "left out        1 images that belong to no pair" in out
+
+
+def _numbered_bsd(shared_data: Path) -> set[str]:
+    text = (shared_data / "README.md").read_text()
+    return set(text.split("by name: ")[1].split(". Clean")[0].split(", "))
+
+
+@pytest.mark.shared_data
+def test_test_images_among_clean_ones_are_found_by_content(run_script, shared_data, tmp_path):
+    """Renamed, turned and halved."""
+    turns = (lambda i: i[::-1], lambda i: np.rot90(i), lambda i: cv2.resize(i, (160, 240)))
+    expected = set()
+    for number, path in enumerate(sorted((shared_data / "clean_BSDS").glob("*.jpg"))[:60]):
+        image = np.ascontiguousarray(turns[number % 3](read_image(path)))
+        write_png(tmp_path / f"{number}.png", image)
+        if path.stem in _numbered_bsd(shared_data):
+            expected.add(f"{number}.png: is image {path.stem} of the test set BSD68; leave it out")
+    code, out, _ = run_script("check_dataset", "--gt", tmp_path)
+    found = {line.split("/")[-1].removesuffix(" of training") for line in out.splitlines()[5:]}
+    assert code == 1
+    assert len(expected) > 10
+    assert found == expected
+
+
+@pytest.mark.shared_data
+def test_known_versions_of_real_sets(run_script, shared_data):
+    def lines(*arguments):
+        return run_script("check_dataset", *arguments)[:2]
+
+    code, out = lines("--gt", shared_data / "denoising" / "Set12")
+    assert code == 0
+    assert "version         the published images" in out
+    code, out = lines("--gt", shared_data / "denoising" / "BSD68")
+    assert code == 0
+    assert "test images     24 show scenes of Rain100" in out
+    code, out = lines("--dataroot", shared_data / "Rain100L", "--layout", "Rain100H")
+    assert code == 1
+    assert "its rain is light (input PSNR 25.5 dB): this is the set of the same name with L" in out
 
 
 @pytest.mark.shared_data

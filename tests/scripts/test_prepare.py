@@ -427,3 +427,14 @@ def test_a_killed_run_is_resumed(tmp_path):
     for number in range(8):
         crop = _crop(tmp_path / "out" / "target_crops" / f"{number}-6.png")
         np.testing.assert_array_equal(crop, _noise(700, 900, number)[188:, 388:])
+
+
+def test_test_images_in_bsd400(run_script, tmp_path):
+    for name in ("2018", "101085", "3096"):
+        write_png(tmp_path / "in" / "BSD400" / f"{name}.png", _noise(8, 8))
+    code, _, err = _prepare(run_script, "DFWB", "train", tmp_path / "in", tmp_path / "out")
+    assert code == 2
+    assert err == (
+        f"error: {tmp_path}/in/BSD400: images of the test set BSD68 are here, 2 in all ("
+        "101085.png, 3096.png, ...); BSD400 is the part of BSD500 without them: remove them\n"
+    )

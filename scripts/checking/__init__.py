@@ -1,0 +1,1 @@
+"""Parts of scripts/check_dataset.py: scenes that two sets share, versions of public sets."""
