@@ -182,7 +182,7 @@ def test_commands_of_the_readme_fit_the_tools(run_script, tmp_path, monkeypatch)
     readme = (Path(__file__).parents[2] / "pretrained_models" / "README.md").read_text()
     blocks = "\n".join(readme.replace("```bash", "```").split("```")[1::2]).replace("\\\n", " ")
     commands = [shlex.split(line) for line in blocks.splitlines() if line]
-    assert len(commands) == 9
+    assert len(commands) == 10
     monkeypatch.chdir(tmp_path)
     for python, script, *arguments in commands:
         assert python == "python"
