@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from basicsr.inference.jobs import Findings, Records, find_jobs
+from basicsr.inference.jobs import Findings, Records, RestoreJob, find_jobs
 from basicsr.inference.notes import notes, printable
 from basicsr.inference.tasks import TASKS, shipped_for
 from basicsr.io.images import SUFFIXES, to_levels
@@ -35,6 +35,7 @@ from basicsr.utils.cli import (
 from basicsr.utils.devices import select_device
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import sha256
+from basicsr.utils.team import Team
 
 if TYPE_CHECKING:
     from basicsr.inference.restorer import Restorer
@@ -51,30 +52,37 @@ def main(arguments: list[str] | None = None) -> None:
     _require_folder(folder)
 
     # here, so that --help and mistakes do not wait for PyTorch
-    from basicsr.inference.files import ByChannels, restore_files
+    from basicsr.inference.files import ByChannels, joined, restore_files
 
     set_max_megapixels(options.max_megapixels)
+    team = Team.of_torchrun()
     weights = _weights_files(options)
     findings = Findings()
-    jobs = find_jobs(options.input, folder, findings)
+    jobs = find_jobs(options.input, folder, findings) if team.is_main else []
     restorers = [
         _restorer(file, options.type, options.device, options.precision, options.memory)
         for file in weights
     ]
     restorer = restorers[0] if len(restorers) == 1 else ByChannels(*restorers)
-    files = "1 file" if len(jobs) == 1 else f"{len(jobs)} files"
-    names = " and ".join(file.name for file in weights)
-    print(f"restoring {files} with {names} on {restorers[0].device}", flush=True)
-    if any(job.is_video for job in jobs) and not has_ffmpeg():
-        print("ffmpeg is not installed: restored videos have no sound, and are larger", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    if team.is_main:
+        files = "1 file" if len(jobs) == 1 else f"{len(jobs)} files"
+        names = " and ".join(file.name for file in weights)
+        sharing = f", {team.size} processes" if team.size > 1 else ""
+        print(f"restoring {files} with {names} on {restorers[0].device}{sharing}", flush=True)
+        if any(job.is_video for job in jobs) and not has_ffmpeg():
+            print(
+                "ffmpeg is not installed: restored videos have no sound, and are larger", flush=True
+            )
+        folder.mkdir(parents=True, exist_ok=True)
     facts = {"weights": "+".join(map(sha256, weights)), "precision": options.precision}
     if options.type is not None:  # the same weights may suit several types
         facts["type"] = options.type
-    records = Records(folder, facts)
+    jobs, records = _shared(team, jobs, folder, facts)
 
-    outcome = restore_files(restorer, jobs, records, options.compare)
-
+    outcome = joined(team, restore_files(restorer, jobs, records, options.compare, team))
+    if not team.is_main:
+        return
+    records.merge()
     before = f", {outcome.before} before" if outcome.before else ""
     print(f"{outcome.restored} restored to {folder}{before}")
     for line in notes(outcome, findings, records):
@@ -84,6 +92,26 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{len(failures)} could not be restored:", file=sys.stderr)
         print("\n".join(map(printable, failures)), file=sys.stderr)
         sys.exit(1)
+
+
+def _shared(
+    team: Team, jobs: list[RestoreJob], folder: Path, facts: dict[str, str]
+) -> tuple[list[RestoreJob], Records]:
+    """Return the jobs that the main process has found, and the records of this process.
+
+    Raises OptionsError if `facts`, about the weights and options, differ from those of the main
+    process.
+    """
+    if team.is_main:
+        Records(folder, facts).merge()  # what processes of a killed run have restored
+    pairs = team.from_main("jobs", [list(map(str, job)) for job in jobs])
+    if team.from_main("facts", facts) != facts:
+        raise OptionsError(
+            f"--weights: rank {team.rank} has other weights or options than rank 0; give all "
+            "machines the same ones"
+        )
+    jobs = [RestoreJob(Path(source), Path(target)) for source, target in pairs]
+    return jobs, Records(folder, facts, team.rank)
 
 
 def restore(

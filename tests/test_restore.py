@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 import torch
 from PIL import Image
 
 from basicsr.archs import build_network, strips
+from basicsr.inference.jobs import RECORDS
 from basicsr.inference.restorer import Restorer
 from basicsr.io.checkpoints import save_weights
 from basicsr.io.images import read_image, to_levels, write_png
@@ -270,3 +272,26 @@ def test_the_network_is_loaded_once(shipped, monkeypatch):
     for _ in range(3):
         restore(IMAGE, weights=shipped)
     assert loaded == [shipped]
+
+
+def test_processes_of_torchrun_share_the_files(tmp_path, weights):
+    for i in range(5):
+        write_png(tmp_path / "in" / f"{i}.png", np.roll(IMAGE, i, axis=0))
+    (tmp_path / "in" / "bad.jpg").write_text("no photograph")
+    arguments = ["in", "--weights", str(weights), "--device", "cpu", "--compare"]
+    one = run(*arguments, "-o", "one", cwd=tmp_path)
+    two = runs.run("restore.py", *arguments, "-o", "two", cwd=tmp_path, ranks=2)
+    assert two.stdout.splitlines() == [
+        f"restoring 6 files with {weights.name} on cpu, 2 processes",
+        "5 restored to two",
+    ]
+    report = one.stderr.splitlines()
+    assert report[0] == "1 could not be restored:"
+    assert [line for line in two.stderr.splitlines() if line in report] == report
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "two").iterdir())
+    for name in set(names) - {RECORDS}:
+        content = (tmp_path / "one" / name).read_bytes()
+        assert (tmp_path / "two" / name).read_bytes() == content
+    again = run(*arguments, "-o", "two", cwd=tmp_path)
+    assert again.stdout.splitlines()[-1] == "0 restored to two, 5 before"

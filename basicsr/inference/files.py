@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,7 @@ from basicsr.archs.strip_progress import progress_to
 from basicsr.inference.jobs import Records, RestoreJob
 from basicsr.inference.restorer import Restorer
 from basicsr.io.animations import is_animation, read_animation
-from basicsr.io.images import read_image, to_levels
+from basicsr.io.images import natural_key, read_image, to_levels
 from basicsr.io.photographs import read_photograph
 from basicsr.io.videos import read_frames, video_facts, write_video
 from basicsr.utils.devices import is_out_of_memory
@@ -32,6 +32,7 @@ from basicsr.utils.errors import (
     UserError,
 )
 from basicsr.utils.files import atomic_write, temporary_beside
+from basicsr.utils.team import ALONE, Team
 
 _GAP = 8
 """White pixels between the two images of a comparison."""
@@ -58,29 +59,31 @@ def restore_files(
     jobs: Sequence[RestoreJob],
     records: Records,
     compare: bool = False,
+    team: Team = ALONE,
+    report: Callable[[float], None] | None = None,
 ) -> Outcome:
     """Restore the files that are not restored yet. A file that fails does not stop the others.
 
     Args:
         restorer: network that restores the images, or one for RGB and one for gray images.
-        jobs: files to restore.
+        jobs: files to restore, the same in all processes.
         records: files that were restored before; the new ones are added.
         compare: also write the degraded and the restored image side by side.
+        team: processes that share the jobs; the outcome is of this process alone.
+        report: is called with the part of the pixels that is restored.
 
     Raises:
         OSError: the disk is full, or a folder is not writable.
     """
     restored, before, failures = 0, 0, []
     left_out: dict[str, list[str]] = {}
-    pixels = sum(job.pixels() for job in jobs)
-    with tqdm(total=pixels, unit="px", unit_scale=True, disable=None) as bar:
-        for job in jobs:
+    with Progress(jobs, team, report) as bar:
+        for job in team.take("jobs", jobs):
             bar.set_description(job.source.name)
             try:
                 if records.has(job):
                     before += 1
-                    bar.total -= job.pixels()  # keeps the estimate of the remaining time right
-                    bar.refresh()
+                    bar.skip(job.pixels())
                 else:
                     with _errors_of(job.source):
                         for words in _restore(restorer, job, records, bar):
@@ -95,6 +98,72 @@ def restore_files(
                     raise
                 failures.append(f"{error.filename or job.target}: {error.strerror or error}")
     return Outcome(restored, before, failures, left_out)
+
+
+def joined(team: Team, outcome: Outcome) -> Outcome:
+    """Return the outcome of all processes in the main one, and that of this process in others."""
+    plain = outcome._replace(left_out=dict(outcome.left_out))  # of types that JSON holds
+    outcomes = [Outcome(*each) for each in team.to_main("outcome", plain)]
+    if len(outcomes) <= 1:
+        return outcome
+    left_out: dict[str, list[str]] = {}
+    for each in outcomes:
+        for words, names in each.left_out.items():
+            left_out.setdefault(words, []).extend(names)
+    return Outcome(
+        sum(each.restored for each in outcomes),
+        sum(each.before for each in outcomes),
+        sorted((text for each in outcomes for text in each.failures), key=natural_key),
+        {words: sorted(names, key=natural_key) for words, names in left_out.items()},
+    )
+
+
+class Progress(tqdm):
+    """Progress bar over the pixels of all jobs.
+
+    `n` counts the pixels of this process. The main process of a team shows the sum over all.
+
+    Args:
+        jobs: all jobs of the team.
+        team: processes that share the jobs.
+        report: is called with the part of the pixels that this process has restored.
+    """
+
+    total: float
+
+    def __init__(
+        self,
+        jobs: Sequence[RestoreJob],
+        team: Team = ALONE,
+        report: Callable[[float], None] | None = None,
+    ) -> None:
+        self.team, self.report, self.shared = team, report, 0
+        pixels = sum(job.pixels() for job in jobs) if team.is_main else 0
+        hidden = None if team.is_main else True  # None: unless it is a terminal
+        super().__init__(total=pixels, unit="px", unit_scale=True, disable=hidden)
+
+    def update(self, pixels: float | None = 1) -> bool | None:
+        pixels = round(pixels or 0)
+        if self.disable:
+            self.n += pixels
+        if self.team.size > 1:
+            self.shared = self.team.total("pixels", pixels)
+        if self.report is not None and self.total:
+            self.report(min(self.n / self.total, 1.0))
+        return super().update(pixels)
+
+    def skip(self, pixels: int) -> None:
+        """Leave pixels out, which keeps the estimate of the remaining time right."""
+        if self.team.size > 1:
+            self.update(pixels)
+        else:
+            self.total -= pixels
+            self.refresh()
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        facts = super().format_dict
+        return {**facts, "n": self.shared, "rate": None} if self.team.size > 1 else facts
 
 
 class ByChannels(NamedTuple):

@@ -167,9 +167,13 @@ class Records:
     A line is written just before its file appears, and holds the file's size. This identifies every
     file that this command wrote: others, and files that were changed since, are never overwritten.
 
+    Each process of a run appends to a file of its own, as lines that several machines append to one
+    file may be lost; `merge` moves them all to `.restored.jsonl`.
+
     Args:
         folder: folder of the restored files.
         settings: options that the restored images depend on (weights, precision).
+        rank: number of this process.
 
     Attributes:
         damaged: numbers of the lines that cannot be read, and are ignored.
@@ -178,15 +182,24 @@ class Records:
         OSError: `.restored.jsonl` cannot be opened, or is a link, which is not followed.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], rank: int = 0) -> None:
         self.folder = folder
         self.settings = settings
-        self.file = folder / RECORDS
+        self.file = folder / (f"{RECORDS}.{rank}" if rank else RECORDS)
         self.damaged: list[int] = []
         self._lines: list[dict[str, Any]] = []
-        if os.path.lexists(self.file):
-            with _opened(self.file) as file:
+        if os.path.lexists(folder / RECORDS):
+            with _opened(folder / RECORDS) as file:
                 self._read(file.read())
+
+    def merge(self) -> None:
+        """Move the lines of all processes to this one's file. No other process may be writing."""
+        for part in sorted(self.folder.glob(f"{RECORDS}.*")):
+            known = len(self._lines)
+            with _opened(part) as file:
+                self._read(file.read())
+            self._append(self._lines[known:])
+            part.unlink()
 
     def has(self, job: RestoreJob) -> bool:
         """Return whether the job was done with these settings and an unchanged source.
@@ -211,10 +224,14 @@ class Records:
         """Record a job; call this just before its target, of `size` bytes, appears."""
         line = self._line(job, size)
         self._lines.append(line)
+        self._append([line])
+
+    def _append(self, lines: Sequence[dict[str, Any]]) -> None:
+        # Leading newlines separate a line from one that was cut off.
+        text = "".join(f"\n{json.dumps(line)}" for line in lines)
         try:
             with _opened(self.file) as file:
-                # The leading newline separates this line from one that was cut off.
-                file.write(("\n" + json.dumps(line)).encode())
+                file.write(text.encode())
         except OSError as error:  # the error of a write does not name the file
             raise OSError(error.errno, error.strerror, str(self.file)) from error
 

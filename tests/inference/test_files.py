@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.distributed import HashStore
 
 from basicsr.archs import RestorationNetwork
 from basicsr.inference.files import (
     ByChannels,
     Outcome,
     StripsOn,
+    joined,
     require_photographs,
     restore_files,
     restore_photograph,
@@ -27,6 +30,7 @@ from basicsr.io import videos
 from basicsr.io.images import read_image, write_png
 from basicsr.io.videos import read_frames, video_facts, write_video
 from basicsr.utils.errors import CheckpointError, DataError
+from basicsr.utils.team import Team
 
 SETTINGS = {"weights": "abc", "precision": "fp32"}
 LEVEL = 100
@@ -485,3 +489,43 @@ def test_small_photographs_count_as_a_whole():
     bar = Bar()
     StripsOn(bar, 600, passes=1).finish()
     assert bar.positions == [600]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_team_restores_each_file_once_and_makes_one_report(size, monkeypatch):
+    Path("in/broken.png").write_text("no image")
+    jobs, network, store = find_jobs(["in"], OUT), Halving(), HashStore()
+    OUT.mkdir()
+
+    def work(rank):
+        team = Team(rank, size, store)
+        records = Records(OUT, SETTINGS, rank)
+        return joined(team, restore_files(network, jobs, records, team=team)), records
+
+    with ThreadPoolExecutor(size) as pool:
+        (outcome, records), *_ = pool.map(work, range(size))
+    assert outcome[:2] == (3, 0)
+    assert [message.partition(":")[0] for message in outcome.failures] == ["in/broken.png"]
+    assert network.calls == 3
+    assert (read_image("out/day 1/a.png") == LEVEL // 2).all()
+    records.merge()
+    assert written() == [RECORDS, "a.png", "b.png", "day 1/a.png"]
+    Path("in/broken.png").unlink()
+    assert run() == (Outcome(0, 3, []), 0)
+
+
+def test_records_of_a_killed_run_are_merged_in_the_order_of_the_runs():
+    """The file has been restored with other settings since; BMP files have equal sizes."""
+    jobs = find_jobs(["in/a.png"], OUT)
+    OUT.mkdir()
+    other = {**SETTINGS, "weights": "def"}
+    restore_files(Halving(), jobs, Records(OUT, SETTINGS, rank=1))
+    for settings, rank in ((other, 0), (SETTINGS, 2), (other, 1)):
+        records = Records(OUT, settings)
+        records.merge()
+        assert not records.has(jobs[0])
+        restore_files(Halving(), jobs, Records(OUT, settings, rank))
+    records = Records(OUT, other)
+    records.merge()
+    assert records.has(jobs[0])
+    assert written() == [RECORDS, "a.png"]
