@@ -115,7 +115,8 @@ def available_memory(device: torch.device) -> int:
     """Return the bytes that this process can still allocate.
 
     On a CPU this is the smallest of the machine's available memory, the process's resource limits
-    and the limits of its control groups.
+    and the limits of its control groups. Processes that torchrun has started on this machine get
+    equal parts of it.
     """
     if device.type == "cuda":
         import torch
@@ -133,7 +134,8 @@ def available_memory(device: torch.device) -> int:
             soft, _ = resource.getrlimit(limit)
             if soft != resource.RLIM_INFINITY:
                 free = min(free, soft - used * resource.getpagesize())
-    return min([free, *_available_in_cgroups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+    free = min([free, *_available_in_cgroups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _available_in_cgroups(membership: Path, root: Path) -> Iterator[int]:

@@ -72,3 +72,11 @@ def test_floats_keep_their_values_and_all_are_channels_last(device):
     moved = devices.to_unit_range(images, device)
     assert torch.equal(moved.cpu(), images)
     assert moved.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_processes_of_torchrun_share_the_memory_of_their_machine(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    alone = devices.available_memory(cpu)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert devices.available_memory(cpu) < alone / 4
