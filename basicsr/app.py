@@ -21,7 +21,6 @@ from basicsr.page.worker import Worker
 from basicsr.utils.cli import add_device, add_precision, command, gibibytes, positive
 from basicsr.utils.errors import OptionsError
 
-DEFAULT_WEIGHTS = "DTPNet-T_any-rain"
 BYTES_PER_PIXEL = 8
 """Of the largest file of a photograph: four channels of 16 bits, not compressed."""
 
@@ -50,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         with Worker(settings) as worker:
             examples = write_examples(storage.examples)
-            page = build_page(worker, storage, DEFAULT_WEIGHTS, examples)
+            page = build_page(worker, storage, examples)
             file_bytes = options.max_megapixels * 1_000_000 * BYTES_PER_PIXEL
             address = launch(page, options.host, port, options.root_path, file_bytes)
             print(f"the page is at {address} (Ctrl-C ends it)", flush=True)

@@ -20,6 +20,7 @@ from PIL import Image, ImageCms
 from basicsr.app import free_port, main
 from basicsr.archs import build_network
 from basicsr.inference.restorer import Restorer
+from basicsr.inference.tasks import TASKS, TaskWeights
 from basicsr.io.checkpoints import save_weights
 from basicsr.io.images import read_image, to_levels, write_png
 from basicsr.io.opening import LIMIT_VARIABLE
@@ -41,9 +42,9 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (21, 30, 3), dtype=np.uint8)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Folder for the page, and for weights named `own` and `shipped`."""
+    """Folder for the page, and for weights named `own`, `other` and `shipped`."""
     folder = tmp_path_factory.mktemp("page")
-    for seed, name in enumerate(("own", "shipped")):
+    for seed, name in enumerate(("own", "other", "shipped")):
         torch.manual_seed(seed)
         save_weights(folder / f"{name}.safetensors", build_network(NETWORK).state_dict(), NETWORK)
     return folder
@@ -51,10 +52,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(folder):
-    """Client of a page that offers the weights `shipped`, and photographs up to 0.3 megapixels."""
+    """Client of a page for one task, two shipped weights and photographs up to 0.3 megapixels."""
     with pytest.MonkeyPatch.context() as patch:
         (folder / "weights").mkdir()
-        shutil.copy(folder / "shipped.safetensors", folder / "weights")
+        for name in ("other", "shipped"):
+            shutil.copy(folder / f"{name}.safetensors", folder / "weights")
+        patch.setitem(TASKS, "derain", TaskWeights("shipped"))
         patch.setattr(pretrained, "_FOLDERS", (folder / "weights",))
         patch.setattr(tempfile, "tempdir", str(folder))
         with Storage() as storage:
@@ -67,7 +70,7 @@ def page(folder):
             settings = WorkerSettings(storage.folder, device="cpu")
             patch.setenv(LIMIT_VARIABLE, "0.3")
             with Worker(settings) as worker:
-                blocks = build_page(worker, storage, "shipped", write_examples(storage.examples))
+                blocks = build_page(worker, storage, write_examples(storage.examples))
                 address = launch(blocks, "127.0.0.1", free_port("127.0.0.1", 0), "", 2**20)
                 yield gradio_client.Client(
                     address, verbose=False, download_files=folder, analytics_enabled=False
@@ -79,10 +82,10 @@ def page(folder):
 def restore(page):
     """Function that restores files by the page's API: its files and its table."""
 
-    def call(*files, weights="shipped", own=None):
+    def call(*files, weights="of the task", own=None):
         handed = [gradio_client.handle_file(str(file)) for file in files]
         own = gradio_client.handle_file(str(own)) if own else None
-        files, table = page.predict(handed, weights, own, api_name="/restore")
+        files, table = page.predict(handed, "derain", weights, own, api_name="/restore")
         return [Path(file) for file in files or []], table["data"]
 
     return call
@@ -118,8 +121,10 @@ def test_photographs_come_back_in_the_format_they_came_in(restore, folder, tmp_p
     assert all(float(row[2]) >= 0 and float(row[3]) > 0.1 for row in table)
 
 
-def test_own_weights(restore, folder, tmp_path):
+def test_other_weights(restore, folder, tmp_path):
     write_png(tmp_path / "a.png", IMAGE)
+    files, _ = restore(tmp_path / "a.png", weights="other")
+    np.testing.assert_array_equal(read_image(files[0]), expected(folder, "other", IMAGE))
     files, _ = restore(tmp_path / "a.png", own=folder / "own.safetensors")
     np.testing.assert_array_equal(read_image(files[0]), expected(folder, "own", IMAGE))
 

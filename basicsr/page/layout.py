@@ -10,8 +10,9 @@ import gradio as gr
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
+from basicsr.inference.tasks import TASKS, TaskWeights, shipped_for
 from basicsr.io.images import SUFFIXES
-from basicsr.models.pretrained import shipped_weights, weights_file
+from basicsr.models.pretrained import shipped_weights
 from basicsr.page.messages import Request, Restored
 from basicsr.page.storage import Storage
 from basicsr.page.worker import Worker
@@ -20,6 +21,9 @@ from basicsr.utils.errors import UserError
 TITLE = "Restore photographs"
 COLUMNS = ["photograph", "pixels", "seconds", "memory (GiB)", "result"]
 ASSETS = Path(__file__).parent
+DEFAULT_TASK = "derain"
+AUTOMATIC = "of the task"
+"""Choice of weights: those of the task for RGB and for gray photographs."""
 QUEUE = 32
 """Calls that may wait; more are refused."""
 POLICY = (
@@ -30,36 +34,37 @@ Pictures = list[tuple[str, str, str]]
 """Names of photographs, with the previews of both versions."""
 
 
-def build_page(
-    worker: Worker, storage: Storage, weights: str, examples: Sequence[Path]
-) -> gr.Blocks:
+def build_page(worker: Worker, storage: Storage, examples: Sequence[Path]) -> gr.Blocks:
     """Return the page.
 
     Args:
         worker: process that restores.
         storage: folder of the page.
-        weights: name of the shipped weights that are selected at first.
         examples: photographs to try.
+
+    Raises:
+        CheckpointError: no weights are shipped.
     """
-    tasks = weights_by_task()
-    weights_file(weights)  # raises CheckpointError if they are not shipped
-    first = next(task for task, names in tasks.items() if weights in names)
+    tasks = shipped_tasks()
 
     def restore(
         photographs: list[str] | None,
-        weights: str,
+        task: str = DEFAULT_TASK,
+        weights: str = AUTOMATIC,
         own_weights: str | None = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio finds it)
     ) -> Iterator[Any]:
         """Restore photographs: the files as they came, and a table of time and memory."""
         if not photographs:
             raise gr.Error("Choose photographs first.", print_exception=False)
-        file = Path(own_weights) if own_weights else weights_file(weights)
+        shipped = shipped_weights()
+        chosen = tasks[task].names() if weights == AUTOMATIC else [weights]
+        networks = [Path(own_weights)] if own_weights else [shipped[name] for name in chosen]
         files: list[str] = []
         rows: list[list[Any]] = []
         pictures: Pictures = []
         for i, source in enumerate(map(Path, photographs)):
-            request = Request(source, file, storage.new_folder())
+            request = Request(source, tuple(networks), storage.new_folder())
             try:
                 for answer in worker.restore(request):
                     if isinstance(answer, Restored):
@@ -67,8 +72,8 @@ def build_page(
                         pictures.append((source.name, str(answer.before), str(answer.after)))
                         rows.append(_row(source.name, answer))
                     else:
-                        description = f"{source.name}: {answer:.0f} s"
-                        progress((i, len(photographs)), description, unit="photographs")
+                        description = f"{source.name} ({i + 1} of {len(photographs)})"
+                        progress((i + answer.part) / len(photographs), description)
                         yield gr.skip()  # the user may stop it here
             except UserError as error:
                 gr.Warning(str(error), duration=None)
@@ -97,9 +102,9 @@ def build_page(
                     buttons=[],
                     elem_id="examples",
                 )
-                task = gr.Dropdown(list(tasks), value=first, label="Task", elem_id="task")
+                task = gr.Dropdown(list(tasks), value=next(iter(tasks)), label="Task")
                 chosen = gr.Dropdown(
-                    sorted(shipped_weights()), value=weights, label="Weights", elem_id="weights"
+                    [AUTOMATIC, *sorted(shipped_weights())], value=AUTOMATIC, label="Weights"
                 )
                 with gr.Accordion("Weights of your own", open=False):
                     own = gr.File(label=".safetensors file", file_types=[".safetensors"])
@@ -124,16 +129,10 @@ def build_page(
                 )
                 restored = gr.File(label="Restored files", interactive=False, elem_id="restored")
 
-        task.change(
-            lambda task: gr.Dropdown(tasks[task], value=tasks[task][0]),
-            task,
-            chosen,
-            api_visibility="private",
-        )
         offered.select(_example(examples), None, photographs, api_visibility="private")
         run = start.click(
             restore,
-            [photographs, chosen, own],
+            [photographs, task, chosen, own],
             [restored, table, pictures],
             api_name="restore",
             concurrency_limit=1,
@@ -152,12 +151,11 @@ def build_page(
     return page
 
 
-def weights_by_task() -> dict[str, list[str]]:
-    """Return the names of the shipped weights of each task."""
-    tasks: dict[str, list[str]] = {}
-    for name in sorted(shipped_weights()):
-        tasks.setdefault("remove rain", []).append(name)
-    return tasks
+def shipped_tasks() -> dict[str, TaskWeights]:
+    """Return the tasks whose weights are shipped. Raises CheckpointError if there are none."""
+    names = shipped_weights()
+    tasks = {task: shipped_for(task, names) for task in TASKS if TASKS[task].rgb in names}
+    return tasks or {DEFAULT_TASK: shipped_for(DEFAULT_TASK, names)}
 
 
 def _row(name: str, restored: Restored) -> list[Any]:

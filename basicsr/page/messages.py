@@ -26,11 +26,21 @@ class WorkerSettings:
 
 
 class Request(NamedTuple):
-    """Photograph to restore with the network in the file `weights`, into the folder `out`."""
+    """Photograph to restore into the folder `out`.
+
+    `weights` is one file of weights, or one for RGB and one for gray photographs.
+    """
 
     source: Path
-    weights: Path
+    weights: tuple[Path, ...]
     out: Path
+
+
+class Step(NamedTuple):
+    """Progress within a photograph: elapsed seconds, and the part that is restored."""
+
+    seconds: float
+    part: float
 
 
 class Restored(NamedTuple):

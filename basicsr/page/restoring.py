@@ -6,12 +6,13 @@ import contextlib
 import functools
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from basicsr.inference.files import require_photographs, restore_files
+from basicsr.inference.files import ByChannels, require_photographs, restore_files
 from basicsr.inference.jobs import Records, find_jobs
 from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.io.images import image_size, read_image
@@ -47,20 +48,21 @@ class PageRestorer:
             self.memory_gib = None
         self._restorer = functools.lru_cache(maxsize=2)(self._loaded)
 
-    def __call__(self, request: Request) -> Restored:
-        """Restore a photograph.
+    def __call__(self, request: Request, report: Callable[[float], None]) -> Restored:
+        """Restore a photograph; call `report` with the part that is restored.
 
         Raises UserError if the photograph or the weights cannot be used.
         """
         height, width = image_size(request.source)
-        restorer = self._restorer(request.weights, request.weights.stat().st_mtime_ns)
+        restorers = [self._restorer(file, file.stat().st_mtime_ns) for file in request.weights]
+        restorer = restorers[0] if len(restorers) == 1 else ByChannels(*restorers)
         folder = request.out / "restored"  # of its own, as the photograph may have any name
         folder.mkdir()
         (job,) = find_jobs([str(request.source)], folder)
         release_freed_memory()
         _reset_peak_memory(self.device)
         began = time.perf_counter()
-        outcome = restore_files(restorer, [job], Records(folder, {}))
+        outcome = restore_files(restorer, [job], Records(folder, {}), report=report)
         seconds = time.perf_counter() - began
         if outcome.failures:
             raise UserError(outcome.failures[0])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from basicsr.page.messages import Request, Restored, WorkerSettings
+from basicsr.page.messages import Request, Restored, Step, WorkerSettings
 from basicsr.utils.errors import UserError
 
 
@@ -36,8 +36,8 @@ class Worker:
     def __exit__(self, *failure: object) -> None:
         self.stop()
 
-    def restore(self, request: Request, interval: float = 1.0) -> Iterator[float | Restored]:
-        """Yield the elapsed seconds at each interval, and finally the result.
+    def restore(self, request: Request, interval: float = 1.0) -> Iterator[Step | Restored]:
+        """Yield a step at least once per interval, and finally the result.
 
         If the iterator is closed early, the process is ended; the next call starts another one.
 
@@ -48,10 +48,13 @@ class Worker:
             complete = False
             try:
                 began = time.monotonic()
+                answer: float | str | Restored = 0.0
                 connection.send(request)
-                while not connection.poll(interval):
-                    yield time.monotonic() - began
-                answer = connection.recv()
+                while isinstance(answer, float):
+                    if connection.poll(interval):
+                        answer = connection.recv()
+                    if isinstance(answer, float):
+                        yield Step(time.monotonic() - began, answer)
                 complete = True
             except (EOFError, ConnectionError):
                 raise UserError(
@@ -87,7 +90,7 @@ class Worker:
 
 
 def serve(connection: Connection, settings: WorkerSettings) -> None:
-    """Answer each request with a `Restored`, or with the message of a UserError."""
+    """Answer each request with parts in [0, 1], then a `Restored` or the message of an error."""
     threading.Thread(target=_clean_after_parent, args=(settings.folder,), daemon=True).start()
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which outlives a killed process
     from basicsr.page.restoring import PageRestorer  # here: it imports PyTorch
@@ -99,11 +102,11 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
         except EOFError:  # the page has ended
             return
         try:
-            answer: Restored | str = restorer(request)
+            answer: Restored | str = restorer(request, connection.send)
         except UserError as error:
-            # the user knows the file by its name, not by its place on this machine
-            answer = str(error).replace(f"{request.source.parent}/", "")
-            answer = answer.replace(f"{request.weights.parent}/", "")
+            answer = str(error)
+            for file in (request.source, *request.weights):  # known to the user by its name only
+                answer = answer.replace(f"{file.parent}/", "")
         except OSError as error:  # a full disk
             answer = f"{request.source.name}: cannot be written ({error.strerror})"
         connection.send(answer)

@@ -16,7 +16,7 @@ from basicsr.io.checkpoints import save_weights
 from basicsr.io.images import read_image, to_levels, write_png
 from basicsr.io.opening import LIMIT_VARIABLE
 from basicsr.page import restoring
-from basicsr.page.messages import Request, WorkerSettings
+from basicsr.page.messages import Request, Step, WorkerSettings
 from basicsr.page.restoring import PageRestorer, write_preview
 from basicsr.page.worker import Worker
 from basicsr.utils.errors import CheckpointError, DataError, UserError
@@ -42,13 +42,14 @@ def weights(tmp_path, network):
 def restorer(tmp_path, monkeypatch):
     """A restorer in this process, whose memory is not limited."""
     monkeypatch.setattr(restoring, "limit_memory", lambda gib: None)
-    return PageRestorer(WorkerSettings(tmp_path, device="cpu"))
+    restorer = PageRestorer(WorkerSettings(tmp_path, device="cpu"))
+    return lambda request, report=lambda part: None: restorer(request, report)
 
 
 @pytest.fixture
 def request_for(tmp_path, weights):
-    def make(source: Path, weights: Path = weights) -> Request:
-        return Request(source, weights, Path(tempfile.mkdtemp(dir=tmp_path)))
+    def make(source: Path) -> Request:
+        return Request(source, (weights,), Path(tempfile.mkdtemp(dir=tmp_path)))
 
     return make
 
@@ -56,7 +57,9 @@ def request_for(tmp_path, weights):
 def test_a_photograph_is_restored_as_by_the_command(tmp_path, restorer, request_for, network):
     source = tmp_path / "before.png"  # the name of a preview
     write_png(source, IMAGE)
-    restored = restorer(request_for(source))
+    parts = []
+    restored = restorer(request_for(source), parts.append)
+    assert parts[-1] == 1
     expected = to_levels(Restorer(network, torch.device("cpu"))(IMAGE), np.uint8)
     np.testing.assert_array_equal(read_image(restored.file), expected)
     assert restored.file.name == "before.png"
@@ -111,7 +114,8 @@ def test_the_process_survives_its_errors_and_is_replaced_after_a_stop(tmp_path, 
         steps = list(worker.restore(request_for(tmp_path / "a.png"), interval=0.001))
         assert worker._process is process
         assert steps[-1].file.exists()
-        assert all(isinstance(step, float) for step in steps[:-1])
+        assert all(isinstance(step, Step) for step in steps[:-1])
+        assert steps[-2].part == 1
 
         waiting = worker.restore(request_for(tmp_path / "a.png"), interval=0)
         next(waiting)
@@ -145,3 +149,14 @@ def test_memory_is_limited(tmp_path, request_for):
             list(worker.restore(request_for(tmp_path / "large.png")))
     finally:
         worker.stop()
+
+
+def test_gray_photographs_may_have_weights_of_their_own(tmp_path, restorer, weights):
+    options = {"type": "PReNet", "recurrent_iter": 1, "channels": 8, "in_channels": 1}
+    network = build_network({**options, "out_channels": 1})
+    gray = tmp_path / "gray.safetensors"
+    save_weights(gray, network.state_dict(), {**options, "out_channels": 1})
+    write_png(tmp_path / "gray.png", IMAGE[..., 0])
+    restored = restorer(Request(tmp_path / "gray.png", (weights, gray), tmp_path))
+    expected = to_levels(Restorer(network, torch.device("cpu"))(IMAGE[..., :1]), np.uint8)
+    np.testing.assert_array_equal(read_image(restored.file, "gray"), expected)
