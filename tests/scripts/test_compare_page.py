@@ -67,6 +67,58 @@ def test_sheet_and_page(compare_page, folders, capsys) -> None:
     assert "<b>matlab_y</b>" in page
 
 
+def test_several_restored_versions(compare_page, folders) -> None:
+    """Captions head the columns; every version has its scores and place in the page."""
+    compare_page.main(
+        [
+            *("--lq", f"rainy={folders['lq']}", "--gt", f"clean={folders['gt']}"),
+            *("--restored", f"first={folders['restored']}", f"A & B={folders['lq']}"),
+            *("--out", str(folders["out"])),
+        ]
+    )
+    assert read_image(folders["out"] / "sheet.png").shape[1] == 14 + 4 * (420 + 14)
+    page = (folders["out"] / "index.html").read_text()
+    assert re.findall(r'value="(\d)"( checked)?>([^<]*)</label>', page) == [
+        ("0", " checked", "first"),
+        ("1", "", "A &amp; B"),
+        ("2", "", "clean"),
+    ]
+    assert page.count('data-version="2"') == 2
+    assert "change" not in page.partition("<main>")[2].partition("<script>")[0]
+    head = re.search(r"<thead>(.*)</thead>", page)
+    assert re.findall("<th>([^<]*)</th>", head[1]) == [
+        "image",
+        *("rainy PSNR", "rainy SSIM", "first PSNR", "first SSIM"),
+        *("A &amp; B PSNR", "A &amp; B SSIM"),
+    ]
+    first = page[page.index("<td>street") :].partition("</tr>")[0]
+    numbers = re.findall(r"<td>([\d.]+)(?: dB)?</td>", first)
+    assert numbers[:2] == numbers[4:]  # the degraded image itself
+    assert float(numbers[2]) > float(numbers[0])
+
+
+def test_sixteen_bit_images_are_measured_as_they_are(compare_page, folders) -> None:
+    gt = np.full((48, 64, 3), 20000, np.uint16)
+    for name, image in (("lq", gt + 40), ("restored", gt + 4), ("gt", gt)):
+        for file in folders[name].glob("*"):
+            file.unlink()
+        write_png(folders[name] / "0.png", image)
+    compare_page.main([*arguments(folders, "lq", "restored", "gt", "out"), "--protocol", "dpdd"])
+    page = (folders["out"] / "index.html").read_text()
+    assert "<td>64.29 dB</td>" in page
+    assert "<td>84.29 dB</td>" in page
+
+
+def test_two_folders_with_one_caption(compare_page, folders, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        compare_page.main(
+            [*arguments(folders, "lq", "restored", "out"), "--gt", f"restored={folders['gt']}"]
+        )
+    assert capsys.readouterr().err == (
+        "error: two folders have the caption 'restored'; use CAPTION=DIR\n"
+    )
+
+
 def test_page_needs_nothing_else(compare_page, folders) -> None:
     compare_page.main(arguments(folders, "lq", "restored", "gt", "out"))
     page = (folders["out"] / "index.html").read_text()
@@ -116,5 +168,5 @@ def test_errors_are_one_line(compare_page, folders, capsys) -> None:
         compare_page.main(arguments(folders, "lq", "restored", "gt", "out"))
     assert capsys.readouterr().err == (
         "error: street & <1>: the images to compare differ in size "
-        "(lq 64x48, restored 30x20, gt 64x48)\n"
+        "(degraded 64x48, restored 30x20, ground truth 64x48)\n"
     )

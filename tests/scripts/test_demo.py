@@ -1,0 +1,98 @@
+"""Command demo.py: the commands that it runs, and how long the training may take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from basicsr.options import TestOptions as Options  # not a class of tests
+from basicsr.options import TrainOptions, load_options
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ["Deraining", "Motion_Deblurring", "Defocus_Deblurring", "Denoising"]
+
+
+@pytest.fixture
+def demo(load_script, monkeypatch, tmp_path):
+    """The script, with commands that are recorded and take 2 s each instead of being run."""
+    script = load_script("demo")
+    now = [0.0]
+    commands = []
+
+    def run(name, *arguments):
+        now[0] += 2.0
+        commands.append([name, *arguments])
+
+    monkeypatch.setattr(script, "run", run)
+    monkeypatch.setattr(script, "gain", lambda scores: f"gain of {scores.parent.name}")
+    monkeypatch.setattr(script.time, "monotonic", lambda: now[0])
+    return script, commands
+
+
+def test_shipped_weights_first_and_then_a_training(demo, capsys):
+    script, commands = demo
+    script.main([])
+    shipped, training, test, page = commands
+    assert shipped[:2] == ["basicsr/test.py", "-opt"]
+    changes = dict(each.split("=", 1) for each in shipped[4:])
+    assert changes["name"] == "demo_shipped"
+    assert changes["path:pretrain_network_g"] == "pretrained_models/DTPNet-T_any-rain.safetensors"
+    options = load_options(Options, ROOT / shipped[2], shipped[4:])
+    assert options.network_g.type == json.loads(changes["network_g"])["type"]
+    # 58 s, less 2 for the first test, 1.5 x 2 for what follows and 4 for the page
+    assert training[-1] == "train:time_limit=49"
+    assert test[4:] == ["name=demo"]
+    restored = page[page.index("--restored") + 1 : page.index("--gt")]
+    assert restored == [
+        "shipped DTPNet-T_any-rain=results/demo_shipped/photographs/restored",
+        "trained just now=results/demo/photographs/restored",
+    ]
+    printed = capsys.readouterr().out
+    assert "rainy -> trained just now: gain of demo\n" in printed
+
+
+def test_a_slow_machine_trains_for_the_least_time(demo):
+    script, commands = demo
+    script.main(["--seconds", "5"])
+    assert commands[1][-1] == "train:time_limit=10"
+
+
+def test_a_task_without_weights(demo):
+    script, commands = demo
+    script.main(["--task", "motion", "--seconds", "100"])
+    assert commands[0][-1] == "--check"
+    assert commands[1][2] == "options/train/Motion_Deblurring/demo.yml"
+    assert commands[1][-1] == "train:time_limit=91"
+    assert "--protocol" in commands[3]
+    assert commands[3][commands[3].index("--protocol") + 1] == "gopro"
+
+
+def test_help_does_not_train(demo, capsys):
+    script, commands = demo
+    with pytest.raises(SystemExit) as stop:
+        script.main(["--help"])
+    assert stop.value.code == 0
+    assert commands == []
+    assert "--task {derain,motion,defocus,denoise}" in capsys.readouterr().out
+
+
+def test_gain_of_a_scores_file(load_script, tmp_path):
+    file = tmp_path / "scores.json"
+    file.write_text(json.dumps({"results": [{"input_psnr": 25.611, "psnr": 29.955}]}))
+    assert load_script("demo").gain(file) == "25.61 dB -> 29.95 dB (+4.34)"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_option_files_belong_together(load_script, folder):
+    train = load_options(TrainOptions, ROOT / "options/train" / folder / "demo.yml")
+    test = load_options(Options, ROOT / "options/test" / folder / "demo.yml")
+    assert train.network_g == test.network_g
+    assert test.path.pretrain_network_g.startswith(f"experiments/{train.name}/")
+    seen, unseen = (
+        set(each.arguments()["files"]) for each in (train.datasets.train, test.datasets["test_1"])
+    )
+    assert not seen & unseen
+    (demo,) = [each for each in load_script("demo").DEMOS.values() if each.folder == folder]
+    assert test.val.protocols[0] == demo.protocol
