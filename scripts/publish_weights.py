@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.out,
         weights.state_dict,
         weights.network,
-        iteration=weights.facts["iteration"],
+        iteration=weights.facts.get("iteration"),
         **recipe(options.run),
         scores=scores(options.scores, sha256(file)),
     )
@@ -65,12 +65,17 @@ def scores(files: Sequence[Path], weights_sha256: str) -> list[dict[str, str]]:
     """
     found: dict[str, dict[str, str]] = {}
     for file in files:
-        results = json.loads(file.read_text())
-        if results["provenance"]["weights_sha256"] != weights_sha256:
+        try:
+            results = json.loads(file.read_text())
+            provenance = results["provenance"]
+            quantize = provenance["options"]["val"]["quantize"]
+            printed = {each["dataset"]: _printed(each, quantize) for each in results["results"]}
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{file}: no scores.json of test.py ({error!r})") from None
+        if provenance["weights_sha256"] != weights_sha256:
             raise DataError(f"{file}: scores of other weights; run test.py with these")
-        quantize = results["provenance"]["options"]["val"]["quantize"]
-        for each in results["results"]:
-            found.setdefault(each["dataset"], _printed(each, quantize))
+        for dataset, score in printed.items():
+            found.setdefault(dataset, score)
     return list(found.values())
 
 

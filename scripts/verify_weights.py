@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     measured = protocol.summarize([image.restored[score.protocol] for image in scores])
 
     facts = weights.facts
-    print(f"{weights.network['type']} trained on {facts['train_set']}, from {facts['source']}")
+    origin = f"{facts.get('train_set', 'unknown data')}, from {facts.get('source', 'unknown')}"
+    print(f"{weights.network['type']} trained on {origin}")
     print(f"{score.dataset}, {len(scores)} images, {score.protocol}, quantize: {score.quantize}")
     for name, tolerance in score.tolerances().items():
         label, printed = protocol.metric(name).label, score.scores[name]
@@ -59,9 +60,15 @@ def chosen_score(file: Path, weights: Weights, dataset: str | None) -> Published
 
     Raises CheckpointError if the file has none, OptionsError if it has others.
     """
-    scores = {
-        each["dataset"]: PublishedScore.from_facts(each) for each in weights.facts.get("scores", [])
-    }
+    try:
+        listed = [PublishedScore.from_facts(each) for each in weights.facts.get("scores", [])]
+        scores = {score.dataset: score for score in listed}
+        for score in listed:
+            score.tolerances()  # raises for numbers that are none
+    except (TypeError, AttributeError, KeyError, ArithmeticError):
+        raise CheckpointError(
+            f"{file}: its metadata have scores that are none; convert or publish the file again"
+        ) from None
     if not scores:
         raise CheckpointError(f"{file}: its metadata has no published score to compare with")
     if dataset is None and len(scores) == 1:

@@ -86,7 +86,13 @@ def load_weights(path: str | Path) -> Weights:
     if path.suffix == ".safetensors":
         weights = _load_safetensors(path)
     else:
-        weights = Weights(unwrapped(_load_tensors(path), path), None, {})
+        content = _load_tensors(path)
+        if isinstance(content, dict) and content.keys() >= _STATE_KEYS:
+            raise CheckpointError(
+                f"{path}: a training state of this project; name the weights that were saved with "
+                "it, models/net_g_*.safetensors, or resume from it with path.resume_state"
+            )
+        weights = Weights(unwrapped(content, path), None, {})
     try:
         tensors, converted = checked(weights.state_dict)
     except CheckpointError as error:

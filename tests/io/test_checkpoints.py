@@ -205,6 +205,8 @@ def test_training_states(tmp_path):
     assert state["iteration"] == 5
     assert state["optimizer"] == {"lr": 0.1}
     assert_same(state["network"])
+    with pytest.raises(CheckpointError, match="a training state of this project; name the weig"):
+        load_weights(tmp_path / "5.state")
     torch.save(WEIGHTS, tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match="not a training state"):
         load_state(tmp_path / "net.pth")
