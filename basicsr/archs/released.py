@@ -16,6 +16,7 @@ _CHARACTERISTIC_KEYS = {
     "encoder.downs.2.body.0.weight": "DTPNet (in this project's layout)",
     "patch_embed.proj.weight": "Restormer",
     "shallow_feat1.0.weight": "MPRNet",
+    "encoders.0.0.sca.1.weight": "NAFNet",
     "refineclean1.weight": "DID-MDN's de-rainer",
     "dense_block1.conv1.weight": "DID-MDN's residual net",
     "dense_classifier.weight": "DID-MDN's density classifier",

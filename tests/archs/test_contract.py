@@ -24,6 +24,7 @@ OTHER_CHANNELS: list[dict[str, Any]] = [
     {"type": "Restormer", **SMALL, "inp_channels": 6, "dual_pixel_task": True},
     {"type": "MPRNet", "n_feat": 8, "num_cab": 1, "in_c": 1, "out_c": 1},
     {"type": "MPRNet", "n_feat": 8, "num_cab": 1, "in_c": 6, "out_c": 6},
+    {"type": "NAFNet", "width": 8, "img_channel": 1},
     {"type": "PReNet", "channels": 8, "in_channels": 1, "out_channels": 1},
     {"type": "PReNet", "channels": 8, "in_channels": 6},
     {"type": "PReNet_x", "channels": 8, "in_channels": 6},

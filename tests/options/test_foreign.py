@@ -331,7 +331,7 @@ def test_the_progressive_schedule_is_restormers(write, force, rows):
         ),
         ("train:gan_opt={type: GANLoss}", "train.gan_opt: unknown key"),
         ("train:scheduler:type=VibrateLR", "train.scheduler: no such type 'VibrateLR'"),
-        ("network_g:type=NAFNet", "network_g: no such type 'NAFNet'"),
+        ("network_g:type=SwinIR", "network_g: no such type 'SwinIR'"),
         (
             "val:metrics:niqe={type: calculate_niqe}",
             "val.metrics.niqe: only calculate_psnr and calculate_ssim with crop_border: 0 are "

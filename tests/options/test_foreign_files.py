@@ -164,7 +164,7 @@ LMDB = {
 
 
 def nafnet(val_key: str = "val", use_image: bool | None = None) -> dict[str, Any]:
-    """Return the content of a training file of NAFNet's repository, for our networks."""
+    """Return the content of a training file of NAFNet's repository."""
     content = {
         "name": "NAFNet-GoPro-width64",
         "model_type": "ImageRestorationModel",
@@ -187,7 +187,13 @@ def nafnet(val_key: str = "val", use_image: bool | None = None) -> dict[str, Any
             },
             val_key: {"name": "gopro-test", **LMDB},
         },
-        "network_g": {"type": "PRN_r"},
+        "network_g": {
+            "type": "NAFNetLocal",
+            "width": 64,
+            "enc_blk_nums": [1, 1, 1, 28],
+            "middle_blk_num": 1,
+            "dec_blk_nums": [1, 1, 1, 1],
+        },
         "path": {"pretrain_network_g": None, "strict_load_g": True, "resume_state": None},
         "train": {
             "optim_g": {"type": "AdamW", "lr": 1e-3, "weight_decay": 1e-3, "betas": [0.9, 0.9]},
@@ -373,6 +379,7 @@ def test_further_losses(write):
 
 def test_nafnets_training_file(write):
     options = load_options(TrainOptions, write(nafnet()))
+    assert options.network_g.arguments()["enc_blk_nums"] == (1, 1, 1, 28)
     assert options.train.clip_grad_norm == 0.01
     assert options.train.optim_g.betas == (0.9, 0.9)
     (loss,) = options.train.losses
@@ -382,6 +389,22 @@ def test_nafnets_training_file(write):
     train_set = options.datasets.train.arguments()
     assert (train_set["dataroot_lq"], train_set["dataroot_gt"]) == ("lq.lmdb", "gt.lmdb")
     assert options.val.protocols == ("gopro",)
+
+
+def test_nafnets_file_runs(write, tmp_path):
+    lmdb = pytest.importorskip("lmdb")
+    for side in ("lq", "gt"):
+        folder = tmp_path / f"{side}.lmdb"
+        lines = []
+        with lmdb.open(str(folder), map_size=2**24) as database, database.begin(write=True) as txn:
+            for file in sorted((tmp_path / side).iterdir()):
+                txn.put(file.stem.encode(), file.read_bytes())
+                lines.append(f"{file.stem}.png (24,28,3) 1\n")
+        (folder / "meta_info.txt").write_text("".join(lines))
+    small = ["network_g:width=4", "network_g:enc_blk_nums=[1,1,1,1]", *SMALL[5:], "num_gpu=0"]
+    run(load_options(TrainOptions, write(nafnet()), small))
+    metrics = (tmp_path / "experiments/NAFNet-GoPro-width64/metrics.jsonl").read_text()
+    assert "val/gopro_ssim_3d" in metrics
 
 
 def test_nafnets_unrounded_images_are_measured_unrounded(write, capsys):
