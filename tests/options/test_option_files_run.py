@@ -40,6 +40,10 @@ SMALL = {
     "scale_unetfeats": 4,
     "scale_orsnetfeats": 4,
     "num_cab": 1,
+    "width": 4,
+    "middle_blk_num": 1,
+    "enc_blk_nums": [1, 1, 1],
+    "dec_blk_nums": [1, 1, 1],
 }
 SIDES = {"DIDMDN": (64, 64), "DIDMDNDerainer": (64, 64)}  # of patches
 IMAGES = ("lq", "right", "gt", "lq16", "right16", "gt16")
