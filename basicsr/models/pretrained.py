@@ -104,11 +104,15 @@ def weights_file(name: str | Path) -> Path:
 
     Args:
         name: a file; the name of shipped weights; or the folder or the name of a run in
-            `experiments`, whose latest weights are meant.
+            `experiments`, whose latest weights are meant; or hf:OWNER/NAME on the Hugging Face hub.
 
     Raises:
         CheckpointError: It is none of these; the message lists what there is.
     """
+    if str(name).startswith("hf:"):
+        from basicsr.io.hub_files import hub_file  # it needs a package that few users install
+
+        return hub_file(str(name))
     path = Path(name)
     shipped = shipped_weights()
     if path.is_file():
