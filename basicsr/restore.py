@@ -214,8 +214,8 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument(
         "--weights",
         metavar="NAME|FILE|RUN",
-        help="shipped weights; a file of weights; or the name or folder of a training run, of "
-        "which the latest are meant",
+        help="shipped weights; a file of weights; the name or folder of a training run, of which "
+        "the latest are meant; or hf:OWNER/NAME on the Hugging Face hub",
     )
     parser.add_argument(
         "--type", metavar="NETWORK",
