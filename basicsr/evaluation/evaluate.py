@@ -14,7 +14,7 @@ from basicsr.inference.restorer import Restorer
 from basicsr.io.images import to_levels, write_png
 from basicsr.metrics import Protocol, Scores, get_protocol
 from basicsr.utils.distributed import World
-from basicsr.utils.errors import DataError, NonFiniteError, Stopped
+from basicsr.utils.errors import DataError, NonFiniteError, Stopped, UserError
 
 
 class ImageScores(NamedTuple):
@@ -34,7 +34,10 @@ SaveImage = Callable[[str, np.ndarray, ImagePair], None]
 
 
 def check_images(dataset: RestorationDataset, protocols: Sequence[str], key: str) -> None:
-    """Read every image of `dataset`, so that an unusable one is found before hours of work.
+    """Read and measure what `evaluate` will, so that it does not fail after hours of work.
+
+    Every image is read, and every protocol measures the smallest one: metrics may need files, or
+    larger images.
 
     Args:
         dataset: the images to restore and measure.
@@ -44,18 +47,44 @@ def check_images(dataset: RestorationDataset, protocols: Sequence[str], key: str
 
     Raises:
         DataError: an image cannot be read, or is too small for a protocol.
+        UserError: a metric lacks something.
     """
     applied = [get_protocol(name) for name in protocols]
     applied = [each for each in applied if dataset.has_gt or not each.needs_reference]
+    pixels: dict[str, int] = {}
 
     def examine(name: str, pair: ImagePair) -> None:
+        image = pair.lq if pair.gt is None else pair.gt
+        pixels[name] = image.shape[0] * image.shape[1]
         for protocol in applied:
             try:
-                protocol.require_size(pair.lq if pair.gt is None else pair.gt)
+                protocol.require_size(image)
             except DataError as error:
-                raise DataError(f"{key}: {name}: {error}") from None
+                where = _described(dataset, dataset.names.index(name))
+                raise DataError(f"{key}: {where}: {error}") from None
 
     dataset.check(examine)
+    smallest = dataset.names.index(min(pixels, key=pixels.__getitem__))
+    pair = dataset.sample(smallest)
+    restored = _in_unit_range(pair.lq if pair.gt is None else pair.gt)
+    try:
+        _scores(dataset.names[smallest], restored, pair, applied, "round")
+    except UserError as error:
+        error.args = (f"{key}: {_described(dataset, smallest)}: {error}",)
+        raise
+
+
+def _described(dataset: RestorationDataset, index: int) -> str:
+    """Return the name of an image with its file."""
+    files = dataset.files(index)
+    return f"{dataset.names[index]} ({files[-1]})" if files else dataset.names[index]
+
+
+def _in_unit_range(image: np.ndarray) -> np.ndarray:
+    """Return an image like one that a network restored."""
+    if np.issubdtype(image.dtype, np.integer):
+        return image.astype(np.float32) / np.iinfo(image.dtype).max
+    return image.clip(0, 1)
 
 
 def evaluate(

@@ -23,6 +23,8 @@ MAY_CHANGE = (
     "logger.*",
     "datasets.*.name",
     "datasets.*.dataroot*",  # the fingerprint compares the images themselves
+    "datasets.*.meta_info_file",
+    "datasets.*.pairing*",
     "datasets.*.cache*",
     "datasets.train.num_worker_per_gpu",
     "datasets.train.*bad_image*",

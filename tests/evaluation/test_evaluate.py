@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basicsr.data import ImagePair, RestorationDataset
+from basicsr.data import ImagePair, RestorationDataset, build_dataset
 from basicsr.evaluation.evaluate import check_images, evaluate, pictures_in
 from basicsr.evaluation.score_files import markdown, summary, write_results
-from basicsr.io.images import read_image
-from basicsr.metrics import measure
+from basicsr.io.images import read_image, write_png
+from basicsr.metrics import get_protocol, measure
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import DataError, NonFiniteError, Stopped
 
@@ -115,6 +115,37 @@ def test_images_that_a_protocol_does_not_measure_are_found_beforehand() -> None:
     fault = "datasets.val_2: image 1: protocol 'niqe' is undefined for an image of 48 x 40"
     with pytest.raises(DataError, match=fault):
         check_images(pairs, ["rgb", "niqe"], "datasets.val_2")
+
+
+def test_the_file_of_an_unsuitable_image_is_named(tmp_path) -> None:
+    write_png(tmp_path / "a.png", GT)
+    write_png(tmp_path / "b" / "small.png", GT[:9])
+    dataset = build_dataset({"type": "ImageFolderDataset", "dataroot_lq": str(tmp_path)})
+    fault = rf"^datasets\.val: b/small \({tmp_path}/b/small\.png\): protocol 'niqe' is undefined"
+    with pytest.raises(DataError, match=fault):
+        check_images(dataset, ["niqe"], "datasets.val")
+
+
+def test_protocols_are_tried_beforehand_on_the_smallest_image(monkeypatch) -> None:
+    """A metric that fails for another reason than the size, here on every image."""
+    measured = []
+
+    def fail(self, restored, target):
+        measured.append(restored.shape)
+        raise DataError("its weights are missing")
+
+    monkeypatch.setattr(type(get_protocol("rgb")), "__call__", fail)
+    pairs = Pairs(ImagePair(LQ, GT), ImagePair(LQ[:40, :48], GT[:40, :48]))
+    with pytest.raises(DataError, match=r"^datasets\.val: image 1: its weights are missing$"):
+        check_images(pairs, ["rgb"], "datasets.val")
+    assert measured == [(40, 48, 3)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_all_protocols_accept_gray_and_sixteen_bits(channels, dtype) -> None:
+    image = RNG.integers(0, np.iinfo(dtype).max, (200, 208, channels)).astype(dtype)
+    check_images(Pairs(ImagePair(image, image)), ["matlab_y", "rgb", "dtpnet"], "datasets.val")
 
 
 def test_protocols_that_need_a_ground_truth_are_not_applied_without_one() -> None:
