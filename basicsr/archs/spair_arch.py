@@ -68,6 +68,21 @@ class SparseConv(nn.Module):
         return mask * (summed / covered.clamp(min=1 / 9) + self.bias.view(1, -1, 1, 1))
 
 
+def average_cells(x: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Return the averages of `x` over `cells` rows and columns of cells, N x C x rows x columns."""
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool2d(x, cells)
+    # the same as two matrix products, which ONNX has for images of any size
+    for axis, count in ((2, cells[0]), (2, cells[1])):  # the first product moves its axis last
+        side = x.shape[axis]
+        number = torch.arange(count, device=x.device)[:, None]
+        start, stop = number * side // count, ((number + 1) * side + count - 1) // count
+        pixel = torch.arange(side, device=x.device)
+        inside = ((pixel >= start) & (pixel < stop)).to(x.dtype)
+        x = x.movedim(axis, -1) @ (inside / (stop - start)).to(x.dtype).mT
+    return x
+
+
 class SparseAttention(nn.Module):
     """Attention of degraded pixels to the clean features of the whole image.
 
@@ -90,8 +105,8 @@ class SparseAttention(nn.Module):
         """Return clean averages, N x C x cells, and clean shares of the cells, N x 1 x cells."""
         cells = min(self.grid, x.shape[2]), min(self.grid, x.shape[3])
         clean = (1 - mask).clamp(min=EPSILON)
-        share = F.adaptive_avg_pool2d(clean, cells)
-        return (F.adaptive_avg_pool2d(x * clean, cells) / share).flatten(2), share.flatten(2)
+        share = average_cells(clean, cells)
+        return (average_cells(x * clean, cells) / share).flatten(2), share.flatten(2)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         averages, share = self.references(x, mask)

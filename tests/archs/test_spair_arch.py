@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from basicsr.archs import build_network, from_released
-from basicsr.archs.spair_arch import SPAIR, SparseAttention, SparseConv, modulate
+from basicsr.archs.spair_arch import SPAIR, SparseAttention, SparseConv, average_cells, modulate
 from basicsr.utils.errors import CheckpointError, OptionsError
 
 SMALL = {"dim": 8, "localization_dim": 8, "num_blocks": (1, 1, 1), "heads": 2, "grid": 4}
@@ -162,3 +162,11 @@ def test_it_learns_to_find_and_to_remove_rain(small):
 def test_inconsistent_options_are_refused(options, fault):
     with pytest.raises(OptionsError, match=fault):
         SPAIR(**{**SMALL, **options})
+
+
+@pytest.mark.parametrize("cells", [(4, 4), (3, 5), (7, 9)])
+def test_averages_of_cells_in_exported_networks(cells, monkeypatch):
+    x = torch.rand(2, 3, 7, 9)
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, cells)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(average_cells(x, cells), expected)
