@@ -27,6 +27,7 @@ def demo(load_script, monkeypatch, tmp_path):
 
     monkeypatch.setattr(script, "run", run)
     monkeypatch.setattr(script, "gain", lambda scores: f"gain of {scores.parent.name}")
+    monkeypatch.setattr(script, "iterations", lambda name: 500)
     monkeypatch.setattr(script.time, "monotonic", lambda: now[0])
     return script, commands
 
@@ -50,13 +51,14 @@ def test_shipped_weights_first_and_then_a_training(demo, capsys):
         "trained just now=results/demo/photographs/restored",
     ]
     printed = capsys.readouterr().out
+    assert "8 s, 500 iterations; PSNR, protocol matlab_y:" in printed
     assert "rainy -> trained just now: gain of demo\n" in printed
 
 
 def test_a_slow_machine_trains_for_the_least_time(demo):
     script, commands = demo
     script.main(["--seconds", "5"])
-    assert commands[1][-1] == "train:time_limit=10"
+    assert commands[1][-1] == "train:time_limit=15"
 
 
 def test_a_task_without_weights(demo):
@@ -76,6 +78,16 @@ def test_help_does_not_train(demo, capsys):
     assert stop.value.code == 0
     assert commands == []
     assert "--task {derain,motion,defocus,denoise}" in capsys.readouterr().out
+
+
+def test_iterations_of_a_run(load_script, monkeypatch, tmp_path):
+    script = load_script("demo")
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    models = tmp_path / "experiments/demo/models"
+    models.mkdir(parents=True)
+    for name in ("net_g_90", "net_g_123", "net_g_latest", "net_g_best"):
+        (models / f"{name}.safetensors").touch()
+    assert script.iterations("demo") == 123
 
 
 def test_gain_of_a_scores_file(load_script, tmp_path):
