@@ -18,8 +18,8 @@ from basicsr.utils.errors import DataError
 
 _FORMATS = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 _MOST_FRAMES = 100_000
-_MOST_BYTES = 2**30
-"""Bytes of a file that are read; several times, as frames are counted before they are restored."""
+_MOST_BYTES, _MOST_READS = 2**30, 2**22
+"""Limits of reading a file, several times as frames are counted before they are restored."""
 _GIF_COLOURS = 255  # and a transparent one
 
 
@@ -55,7 +55,7 @@ class Animation:
     def frames(self) -> Iterator[Frame]:
         """Decode one frame after the other. Raises DataError if one is damaged."""
         with opened(self.path) as image:
-            bounded(image).allowed = _MOST_BYTES
+            _allow_frames(image)
             for number in range(len(self.durations)):
                 try:
                     image.seek(number)
@@ -102,7 +102,7 @@ class Animation:
     def _require_readable(self, content: bytes) -> None:
         try:
             with opened(self.path, content) as image:
-                bounded(image).allowed = _MOST_BYTES
+                _allow_frames(image)
                 same = image.size == (self.width, self.height)
                 for number in range(getattr(image, "n_frames", 1)):
                     image.seek(number)
@@ -139,9 +139,8 @@ def read_animation(path: str | Path) -> Animation:
 
 
 def _read(image: Image.Image, path: Path) -> Animation:
-    file = bounded(image)
-    file.allowed = _MOST_BYTES
-    content = file.content()
+    _allow_frames(image)
+    content = bounded(image).content()
     frames = int(getattr(image, "n_frames", 1))
     width, height = image.size
     require_pixels(width * height * frames, f"{frames} frames of {width} x {height} pixels")
@@ -163,6 +162,11 @@ def _read(image: Image.Image, path: Path) -> Animation:
     if has_alpha and image.format == "GIF":
         save["disposal"] = 2  # or the frame before would show through
     return Animation(path, height, width, durations, save, chunks, left_out)
+
+
+def _allow_frames(image: Image.Image) -> None:
+    file = bounded(image)
+    file.allowed, file.reads = _MOST_BYTES, _MOST_READS
 
 
 def _settings(image: Image.Image, content: bytes) -> tuple[dict[str, Any], bytes, list[str]]:

@@ -14,6 +14,7 @@ from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -40,6 +41,8 @@ LIMIT_VARIABLE = "DERAIN_MAX_MEGAPIXELS"
 DEFAULT_MEGAPIXELS = 250.0
 _METADATA_BYTES = 2**26
 """Bytes that a file may have beside its pixels."""
+_FEW_READS = 2**20
+"""Calls that read the header of a file, or its pixels in blocks."""
 _WHOLE_BYTES = 2**29
 """Bytes of a file that Pillow reads as a whole before its size is known."""
 _PIXEL_BYTES = 16
@@ -78,25 +81,35 @@ class TooLarge(ValueError):
 
 
 class BoundedFile(BufferedReader):
-    """File that stops a reader which reads more than an image of its size can need.
+    """File that stops a reader which reads more, or more often, than its image can need.
 
-    Damaged or malicious files make readers skip gigabytes byte by byte; a short read counts as 64
-    bytes for the time that it takes.
+    Damaged or malicious files make readers skip gigabytes, some of them byte by byte.
+
+    Attributes:
+        allowed: bytes that may still be read.
+        reads: number of calls that may still be made.
+        end: where the image ends; what follows is not read.
     """
 
     def __init__(self, raw: FileIO | BytesIO) -> None:
         super().__init__(raw)
         self.allowed = _METADATA_BYTES
+        self.reads = _FEW_READS
+        self.end: int | None = None
 
     def allow_pixels(self, pixels: float) -> None:
         """Allow the bytes of an image of so many pixels, read twice."""
         self.allowed = int(2 * (_METADATA_BYTES + _PIXEL_BYTES * pixels))
+        self.reads = _FEW_READS
 
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = self.allowed + 1 if size is None or size < 0 else size
+        if self.end is not None:
+            wanted = min(wanted, max(self.end - self.tell(), 0))
         data = super().read(min(wanted, self.allowed + 1))
-        self.allowed -= max(len(data), 64)
-        if self.allowed < 0:
+        self.allowed -= len(data)
+        self.reads -= 1
+        if self.allowed < 0 or self.reads < 0:
             raise TooLarge(
                 "the file is much larger than its image can be; save it again with an image editor"
             )
@@ -120,7 +133,7 @@ class BoundedFile(BufferedReader):
     def _from_start(self, size: int) -> bytes:
         position = self.tell()
         self.seek(0)
-        data = super().read(size)
+        data = super().read(size if self.end is None else min(size, self.end))
         self.seek(position)
         return data
 
@@ -211,7 +224,7 @@ def _opened(file: BoundedFile, path: Path) -> Image.Image:
     file.seek(0)
     formats: tuple[str, ...] = _FORMATS
     if head[4:8] == b"ftyp" or head.startswith(b"RIFF"):  # which Pillow reads at once
-        file.allowed = _WHOLE_BYTES
+        file.allowed, file.end = _WHOLE_BYTES, _end_of_boxes(file)
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and b"avif" not in head[8:40]:
         _register_heic(path)
         formats = ("HEIF",)
@@ -228,6 +241,8 @@ def _opened(file: BoundedFile, path: Path) -> Image.Image:
     width, height = image.size
     require_pixels(width * height, f"{width} x {height} pixels")
     file.allow_pixels(width * height)
+    if isinstance(image, BmpImageFile):  # run-length encoding is read byte by byte
+        file.reads += 4 * width * height
     if isinstance(image, JpegImageFile):
         _require_few_scans(file, width * height)
     if isinstance(image, TiffImageFile):  # libtiff reads the file itself
@@ -236,6 +251,27 @@ def _opened(file: BoundedFile, path: Path) -> Image.Image:
                 raise TooLarge("its strips are larger than they can be; save it again")
     image.bounded_file = file  # type: ignore[attr-defined]  # Pillow forgets its own
     return image
+
+
+def _end_of_boxes(file: BoundedFile) -> int:
+    """Return where a WebP file, or the last complete box of an AVIF or HEIC file, ends."""
+    length, at = file.size(), 0
+    try:
+        while True:
+            file.seek(at)
+            head = file.read(16)
+            if head.startswith(b"RIFF"):
+                return min(8 + int.from_bytes(head[4:8], "little"), length)
+            size = int.from_bytes(head[:4], "big")
+            if size == 1:
+                size = int.from_bytes(head[8:16], "big")
+            if size == 0 and head[4:8].strip(b"\0"):  # a box up to the end of the file
+                return length
+            if size < 8 or at + size > length:
+                return length if at + size > length else at
+            at += size
+    finally:
+        file.seek(0)
 
 
 def _webp_pixels(head: bytes) -> tuple[int, str]:

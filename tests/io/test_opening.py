@@ -33,7 +33,10 @@ def save(path: Path, image: Image.Image | None = None, **options) -> Path:
 
 
 def test_photographs_of_phones_are_below_the_limit(tmp_path: Path):
-    path = save(tmp_path / "a.png", Image.new("L", (12000, 9000)))
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"P5 12000 9000 255\n")
+    with path.open("r+b") as file:
+        file.truncate(18 + 12000 * 9000)
     assert image_size(path) == (9000, 12000)
     assert read_image(path, "gray").shape == (9000, 12000, 1)
 
@@ -101,24 +104,17 @@ def sparse_tail(path: Path, gigabytes: int = 3) -> None:
         file.truncate(gigabytes * 2**30)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tif", "ppm", "tga", "jp2"])
+@pytest.mark.parametrize("suffix", [*LOSSLESS, "jpg", "gif", "webp", "avif", "heic"])
 @pytest.mark.timeout(60)
 def test_a_large_tail_after_the_image_is_not_read(tmp_path, suffix):
+    if suffix == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
     path = save(tmp_path / f"a.{suffix}")
     expected = read_image(path)
     sparse_tail(path)
     np.testing.assert_array_equal(read_image(path), expected)
     if suffix != "gif":
         np.testing.assert_array_equal(read_photograph(path).colours, expected)
-
-
-@pytest.mark.parametrize("suffix", ["webp", "avif"])
-@pytest.mark.timeout(60)
-def test_a_file_much_larger_than_its_image_is_refused_where_it_is_read_at_once(tmp_path, suffix):
-    path = save(tmp_path / f"a.{suffix}")
-    sparse_tail(path)
-    with pytest.raises(DataError, match="much larger than its image"):
-        read_image(path)
 
 
 @pytest.mark.timeout(60)
@@ -133,6 +129,22 @@ def test_junk_between_the_parts_of_a_file_is_not_skipped_for_minutes(tmp_path: P
         read_image(path)
 
 
+def test_run_lengths_are_read_byte_by_byte_however_many_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "_FEW_READS", 2000)
+    levels = (np.arange(4096) % 256).reshape(64, 64)
+    runs = np.zeros((64, 65, 2), np.uint8)  # each row ends with two zeros
+    runs[:, :64, 0], runs[:, :64, 1] = 1, levels
+    header = struct.pack("<IiiHHIIiiII", 40, 64, 64, 1, 8, 1, runs.size, 0, 0, 256, 0)
+    palette = np.repeat(np.arange(256, dtype=np.uint8), 4).reshape(256, 4).tobytes()
+    start = 14 + len(header) + len(palette)
+    path = tmp_path / "a.bmp"
+    path.write_bytes(
+        b"BM" + struct.pack("<IHHI", start + runs.size, 0, 0, start) + header + palette
+        + runs.tobytes()
+    )  # fmt: skip
+    np.testing.assert_array_equal(read_image(path, "gray")[..., 0], levels[::-1])
+
+
 def test_large_chunks_are_not_read(tmp_path: Path):
     content = save(tmp_path / "a.png").read_bytes()
     path = tmp_path / "b.png"
@@ -144,7 +156,7 @@ def test_large_chunks_are_not_read(tmp_path: Path):
 
 def test_compressed_notes_do_not_fill_the_memory(tmp_path: Path):
     content = save(tmp_path / "a.png").read_bytes()
-    data = b"zTXt" + b"note\0\0" + zlib.compress(bytes(2**28))
+    data = b"zTXt" + b"note\0\0" + zlib.compress(bytes(2**23))
     chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
     (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])
     with pytest.raises(DataError, match="not a readable image"):
