@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--limit-seconds", type=float, default=20.0, metavar="N",
-        help="time of an input (default: %(default)s)",
+        help="CPU time of an input (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--limit-gib", type=float, default=2.0, metavar="GIB",

@@ -28,7 +28,8 @@ class Faulty:
         if number == SEEDS["error"]:
             raise UserError(f"{path}: damaged; get it again")
         if number == SEEDS["hang"]:
-            time.sleep(1000)
+            while True:
+                pass
         if number == SEEDS["memory"]:
             full = bytearray(2**30)
             time.sleep(1000)

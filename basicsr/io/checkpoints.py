@@ -21,6 +21,7 @@ from basicsr.io.state_dicts import (
     is_finite,
     is_foreign_state,
     named_tensors,
+    require_dense,
     require_finite,
     unwrapped,
 )
@@ -202,6 +203,10 @@ def _require_file(path: Path) -> None:
 def _load_tensors(path: Path) -> Any:
     content = load_torch_file(path)
     tensors = [value for _, value in named_tensors(content)]
+    try:
+        require_dense(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     # a tensor may be a view that repeats its data
     require_plausible_size(path, sum(each.numel() * each.element_size() for each in tensors))
     return content

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,10 +177,9 @@ def checked(tensors: Mapping[str, Tensor]) -> Checked:
     converted: dict[str, None] = {}
     result = {}
     for key, value in tensors.items():
-        name = key[:100]
-        if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        if value.is_complex():
             raise CheckpointError(
-                f"'{name}' is {_type_name(value)}; only dense tensors of real numbers are read"
+                f"'{key[:100]}' is {_type_name(value)}; only tensors of real numbers are read"
             )
         if value.is_floating_point() and value.dtype != torch.float32:
             converted[_type_name(value)] = None
@@ -188,6 +187,16 @@ def checked(tensors: Mapping[str, Tensor]) -> Checked:
         result[key] = value
     require_finite(result)
     return Checked(result, list(converted))
+
+
+def require_dense(tensors: Iterable[Tensor]) -> None:
+    """Raise CheckpointError if a tensor is sparse, quantized or without data."""
+    for value in tensors:
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            raise CheckpointError(
+                f"holds a tensor of type {_type_name(value)} on {value.device.type}; only dense "
+                "tensors with data are read"
+            )
 
 
 def require_finite(tensors: Mapping[str, Tensor]) -> None:

@@ -28,11 +28,12 @@ from fuzzing.base import Target
 OUTCOMES = ("ok", "error", "unclear", "trace", "hang", "memory", "crash")
 FAULTS = OUTCOMES[2:]
 _INTERVAL = 0.05  # seconds between two looks at a process
+_WAITING = 10  # times the limit of CPU time, for an input that waits
 _LONGEST = 5000  # characters of a message
 
 
 class Limits(NamedTuple):
-    """Seconds that reading an input may take, and GiB beyond those of the idle process."""
+    """CPU seconds that reading an input may take, and GiB beyond those of the idle process."""
 
     seconds: float
     gib: float
@@ -68,7 +69,7 @@ class Reader:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.pipe.send(seed)
-        begin, outcome = time.monotonic(), ""
+        begin, used, outcome = time.monotonic(), self._cpu_seconds(), ""
         while not outcome:
             try:
                 if self.pipe.poll(_INTERVAL):
@@ -78,7 +79,10 @@ class Reader:
                 outcome = "crash"
             if self._memory() - self.idle > self.limits.gib:
                 outcome = "memory"
-            elif time.monotonic() - begin > self.limits.seconds:
+            elif (
+                self._cpu_seconds() - used > self.limits.seconds
+                or time.monotonic() - begin > _WAITING * self.limits.seconds
+            ):
                 outcome = "hang"
         code = self.process.exitcode
         self.stop()
@@ -90,6 +94,14 @@ class Reader:
         self.process.kill()
         self.process.join()
         self.pipe.close()
+
+    def _cpu_seconds(self) -> float:
+        """Return the CPU time of the process, which other programs do not lengthen."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _memory(self) -> float:
         """Return the resident memory of the process in GiB."""

@@ -384,3 +384,10 @@ def test_deeply_nested_pickles_are_refused(tmp_path):
     nested = b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"K\x01s."
     (tmp_path / "net.pth").write_bytes(nested)
     assert_refused(tmp_path / "net.pth", "more parts than weights have")
+
+
+def test_a_training_state_with_a_sparse_tensor_is_refused(tmp_path):
+    state = {"iteration": 5, "validation_due": False, "identity": {}, "average": None}
+    network = {"a": torch.eye(2).to_sparse()}
+    torch.save({**state, "network": network, "optimizer": {}}, tmp_path / "5.state")
+    assert_refused(tmp_path / "5.state", "holds a tensor of type sparse_coo on cpu")
