@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,7 +18,9 @@ from tqdm import tqdm
 from basicsr.archs import RestorationNetwork
 from basicsr.archs.strip_progress import progress_to
 from basicsr.inference.jobs import Records, RestoreJob
+from basicsr.inference.progress import Progress
 from basicsr.inference.restorer import Restorer
+from basicsr.inference.segments import FrameReader, RestoredFrames, Segment, segments_of
 from basicsr.io.animations import is_animation, read_animation
 from basicsr.io.images import natural_key, read_image, to_levels
 from basicsr.io.photographs import read_photograph
@@ -78,7 +80,8 @@ def restore_files(
     restored, before, failures = 0, 0, []
     left_out: dict[str, list[str]] = {}
     with Progress(jobs, team, report) as bar:
-        for job in team.take("jobs", jobs):
+        shared = _restore_segments(restorer, jobs, records, bar, team)
+        for job in _taken(jobs, shared, team):
             bar.set_description(job.source.name)
             try:
                 if records.has(job):
@@ -86,8 +89,11 @@ def restore_files(
                     bar.skip(job.pixels())
                 else:
                     with _errors_of(job.source):
-                        for words in _restore(restorer, job, records, bar):
-                            left_out.setdefault(words, []).append(job.source.name)
+                        if job in shared:
+                            _write_shared_video(restorer, job, records)
+                        else:
+                            for words in _restore(restorer, job, records, bar):
+                                left_out.setdefault(words, []).append(job.source.name)
                     restored += 1
                 if compare:
                     _write_comparison(job, records)
@@ -98,6 +104,50 @@ def restore_files(
                     raise
                 failures.append(f"{error.filename or job.target}: {error.strerror or error}")
     return Outcome(restored, before, failures, left_out)
+
+
+def _taken(
+    jobs: Sequence[RestoreJob], shared: Collection[RestoreJob], team: Team
+) -> Iterator[RestoreJob]:
+    """Yield the jobs that this process takes; videos in `shared` when all segments are restored."""
+    yield from team.take("jobs", [job for job in jobs if job not in shared])
+    if shared:
+        team.wait("segments")
+        yield from team.take("videos", [job for job in jobs if job in shared])
+
+
+def _restore_segments(
+    restorer: Restorer | ByChannels,
+    jobs: Sequence[RestoreJob],
+    records: Records,
+    bar: Progress,
+    team: Team,
+) -> Collection[RestoreJob]:
+    """Restore this process's segments of long videos; return the videos that have segments."""
+    if team.size == 1:
+        return ()
+    found = team.from_main("segments", segments_of(jobs, records) if team.is_main else None)
+    segments = [Segment(jobs[number], start, is_last) for number, start, is_last in found]
+    for segment in team.take("segments", segments):
+        bar.set_description(segment.job.source.name)
+        segment.job.target.parent.mkdir(parents=True, exist_ok=True)
+        stored = RestoredFrames(segment.job, records)
+        # An error leaves frames out. It is reported by the process that writes the video.
+        with suppress(UserError), _errors_of(segment.job.source):
+            for number, frame in segment.frames():
+                if number not in stored:
+                    restored = restore_photograph(restorer, frame)
+                    stored.add(number, to_levels(restored, frame.dtype))
+                bar.update(frame.shape[0] * frame.shape[1])
+    return {segment.job for segment in segments}
+
+
+def _write_shared_video(restorer: Restorer | ByChannels, job: RestoreJob, records: Records) -> None:
+    """Write a video from the stored frames, which are removed."""
+    stored = RestoredFrames(job, records)
+    reader: Any = FrameReader(stored, lambda frame: restore_photograph(restorer, frame))
+    _restore_video(reader, job, records, tqdm(disable=True))
+    stored.remove()
 
 
 def joined(team: Team, outcome: Outcome) -> Outcome:
@@ -116,54 +166,6 @@ def joined(team: Team, outcome: Outcome) -> Outcome:
         sorted((text for each in outcomes for text in each.failures), key=natural_key),
         {words: sorted(names, key=natural_key) for words, names in left_out.items()},
     )
-
-
-class Progress(tqdm):
-    """Progress bar over the pixels of all jobs.
-
-    `n` counts the pixels of this process. The main process of a team shows the sum over all.
-
-    Args:
-        jobs: all jobs of the team.
-        team: processes that share the jobs.
-        report: is called with the part of the pixels that this process has restored.
-    """
-
-    total: float
-
-    def __init__(
-        self,
-        jobs: Sequence[RestoreJob],
-        team: Team = ALONE,
-        report: Callable[[float], None] | None = None,
-    ) -> None:
-        self.team, self.report, self.shared = team, report, 0
-        pixels = sum(job.pixels() for job in jobs) if team.is_main else 0
-        hidden = None if team.is_main else True  # None: unless it is a terminal
-        super().__init__(total=pixels, unit="px", unit_scale=True, disable=hidden)
-
-    def update(self, pixels: float | None = 1) -> bool | None:
-        pixels = round(pixels or 0)
-        if self.disable:
-            self.n += pixels
-        if self.team.size > 1:
-            self.shared = self.team.total("pixels", pixels)
-        if self.report is not None and self.total:
-            self.report(min(self.n / self.total, 1.0))
-        return super().update(pixels)
-
-    def skip(self, pixels: int) -> None:
-        """Leave pixels out, which keeps the estimate of the remaining time right."""
-        if self.team.size > 1:
-            self.update(pixels)
-        else:
-            self.total -= pixels
-            self.refresh()
-
-    @property
-    def format_dict(self) -> dict[str, Any]:
-        facts = super().format_dict
-        return {**facts, "n": self.shared, "rate": None} if self.team.size > 1 else facts
 
 
 class ByChannels(NamedTuple):

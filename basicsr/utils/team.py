@@ -63,6 +63,15 @@ class Team:
         while (position := self.total(name, 1)) <= len(items):
             yield items[position - 1]
 
+    def wait(self, name: str) -> None:
+        """Return when all processes have called it with this `name`."""
+        if self.size == 1:
+            return
+        with _connection():
+            if self._store.add(f"wait-{name}", 1) == self.size:
+                self._store.set(f"all-{name}", "")
+            self._store.get(f"all-{name}")
+
     def total(self, name: str, amount: int) -> int:
         """Add `amount` to the counter `name`; return the sum over all processes so far."""
         with _connection():

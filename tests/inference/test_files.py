@@ -16,6 +16,7 @@ from PIL import Image
 from torch.distributed import HashStore
 
 from basicsr.archs import RestorationNetwork
+from basicsr.inference import segments
 from basicsr.inference.files import (
     ByChannels,
     Outcome,
@@ -26,6 +27,7 @@ from basicsr.inference.files import (
     restore_photograph,
 )
 from basicsr.inference.jobs import RECORDS, Findings, Records, RestoreJob, find_jobs
+from basicsr.inference.segments import FrameReader, RestoredFrames
 from basicsr.io import videos
 from basicsr.io.images import read_image, write_png
 from basicsr.io.videos import read_frames, video_facts, write_video
@@ -529,3 +531,58 @@ def test_records_of_a_killed_run_are_merged_in_the_order_of_the_runs():
     records.merge()
     assert records.has(jobs[0])
     assert written() == [RECORDS, "a.png"]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_team_shares_a_long_video_by_segments(size, monkeypatch):
+    monkeypatch.setattr(segments, "FRAMES", 3)
+    frames = (np.full((16, 32, 3), 20 * i, np.uint8) for i in range(10))
+    write_video(Path("in/long.mp4"), frames, 25.0, Path("in/long.mp4"))
+    Path("in/cut.mkv").write_bytes(b"no video")
+    jobs, store, network = find_jobs(["in/long.mp4", "in/cut.mkv"], OUT), HashStore(), Halving()
+    restored_by_segments = []
+    add = RestoredFrames.add
+    monkeypatch.setattr(
+        RestoredFrames,
+        "add",
+        lambda self, number, levels: (
+            restored_by_segments.append(number) or add(self, number, levels)
+        ),
+    )
+    OUT.mkdir()
+
+    def work(rank):
+        team = Team(rank, size, store)
+        records = Records(OUT, SETTINGS, rank)
+        return joined(team, restore_files(network, jobs, records, team=team)), records
+
+    with ThreadPoolExecutor(size) as pool:
+        (outcome, records), *_ = pool.map(work, range(size))
+    records.merge()
+    assert outcome[:2] == (1, 0)
+    assert [message.partition(":")[0] for message in outcome.failures] == ["in/cut.mkv"]
+    assert sorted(added) == list(range(10))
+    assert network.calls == 10
+    assert written() == [RECORDS, "long.mp4"]
+    shared = Path("out/long.mp4").read_bytes()
+    Path("out/long.mp4").unlink()
+    restore_files(Halving(), jobs[:1], records)
+    assert Path("out/long.mp4").read_bytes() == shared
+
+
+def test_frames_of_a_killed_run_are_used_and_missing_ones_restored(monkeypatch):
+    write_video(Path("in/a.mp4"), (np.zeros((16, 16, 3), np.uint8) for _ in "abc"), 25.0, OUT)
+    job = RestoreJob(Path("in/a.mp4"), OUT / "a.mp4")
+    stored = RestoredFrames(job, Records(OUT, SETTINGS))
+    stored.add(1, np.full((16, 16, 3), 51, np.uint8))
+    reader = FrameReader(stored, lambda frame: frame + 0.5)
+    assert [float(reader(np.zeros((2, 2, 3))).mean()) for _ in range(3)] == [
+        0.5,
+        pytest.approx(0.2),
+        0.5,
+    ]
+    other = RestoredFrames(job, Records(OUT, {**SETTINGS, "weights": "def"}))
+    assert 1 in stored
+    assert 1 not in other
+    stored.remove()
+    assert written() == []
