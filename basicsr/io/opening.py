@@ -39,7 +39,7 @@ _HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", 
 
 LIMIT_VARIABLE = "DERAIN_MAX_MEGAPIXELS"
 DEFAULT_MEGAPIXELS = 250.0
-_METADATA_BYTES = 2**26
+_METADATA_BYTES = 2**25
 """Bytes that a file may have beside its pixels."""
 _FEW_READS = 2**20
 """Calls that read the header of a file, or its pixels in blocks."""
@@ -117,7 +117,7 @@ class BoundedFile(BufferedReader):
 
     def content(self) -> bytes:
         """Return the whole file, or the beginning that an image of its size can need."""
-        return self._from_start(self.allowed)
+        return self._from_start(self.allowed // 2)
 
     def size(self) -> int:
         """Return the length of the file in bytes."""

@@ -38,7 +38,6 @@ def test_photographs_of_phones_are_below_the_limit(tmp_path: Path):
     with path.open("r+b") as file:
         file.truncate(18 + 12000 * 9000)
     assert image_size(path) == (9000, 12000)
-    assert read_image(path, "gray").shape == (9000, 12000, 1)
 
 
 @pytest.mark.parametrize("suffix", [*LOSSLESS, "jpg", "webp", "gif", "avif"])
