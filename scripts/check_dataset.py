@@ -37,8 +37,10 @@ from tqdm import tqdm
 from basicsr.data import LAYOUTS
 from basicsr.data.layouts import PairFiles, Pairing, match, match_folders
 from basicsr.data.paired_dataset import read_pair
+from basicsr.data.pairing import PairingRule, match_list, match_rule
 from basicsr.io.images import image_format, images_by_stem, list_images, read_image
 from basicsr.io.opening import set_max_megapixels
+from basicsr.io.stored_files import is_lmdb
 from basicsr.utils.cli import add_max_megapixels, add_workers, command, script_parser
 from basicsr.utils.errors import DataError, OptionsError
 from basicsr.utils.files import expanded
@@ -151,6 +153,13 @@ def _parser() -> argparse.ArgumentParser:
         "--gt",
         help="folder of ground-truth images with the same names, or of clean images alone",
     )
+    parser.add_argument(
+        "--pairing",
+        nargs=2,
+        metavar=("LQ", "GT"),
+        help="names of the files of a pair, such as '{name}_s{a}' '{name}'",
+    )
+    parser.add_argument("--list", metavar="FILE", help="text file that lists pairs or gt images")
     parser.add_argument("--against", help="another data set, which must not show the same scenes")
     parser.add_argument(
         "--against-layout",
@@ -166,8 +175,16 @@ def _parser() -> argparse.ArgumentParser:
 def _pairing(options: argparse.Namespace) -> Pairing:
     if options.dataroot and options.layout and not (options.lq or options.gt):
         return match(options.dataroot, options.layout)
+    rule: PairingRule | None = None
+    if options.pairing:
+        rule = {"lq": options.pairing[0], "gt": options.pairing[1]}
     if options.lq and options.gt and not (options.dataroot or options.layout):
-        return match_folders(expanded(options.lq), expanded(options.gt))
+        lq, gt = expanded(options.lq), expanded(options.gt)
+        if options.list:
+            return match_list(expanded(options.list), lq, gt, rule)
+        return match_rule(rule, lq, gt) if rule else match_folders(lq, gt)
+    if rule or options.list:
+        raise OptionsError("arguments: --pairing and --list go with --lq and --gt")
     if options.gt and not (options.dataroot or options.layout or options.lq):
         images = images_by_stem(expanded(options.gt))
         return Pairing([PairFiles(name, path, path) for name, path in images.items()], [], [], "")
@@ -228,7 +245,8 @@ def _scenes(checked: list[Checked]) -> dict[Path, np.ndarray]:
 def _scenes_in(pool: ProcessPoolExecutor, root: str, layout: str | None) -> dict[Path, np.ndarray]:
     if layout:
         return _scenes(_map(pool, check_pair, match(root, layout).pairs, "others"))
-    paths = list_images(expanded(root))
+    folder = expanded(root)
+    paths = list(images_by_stem(folder).values()) if is_lmdb(folder) else list_images(folder)
     scenes = zip(paths, _map(pool, _scene_of_file, paths, "others"), strict=True)
     return {path: scene for path, scene in scenes if scene is not None}
 

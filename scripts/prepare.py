@@ -31,6 +31,7 @@ from tqdm import tqdm
 from basicsr.io.images import list_images
 from basicsr.utils.cli import add_workers, command, script_parser
 from basicsr.utils.errors import DataError, OptionsError
+from basicsr.utils.files import expanded
 
 
 @command
@@ -57,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
     parser.add_argument("set", choices=sorted({name for name, _ in PREPARATIONS}))
     parser.add_argument("part", choices=("train", "val", "test"))
-    parser.add_argument("--source", required=True, type=Path, help="folder of the part")
-    parser.add_argument("--output", type=Path, help="folder of the crops")
+    parser.add_argument("--source", required=True, type=expanded, help="folder of the part")
+    parser.add_argument("--output", type=expanded, help="folder of the crops")
     parser.add_argument("--partial", action="store_true", help="accept an incomplete data set")
     add_workers(parser)
     return parser

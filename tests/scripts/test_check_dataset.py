@@ -129,6 +129,27 @@ def test_clean_images_alone(run_script, tmp_path):
     ]
 
 
+def test_pairs_by_a_rule_by_a_list_and_in_lmdbs(run_script, tmp_path, make_lmdb):
+    for n in (1, 2):
+        write_png(tmp_path / "lq" / f"{n}_rain.png", _rainy(_scene(n), n))
+        write_png(tmp_path / "gt" / f"{n}.png", _scene(n))
+    (tmp_path / "list.txt").write_text("2_rain.png 2.png\n")
+    make_lmdb(tmp_path / "lq.lmdb", {"1": _rainy(_scene(1))})
+    make_lmdb(tmp_path / "gt.lmdb", {"1": _scene(1)})
+    folders = ("--lq", tmp_path / "lq", "--gt", tmp_path / "gt")
+    lmdbs = ("--lq", tmp_path / "lq.lmdb", "--gt", tmp_path / "gt.lmdb")
+    for arguments, pairs in (
+        ((*folders, "--pairing", "{n}_rain", "{n}"), 2),
+        ((*folders, "--list", tmp_path / "list.txt"), 1),
+        (lmdbs, 1),
+    ):
+        code, out, err = run_script("check_dataset", *arguments, "--workers", 1)
+        assert (code, err) == (0, "")
+        assert out.startswith(f"pairs           {pairs}, {pairs} readable\n")
+    code, _, err = run_script("check_dataset", "--gt", tmp_path, "--list", "x")
+    assert (code, err) == (2, "error: arguments: --pairing and --list go with --lq and --gt\n")
+
+
 def test_left_out_images_are_counted(run_script, tmp_path):
     for name in ("rain-1", "norain-1", "norain-2", "rainstreak-1"):
         write_png(tmp_path / f"{name}.png", _rainy(_scene(1), len(name)))
