@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from basicsr.utils.errors import OptionsError
 
-_SECTIONS = ("datasets", "datasets:train")  # assigned as a whole, they hold patches
+_LENGTHS = re.compile(r"datasets(:train(:patches(:\d+(:iters)?)?)?)?")
+"""Assignments that give the lengths of the stages."""
 
 
 def require_kind(raw: Mapping[str, Any], training: bool) -> None:
@@ -46,8 +48,7 @@ def follow_total_iter(raw: Mapping[str, Any], force: Sequence[str]) -> list[str]
         A line that says what has changed, or none.
     """
     keys = {assignment.partition("=")[0] for assignment in force}
-    given = any(key in _SECTIONS or key.startswith("datasets:train:patches") for key in keys)
-    if "train:total_iter" not in keys or given:
+    if "train:total_iter" not in keys or any(map(_LENGTHS.fullmatch, keys)):
         return []
     try:
         total, stages = raw["train"]["total_iter"], raw["datasets"]["train"]["patches"]

@@ -116,6 +116,15 @@ def test_patches_follow_the_iterations_of_the_command_line(write, capsys, total,
         )
 
 
+def test_patches_follow_when_their_sizes_are_given(write):
+    force = ["train:total_iter=7", "datasets:train:patches:0:batch_size=1"]
+    options = load_options(TrainOptions, write(GOOD), force)
+    assert [(row.batch_size, row.iters) for row in options.datasets.train.patches] == [
+        (1, 6),
+        (2, 1),
+    ]
+
+
 def test_the_only_stage_follows(write):
     content = yaml.safe_load(GOOD)
     content["datasets"]["train"]["patches"] = [{"size": 64, "batch_size": 4, "iters": 10}]
@@ -127,6 +136,7 @@ def test_the_only_stage_follows(write):
     "force",
     [
         ["datasets:train:patches:1:iters=1"],
+        ["datasets:train:patches:1={size: 96, batch_size: 2, iters: 1}"],
         ["datasets:train:patches=[{size: 64, batch_size: 4, iters: 9}]"],
     ],
 )
