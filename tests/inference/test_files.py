@@ -540,15 +540,13 @@ def test_a_team_shares_a_long_video_by_segments(size, monkeypatch):
     write_video(Path("in/long.mp4"), frames, 25.0, Path("in/long.mp4"))
     Path("in/cut.mkv").write_bytes(b"no video")
     jobs, store, network = find_jobs(["in/long.mp4", "in/cut.mkv"], OUT), HashStore(), Halving()
-    restored_by_segments = []
-    add = RestoredFrames.add
-    monkeypatch.setattr(
-        RestoredFrames,
-        "add",
-        lambda self, number, levels: (
-            restored_by_segments.append(number) or add(self, number, levels)
-        ),
-    )
+    added, add = [], RestoredFrames.add
+
+    def noted(self, number, levels):
+        added.append(number)
+        add(self, number, levels)
+
+    monkeypatch.setattr(RestoredFrames, "add", noted)
     OUT.mkdir()
 
     def work(rank):
