@@ -16,7 +16,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from basicsr.utils.errors import OptionsError
-from basicsr.utils.network_size import require_bounded
 
 Registered = TypeVar("Registered", bound=type)
 
@@ -137,6 +136,8 @@ def _record_arguments(cls: type) -> None:
         if _constructing.get():
             init(self, *args, **kwargs)
             return
+        from basicsr.utils.network_size import require_bounded  # here, as it loads PyTorch
+
         outermost = _constructing.set(True)
         try:
             require_bounded(lambda: cls(*args, **kwargs))

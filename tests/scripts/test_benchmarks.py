@@ -74,3 +74,39 @@ def test_drawn_pairs_are_like_rain100l(load_script, tmp_path: Path, name: str):
     assert read_image(first).shape == read_image(second).shape == (321, 481, 3)
     assert (read_image(first) != read_image(second)).any()
     assert 200_000 < first.stat().st_size < 400_000
+
+
+def test_commands(load_script, monkeypatch, capsys):
+    script = load_script("benchmarks/commands")
+    calls = []
+    monkeypatch.setattr(
+        script.subprocess, "run", lambda arguments, **_: calls.append(arguments[2:])
+    )
+    script.main(["--runs", "2"])
+    for name in ("restore", "train", "test", "measure", "app"):
+        assert calls.count([f"basicsr.{name}", "--help"]) == 2
+    first, second = (call for call in calls if "-o" in call)
+    assert first[3] != second[3]  # a second call would skip a photograph that is restored already
+    assert "| `restore photograph.png` | 0.00 |" in capsys.readouterr().out
+
+
+def test_runtimes(load_script, monkeypatch, capsys, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    script = load_script("benchmarks/runtimes")
+    options = {"type": "PRN_r", "recurrent_iter": 1, "channels": 4}
+    network = script.build_network(options).eval()
+    monkeypatch.setattr(script, "network_of", lambda name: network)
+    file = tmp_path / "network.onnx"
+    script.exported("PRN_r", 16, file)
+    reference = None
+    for runtime in script.RUNTIMES:
+        figures, restored = script.measured(runtime, "PRN_r", file, 16, 1, 2)
+        assert figures["seconds"] == min(figures["runs"])
+        assert len(figures["runs"]) == 2
+        reference = restored if reference is None else reference
+        tolerance = 1e-5 if runtime.endswith("fp32") else 2e-2
+        np.testing.assert_allclose(restored, reference, rtol=0, atol=tolerance)
+    row = {"network": "PRN_r", "variants": {"PyTorch fp32": {**figures, "difference": 0.0}}}
+    assert script.table(row).startswith("| PRN_r | PyTorch fp32 | ")
