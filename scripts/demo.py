@@ -76,6 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
     train(demo, max(left, LEAST_SECONDS))
     restored["trained just now"] = restore(demo, name)
     images = Path("results", name, "photographs")
+    if (ROOT / images / "lq_left").exists():
+        write_mean_of_views(ROOT / images)
     run(
         "scripts/compare_page.py",
         *("--lq", f"{demo.degraded}={images / 'lq'}"),
@@ -88,7 +90,9 @@ def main(arguments: list[str] | None = None) -> None:
     seconds = time.monotonic() - started
     print(f"\n{seconds:.0f} s, {iterations(name)} iterations; PSNR, protocol {demo.protocol}:")
     for caption, folder in restored.items():
-        print(f"  {demo.degraded} -> {caption}: {gain(ROOT / folder / 'scores.json')}")
+        after = ROOT / folder / "photographs/restored"
+        shown = gain(ROOT / images / "lq", after, ROOT / images / "gt", demo.protocol)
+        print(f"  {demo.degraded} -> {caption}: {shown}")
     print(f"Open {ROOT}/results/{name}/index.html and drag the dividers (as one image: sheet.png).")
 
 
@@ -130,10 +134,29 @@ def iterations(name: str) -> int:
     return max(int(file.stem.rpartition("_")[2]) for file in weights)
 
 
-def gain(scores: Path) -> str:
-    """Return PSNR before and after restoration, as text."""
-    result = json.loads(scores.read_text())["results"][0]
-    before, after = result["input_psnr"], result["psnr"]
+def write_mean_of_views(images: Path) -> None:
+    """Write `lq`, the images of the whole aperture: the means of `lq_left` and `lq_right`."""
+    from basicsr.io.images import list_images, read_image, write_png
+
+    for file in list_images(images / "lq_left"):
+        views = [
+            read_image(images / view / file.name, bit_depth="as_stored")
+            for view in ("lq_left", "lq_right")
+        ]
+        mean = (views[0].astype(float) + views[1]) / 2
+        write_png(images / "lq" / file.name, mean.round().astype(views[0].dtype))
+
+
+def gain(degraded: Path, restored: Path, gt: Path, protocol: str) -> str:
+    """Return the mean PSNR of two folders of images, and their difference, as text."""
+    from basicsr.evaluation.restored_images import match_restored
+    from basicsr.metrics import get_protocol
+
+    measure = get_protocol(protocol)
+    before, after = (
+        measure.summarize([measure(*pair.read()) for pair in match_restored(folder, gt)])["psnr"]
+        for folder in (degraded, restored)
+    )
     return f"{before:.2f} dB -> {after:.2f} dB ({after - before:+.2f})"
 
 

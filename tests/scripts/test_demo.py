@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from basicsr.io.images import read_image, write_png
 from basicsr.options import TestOptions as Options  # not a class of tests
 from basicsr.options import TrainOptions, load_options
 
@@ -26,7 +28,8 @@ def demo(load_script, monkeypatch, tmp_path):
         commands.append([name, *arguments])
 
     monkeypatch.setattr(script, "run", run)
-    monkeypatch.setattr(script, "gain", lambda scores: f"gain of {scores.parent.name}")
+    monkeypatch.setattr(script, "write_mean_of_views", lambda images: None)
+    monkeypatch.setattr(script, "gain", lambda lq, restored, *more: f"gain of {restored}")
     monkeypatch.setattr(script, "iterations", lambda name: 500)
     monkeypatch.setattr(script.time, "monotonic", lambda: now[0])
     return script, commands
@@ -52,7 +55,7 @@ def test_shipped_weights_first_and_then_a_training(demo, capsys):
     ]
     printed = capsys.readouterr().out
     assert "8 s, 500 iterations; PSNR, protocol matlab_y:" in printed
-    assert "rainy -> trained just now: gain of demo\n" in printed
+    assert f"trained just now: gain of {ROOT}/results/demo/photographs/restored\n" in printed
 
 
 def test_a_slow_machine_trains_for_the_least_time(demo):
@@ -90,10 +93,17 @@ def test_iterations_of_a_run(load_script, monkeypatch, tmp_path):
     assert script.iterations("demo") == 123
 
 
-def test_gain_of_a_scores_file(load_script, tmp_path):
-    file = tmp_path / "scores.json"
-    file.write_text(json.dumps({"results": [{"input_psnr": 25.611, "psnr": 29.955}]}))
-    assert load_script("demo").gain(file) == "25.61 dB -> 29.95 dB (+4.34)"
+def test_gain_over_the_mean_of_two_views(load_script, tmp_path):
+    script = load_script("demo")
+    levels = {"lq_left": 20000, "lq_right": 20801, "restored": 20040, "gt": 20000}
+    for name, level in levels.items():
+        write_png(tmp_path / name / "0.png", np.full((8, 8, 3), level, np.uint16))
+    script.write_mean_of_views(tmp_path)
+    assert (
+        read_image(tmp_path / "lq/0.png", bit_depth="as_stored") == 20400
+    ).all()  # halves to even
+    folders = [tmp_path / name for name in ("lq", "restored", "gt")]
+    assert script.gain(*folders, "dpdd") == "44.29 dB -> 64.29 dB (+20.00)"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
