@@ -140,13 +140,12 @@ def read_animation(path: str | Path) -> Animation:
 
 def _read(image: Image.Image, path: Path) -> Animation:
     _allow_frames(image)
-    content = bounded(image).content()
     frames = int(getattr(image, "n_frames", 1))
     width, height = image.size
     require_pixels(width * height * frames, f"{frames} frames of {width} x {height} pixels")
     if frames > min(_MOST_FRAMES, 1e6 * max_megapixels()):
         raise ValueError(f"it has {frames} frames; cut it into shorter ones")
-    save, chunks, left_out = _settings(image, content)
+    save, chunks, left_out = _settings(image, width * height * frames)
     durations: list[float] = []
     has_alpha = False
     for number in range(frames):
@@ -169,13 +168,19 @@ def _allow_frames(image: Image.Image) -> None:
     file.allowed, file.reads = _MOST_BYTES, _MOST_READS
 
 
-def _settings(image: Image.Image, content: bytes) -> tuple[dict[str, Any], bytes, list[str]]:
-    """Return the settings of Pillow's `save`, the chunks of a PNG file, and what is left out."""
+def _settings(image: Image.Image, pixels: int) -> tuple[dict[str, Any], bytes, list[str]]:
+    """Return the settings of Pillow's `save`, the chunks of a PNG file, and what is left out.
+
+    `pixels` are those of all frames together.
+    """
     save: dict[str, Any] = {"format": image.format}
     if image.format == "GIF":
         if "comment" in image.info:
             save["comment"] = image.info["comment"]
         return save, b"", []
+    bounded(image).allow_pixels(pixels)
+    content = bounded(image).content()
+    _allow_frames(image)
     if image.format == "PNG":
         chunks, left_out = png_metadata(content, gray=False)
         if content[24] == 16:
