@@ -183,7 +183,7 @@ def test_commands_of_the_readme_fit_the_tools(run_script, tmp_path, monkeypatch)
     blocks = "\n".join(readme.replace("```bash", "```").split("```")[1::2]).replace("\\\n", " ")
     tools = ("python scripts/convert_weights.py ", "python scripts/verify_weights.py ")
     commands = [shlex.split(line) for line in blocks.splitlines() if line.startswith(tools)]
-    assert len(commands) == 10
+    assert len(commands) == 9
     monkeypatch.chdir(tmp_path)
     for python, script, *arguments in commands:
         assert python == "python"
