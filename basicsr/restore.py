@@ -47,6 +47,7 @@ DEFAULT_WEIGHTS = TASKS[DEFAULT_TASK].rgb or ""
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Restore the files named on the command line."""
+    exit_on_signals(interrupts=False)  # as a command of the installed package, only now
     options = _parser().parse_args(arguments)
     folder = Path(options.output)
     _require_folder(folder)

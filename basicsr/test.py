@@ -33,6 +33,7 @@ TIMEOUT = 3600.0
 @command
 def main() -> None:
     """Run the test that the option file on the command line describes."""
+    exit_on_signals(interrupts=False)  # as a command of the installed package, only now
     parser = argparse.ArgumentParser(description="Restore and measure data sets.")
     add_option_file(parser)
     add_launcher(parser)

@@ -22,6 +22,7 @@ from basicsr.utils.cli import add_launcher, add_option_file, command
 
 @command
 def main() -> None:
+    exit_on_signals(interrupts=False)  # as a command of the installed package, only now
     parser = argparse.ArgumentParser(description="Train a network from an option file.")
     add_option_file(parser)
     add_launcher(parser)

@@ -19,14 +19,16 @@ DUMP_STACKS = signal.SIGUSR2  # loader workers print their stacks when they rece
 _REPEAT_WINDOW = 2.0
 
 
-def exit_on_signals() -> None:
+def exit_on_signals(*, interrupts: bool = True) -> None:
     """End the process at once, with one line, on SIGTERM and SIGUSR1 (code 75) and Ctrl-C (130).
 
     Entry points call it before they import PyTorch, which takes seconds. It is for times at which
     there is nothing to save: the imports, the set-up of a run, and programs that leave complete
-    files only. Later a StopRequest replaces it.
+    files only. Later a StopRequest replaces it. `interrupts=False` leaves Ctrl-C as it is.
     """
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    if threading.current_thread() is not threading.main_thread():  # which alone has handlers
+        return
+    for number in (signal.SIGTERM, signal.SIGUSR1, *([signal.SIGINT] if interrupts else [])):
         signal.signal(number, _exit_now)
 
 

@@ -113,6 +113,24 @@ def test_entry_points_can_be_stopped_while_they_import(script, arguments, tmp_pa
     assert complaint == b"error: stopped by SIGTERM; start the same command again\n"
 
 
+def test_commands_of_the_installed_package_can_be_stopped(tmp_path):
+    """They import `main` instead of running the file."""
+    program = """
+        import os, signal, sys
+        from basicsr.train import main
+        import basicsr.options
+        basicsr.options.load_options = lambda *a: os.kill(os.getpid(), signal.SIGTERM)
+        sys.argv = ["derain-train", "-opt", "x.yml"]
+        main()
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 75
+    assert ended.stderr == "error: stopped by SIGTERM; start the same command again\n"
+
+
 def test_ctrl_c_raises_again_once_a_command_runs():
     before = {
         name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
