@@ -231,7 +231,8 @@ def _figure(image: Comparison, protocol: Protocol) -> str:
         for number, caption in enumerate(compared)
     )
     metric = protocol.metrics[0]
-    scores = " → ".join(_number(metric, each) for each in image.scores.values())
+    before, *after = [_number(metric, each) for each in image.scores.values()] or [""]
+    scores = f"{before} → {', '.join(after)}" if after else before
     return f"""    <figure>
       <div class="divided" style="aspect-ratio: {width} / {height}">
         <img src="{_embedded(image.versions[degraded])}" alt="{name}, {html.escape(degraded)}">
