@@ -4,7 +4,7 @@
     python scripts/demo.py --task motion   # deblurring, two minutes; also defocus, denoise
 
 Needs no data: the photographs are those that scikit-image installs. Runs the same commands as a
-user would, with the option files options/*/TASK/demo.yml. If this project ships weights for the
+user would, with the option files options/*/TASK/demo*.yml. If this project ships weights for the
 task, they restore the photographs first. The training is limited in time; on a slow or busy machine
 it takes fewer iterations.
 """
@@ -64,17 +64,19 @@ def main(arguments: list[str] | None = None) -> None:
     name = "demo" if options.task == "derain" else f"demo_{options.task}"
     started = time.monotonic()
     restored = {}
+    train_file, test_file = (
+        f"options/{kind}/{demo.folder}/{name}.yml" for kind in ("train", "test")
+    )
     if demo.weights is not None and _shipped(demo.weights).exists():
-        restored[f"shipped {demo.weights}"] = restore(
-            demo, f"{name}_shipped", _shipped(demo.weights)
-        )
+        shipped = restore(test_file, f"{name}_shipped", _shipped(demo.weights))
+        restored[f"shipped {demo.weights}"] = shipped
     else:
-        run("basicsr/train.py", "-opt", f"options/train/{demo.folder}/demo.yml", "--check")
+        run("basicsr/train.py", "-opt", train_file, "--check")
     overhead = time.monotonic() - started
     # the start of the training and the test after it will take as long once more, or somewhat more
     left = (options.seconds or demo.seconds) - 2.5 * overhead - PAGE_SECONDS
-    train(demo, max(left, LEAST_SECONDS))
-    restored["trained just now"] = restore(demo, name)
+    train(train_file, max(left, LEAST_SECONDS))
+    restored["trained just now"] = restore(test_file, name)
     images = Path("results", name, "photographs")
     if (ROOT / images / "lq_left").exists():
         write_mean_of_views(ROOT / images)
@@ -96,13 +98,13 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"Open {ROOT}/results/{name}/index.html and drag the dividers (as one image: sheet.png).")
 
 
-def train(demo: Demo, seconds: float) -> None:
-    """Train as the task's option file says, for at most `seconds`."""
+def train(option_file: str, seconds: float) -> None:
+    """Train as an option file says, for at most `seconds`."""
     limit = f"train:time_limit={seconds:.0f}"
-    run("basicsr/train.py", "-opt", f"options/train/{demo.folder}/demo.yml", "--force_yml", limit)
+    run("basicsr/train.py", "-opt", option_file, "--force_yml", limit)
 
 
-def restore(demo: Demo, name: str, weights: Path | None = None) -> Path:
+def restore(option_file: str, name: str, weights: Path | None = None) -> Path:
     """Test the network just trained, or shipped `weights`; return the folder of the results."""
     changes = [f"name={name}"]
     if weights is not None:
@@ -110,7 +112,6 @@ def restore(demo: Demo, name: str, weights: Path | None = None) -> Path:
             f"path:pretrain_network_g={weights.relative_to(ROOT)}",
             f"network_g={json.dumps(network_of(weights))}",
         ]
-    option_file = f"options/test/{demo.folder}/demo.yml"
     run("basicsr/test.py", "-opt", option_file, "--force_yml", *changes)
     return Path("results", name)
 

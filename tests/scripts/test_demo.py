@@ -68,7 +68,7 @@ def test_a_task_without_weights(demo):
     script, commands = demo
     script.main(["--task", "motion", "--seconds", "100"])
     assert commands[0][-1] == "--check"
-    assert commands[1][2] == "options/train/Motion_Deblurring/demo.yml"
+    assert commands[1][2] == "options/train/Motion_Deblurring/demo_motion.yml"
     assert commands[1][-1] == "train:time_limit=91"
     assert "--protocol" in commands[3]
     assert commands[3][commands[3].index("--protocol") + 1] == "gopro"
@@ -108,8 +108,9 @@ def test_gain_over_the_mean_of_two_views(load_script, tmp_path):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_option_files_belong_together(load_script, folder):
-    train = load_options(TrainOptions, ROOT / "options/train" / folder / "demo.yml")
-    test = load_options(Options, ROOT / "options/test" / folder / "demo.yml")
+    (file,) = (ROOT / "options/train" / folder).glob("demo*.yml")
+    train = load_options(TrainOptions, file)
+    test = load_options(Options, ROOT / "options/test" / folder / file.name)
     assert train.network_g == test.network_g
     assert test.path.pretrain_network_g.startswith(f"experiments/{train.name}/")
     seen, unseen = (
