@@ -26,6 +26,7 @@ if __name__ == "__main__":
 from basicsr.utils.cli import command, positive, script_parser  # noqa: E402
 
 PAGE_SECONDS = 4  # for the page, on a quiet machine
+FEW_ITERATIONS = 100
 LEAST_SECONDS = 15  # of training, however slow the machine
 
 
@@ -95,6 +96,8 @@ def main(arguments: list[str] | None = None) -> None:
         after = ROOT / folder / "photographs/restored"
         shown = gain(ROOT / images / "lq", after, ROOT / images / "gt", demo.protocol)
         print(f"  {demo.degraded} -> {caption}: {shown}")
+    if iterations(name) < FEW_ITERATIONS:
+        print("Too few iterations to learn much: this machine is slow or busy; try --seconds 300.")
     print(f"Open {ROOT}/results/{name}/index.html and drag the dividers (as one image: sheet.png).")
 
 
