@@ -43,8 +43,8 @@ _METADATA_BYTES = 2**25
 """Bytes that a file may have beside its pixels."""
 _FEW_READS = 2**20
 """Calls that read the header of a file, or its pixels in blocks."""
-_WHOLE_BYTES = 2**29
-"""Bytes of a file that Pillow reads as a whole before its size is known."""
+_WHOLE_WEBP, _WHOLE_BOXES = 2**29, 2**27
+"""Bytes of a WebP file, and of an AVIF or HEIC file, that Pillow reads as a whole."""
 _PIXEL_BYTES = 16
 """Bytes per pixel of the largest file of any format: incompressible 16-bit colours and alpha."""
 _SCANS_PER_LIMIT = 20
@@ -224,7 +224,8 @@ def _opened(file: BoundedFile, path: Path) -> Image.Image:
     file.seek(0)
     formats: tuple[str, ...] = _FORMATS
     if head[4:8] == b"ftyp" or head.startswith(b"RIFF"):  # which Pillow reads at once
-        file.allowed, file.end = _WHOLE_BYTES, _end_of_boxes(file)
+        file.allowed = _WHOLE_WEBP if head.startswith(b"RIFF") else _WHOLE_BOXES
+        file.end = _end_of_boxes(file)
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and b"avif" not in head[8:40]:
         _register_heic(path)
         formats = ("HEIF",)
