@@ -54,6 +54,7 @@ setup(
         "torchvision>=0.22",
         "numpy>=1.26",
         "opencv-python>=4.9",
+        "av>=17.1",  # videos; its wheels bring the libraries of ffmpeg
         "scikit-image>=0.22",
         "scipy>=1.11",
         "pillow>=11.3",

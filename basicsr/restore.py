@@ -23,7 +23,7 @@ from basicsr.inference.notes import notes, printable
 from basicsr.inference.tasks import TASKS, shipped_for
 from basicsr.io.images import SUFFIXES, to_levels
 from basicsr.io.opening import set_max_megapixels
-from basicsr.io.videos import VIDEO_SUFFIXES, has_ffmpeg
+from basicsr.io.videos import VIDEO_SUFFIXES
 from basicsr.utils.cli import (
     add_device,
     add_max_megapixels,
@@ -70,10 +70,6 @@ def main(arguments: list[str] | None = None) -> None:
         names = " and ".join(file.name for file in weights)
         sharing = f", {team.size} processes" if team.size > 1 else ""
         print(f"restoring {files} with {names} on {restorers[0].device}{sharing}", flush=True)
-        if any(job.is_video for job in jobs) and not has_ffmpeg():
-            print(
-                "ffmpeg is not installed: restored videos have no sound, and are larger", flush=True
-            )
         folder.mkdir(parents=True, exist_ok=True)
     facts = {"weights": "+".join(map(sha256, weights)), "precision": options.precision}
     if options.type is not None:  # the same weights may suit several types

@@ -24,7 +24,8 @@ from basicsr.inference.segments import FrameReader, RestoredFrames, Segment, seg
 from basicsr.io.animations import is_animation, read_animation
 from basicsr.io.images import natural_key, read_image, to_levels
 from basicsr.io.photographs import read_photograph
-from basicsr.io.videos import read_frames, video_facts, write_video
+from basicsr.io.video_writing import change_video
+from basicsr.io.videos import read_frames
 from basicsr.utils.devices import is_out_of_memory
 from basicsr.utils.errors import (
     CheckpointError,
@@ -33,7 +34,7 @@ from basicsr.utils.errors import (
     OptionsError,
     UserError,
 )
-from basicsr.utils.files import atomic_write, temporary_beside
+from basicsr.utils.files import atomic_write
 from basicsr.utils.team import ALONE, Team
 
 _GAP = 8
@@ -89,11 +90,9 @@ def restore_files(
                     bar.skip(job.pixels())
                 else:
                     with _errors_of(job.source):
-                        if job in shared:
-                            _write_shared_video(restorer, job, records)
-                        else:
-                            for words in _restore(restorer, job, records, bar):
-                                left_out.setdefault(words, []).append(job.source.name)
+                        restore = _write_shared_video if job in shared else _restore
+                        for words in restore(restorer, job, records, bar):
+                            left_out.setdefault(words, []).append(job.source.name)
                     restored += 1
                 if compare:
                     _write_comparison(job, records)
@@ -142,12 +141,15 @@ def _restore_segments(
     return {segment.job for segment in segments}
 
 
-def _write_shared_video(restorer: Restorer | ByChannels, job: RestoreJob, records: Records) -> None:
-    """Write a video from the stored frames, which are removed."""
+def _write_shared_video(
+    restorer: Restorer | ByChannels, job: RestoreJob, records: Records, bar: tqdm
+) -> Sequence[str]:
+    """Write a video from the stored frames, which are removed; `bar` has counted them before."""
     stored = RestoredFrames(job, records)
     reader: Any = FrameReader(stored, lambda frame: restore_photograph(restorer, frame))
-    _restore_video(reader, job, records, tqdm(disable=True))
+    left_out = _restore_video(reader, job, records, tqdm(disable=True))
     stored.remove()
+    return left_out
 
 
 def joined(team: Team, outcome: Outcome) -> Outcome:
@@ -222,8 +224,7 @@ def _restore(
     if not os.access(folder, os.W_OK | os.X_OK):  # rather now than after minutes
         raise PermissionError(errno.EACCES, "no permission to write into it", str(folder))
     if job.is_video:
-        _restore_video(restorer, job, records, bar)
-        return []
+        return _restore_video(restorer, job, records, bar)
     if is_animation(job.source):
         content, left_out = _restored_animation(restorer, job, bar)
     else:
@@ -282,16 +283,16 @@ def _restored_animation(
 
 def _restore_video(
     restorer: Restorer | ByChannels, job: RestoreJob, records: Records, bar: tqdm
-) -> None:
-    def restored_frames() -> Iterator[np.ndarray]:
-        for frame in read_frames(job.source):
-            yield to_levels(restore_photograph(restorer, frame), np.uint8)
-            bar.update(frame.shape[0] * frame.shape[1])
+) -> list[str]:
+    def restored(frame: np.ndarray) -> np.ndarray:
+        image = to_levels(restore_photograph(restorer, frame), frame.dtype)
+        bar.update(frame.shape[0] * frame.shape[1])
+        return image
 
-    frames_per_second = video_facts(job.source).frames_per_second
-    with _renamed_when_complete(job.target) as partial:
-        write_video(partial, restored_frames(), frames_per_second, job.source)
-        records.add(job, partial.stat().st_size)
+    with atomic_write(job.target) as file:
+        lost = change_video(job.source, file, job.target.suffix.lower(), restored)
+        records.add(job, file.tell())
+    return ["; ".join(lost)] if lost else []  # one line for each file
 
 
 def _write_comparison(job: RestoreJob, records: Records) -> None:
@@ -321,15 +322,18 @@ def _shown(path: Path) -> tuple[np.ndarray, bytes | None]:
 
 
 def _write_video_comparison(job: RestoreJob, records: Records) -> None:
-    def frames() -> Iterator[np.ndarray]:
-        pairs = zip(read_frames(job.source), read_frames(job.target), strict=False)
-        for degraded, restored in pairs:
-            yield _beside(degraded, restored)
+    restored_frames = read_frames(job.target)
 
-    frames_per_second = video_facts(job.target).frames_per_second
-    with _renamed_when_complete(job.comparison) as partial:
-        write_video(partial, frames(), frames_per_second, job.source)
-        records.add(RestoreJob(job.target, job.comparison), partial.stat().st_size)
+    def beside(degraded: np.ndarray) -> np.ndarray:
+        restored = next(restored_frames, None)
+        if restored is None:
+            raise DataError(f"{job.target}: has fewer frames than {job.source}; remove it")
+        levels = restored / np.float32(np.iinfo(restored.dtype).max)
+        return _beside(degraded, to_levels(levels, degraded.dtype))  # their bits may differ
+
+    with atomic_write(job.comparison) as file:
+        change_video(job.source, file, job.comparison.suffix, beside)
+        records.add(RestoreJob(job.target, job.comparison), file.tell())
 
 
 def _eight_bits(image: np.ndarray) -> np.ndarray:
@@ -338,16 +342,8 @@ def _eight_bits(image: np.ndarray) -> np.ndarray:
 
 def _beside(degraded: np.ndarray, restored: np.ndarray) -> np.ndarray:
     height, width = degraded.shape[:2]  # restored frames of a video may be one pixel larger
-    gap = np.full((height, _GAP, 3), 255, np.uint8)
+    gap = np.full((height, _GAP, 3), np.iinfo(degraded.dtype).max, degraded.dtype)
     return np.hstack([degraded, gap, restored[:height, :width]])
-
-
-@contextmanager
-def _renamed_when_complete(target: Path) -> Iterator[Path]:
-    """Yield a temporary file that is renamed to `target` at the end, or removed after an error."""
-    with temporary_beside(target, f".part{target.suffix}") as (partial, _):
-        yield partial
-        partial.replace(target)
 
 
 @contextmanager

@@ -31,8 +31,8 @@ class Segment(NamedTuple):
 
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the numbers and the frames, H x W x 3."""
-        stop = None if self.is_last else self.start + FRAMES
-        yield from islice(enumerate(read_frames(self.job.source)), self.start, stop)
+        frames = enumerate(read_frames(self.job.source, self.start), self.start)
+        yield from frames if self.is_last else islice(frames, FRAMES)
 
 
 def segments_of(jobs: Sequence[RestoreJob], records: Records) -> list[tuple[int, int, bool]]:

@@ -1,171 +1,239 @@
-"""Read and write videos frame by frame: OpenCV reads; ffmpeg writes, or OpenCV without it."""
+"""Read videos with PyAV, which brings the libraries of ffmpeg."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
-import subprocess
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from basicsr.io.opening import TooLarge, require_pixels
+from basicsr.io.video_frames import FrameColours, orientation_of
 from basicsr.utils.errors import DataError
 
+if TYPE_CHECKING:  # loading PyAV takes as long as all of this library
+    from av import Packet, VideoFrame
+    from av.container import InputContainer
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv"}
+    {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv"}
+    | {".3gp", ".flv", ".ogv", ".mxf", ".vob"}
 )
-WRITTEN_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv"})  # others are written as .mp4
-_H264 = (  # visually lossless, in the colour space that players assume
-    *("-c:v", "libx264", "-crf", "16", "-pix_fmt", "yuv420p"),
-    *("-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_range", "tv"),
-    *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),
-)
+WRITTEN_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm"})  # others become .mp4
+
+# Other formats of ffmpeg, as playlists, name further files, which would be opened.
+_FORMATS = "mov,matroska,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,mxf"
+_READ_PART = 0.9
+"""A video of which less can be read is an error."""
+_CUT_SECONDS = 0.5
+"""Less than this may be missing at the end, as containers round durations."""
 
 
 class VideoFacts(NamedTuple):
-    """Facts in the header of a video; the number of frames may be an estimate."""
+    """Facts in the header of a video, in pixels as stored; the number of frames is an estimate."""
 
     height: int
     width: int
     frames: int
-    frames_per_second: float
 
 
 def video_facts(path: Path) -> VideoFacts:
-    """Read the header of a video. Raises DataError if OpenCV cannot read the file."""
-    import cv2
-
-    with _opened(path) as video:
-        height = round(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        width = round(video.get(cv2.CAP_PROP_FRAME_WIDTH))
-        frames = max(round(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        return VideoFacts(height, width, frames, video.get(cv2.CAP_PROP_FPS) or 25.0)
+    """Read the header of a video. Raises DataError if the file is no video."""
+    with opened_video(path) as video:
+        return video.facts()
 
 
-def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yield the frames as H x W x 3 uint8 RGB, turned upright.
+def read_frames(path: Path, start: int = 0) -> Iterator[np.ndarray]:
+    """Yield the frames from number `start` on as H x W x 3 RGB, upright.
 
-    Raises DataError if there is none, or less than 90 % of the number in the header.
+    They are uint8, or uint16 of videos with more bits.
+
+    Raises DataError if there is none, or less than 90 % of the video can be read.
     """
-    announced = video_facts(path).frames
-    count = 0
-    with _opened(path) as video:
-        while True:
-            found, frame = video.read()
-            if not found:
-                break
-            count += 1
-            yield np.ascontiguousarray(frame[..., ::-1])
-    if count < 0.9 * announced or count == 0:
-        raise DataError(f"{path}: damaged; {count} of {announced} frames can be read")
+    with opened_video(path) as video:
+        colours, number = None, 0
+        for packet in video.packets():
+            for frame in video.decoded(packet):
+                colours = colours or FrameColours(frame)
+                if number >= start:
+                    yield orientation_of(frame).upright(colours.pixels(colours.rgb(frame)))
+                number += 1
+        video.finish()
 
 
-def has_ffmpeg() -> bool:
-    """Return whether the program ffmpeg is installed."""
-    return shutil.which("ffmpeg") is not None
-
-
-def write_video(
-    path: Path, frames: Iterator[np.ndarray], frames_per_second: float, sound: Path
-) -> None:
-    """Write a video frame by frame: H.264 by ffmpeg, or MPEG-4 without sound by OpenCV.
+class Video:
+    """Video that is read from its beginning to its end.
 
     Args:
-        path: file to write; its suffix is one of WRITTEN_SUFFIXES.
-        frames: H x W x 3 uint8 RGB of one size; odd sides are extended by a pixel.
-        frames_per_second: frame rate.
-        sound: video whose sound and metadata are copied.
+        path: the file, for messages.
+        container: the opened file.
 
-    Raises:
-        DataError: the video cannot be written.
+    Attributes:
+        stream: the video track.
+        damaged: number of frames that could not be decoded.
+
+    Raises DataError if there is no video track that can be decoded.
     """
-    frames = map(_even, frames)
-    if has_ffmpeg():
-        _by_ffmpeg(path, frames, frames_per_second, sound)
-    else:
-        _by_opencv(path, frames, frames_per_second)
 
-
-def _even(frame: np.ndarray) -> np.ndarray:
-    height, width = frame.shape[:2]
-    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-def _by_ffmpeg(
-    path: Path, frames: Iterator[np.ndarray], frames_per_second: float, sound: Path
-) -> None:
-    first = next(frames)
-    size = f"{first.shape[1]}x{first.shape[0]}"
-    command = [
-        *("ffmpeg", "-y", "-loglevel", "error"),
-        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", size),
-        *("-framerate", str(frames_per_second), "-i", "pipe:0", "-i", str(sound)),
-        *("-map", "0:v", "-map", "1:a?", "-map_metadata", "1"),
-        *("-c:a", _sound_codec(sound, path.suffix), *_H264, str(path)),
-    ]
-    with tempfile.TemporaryFile() as messages:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=messages)
-        assert process.stdin is not None
+    def __init__(self, path: Path, container: InputContainer) -> None:
+        self.path, self.container = path, container
+        tracks = [each for each in container.streams.video if not is_cover(each)]
+        if not tracks:
+            raise DataError(f"{path}: has no video track")
+        self.stream: VideoStream = tracks[0]
+        if self.stream.codec_context is None:
+            raise DataError(f"{path}: its video codec is not known, or it is damaged")
+        context = self.stream.codec_context
         try:
-            with process.stdin as pipe:
-                for frame in itertools.chain([first], frames):
-                    pipe.write(frame.data)
-        except BrokenPipeError:  # ffmpeg has ended with an error message
-            pass
-        except BaseException:
-            process.kill()
+            require_pixels(context.width * context.height, f"{context.width} x {context.height}")
+        except TooLarge as error:
+            raise DataError(f"{path}: too large to be decoded ({error})") from error
+        self.frames, self.damaged, self._end = 0, 0, 0.0
+
+    def facts(self) -> VideoFacts:
+        context = self.stream.codec_context
+        frames = self.stream.frames or round(self._announced() * float(self.rate()))
+        return VideoFacts(context.height, context.width, max(frames, 0))
+
+    def rate(self) -> Any:
+        """Return the average number of frames per second, as a fraction."""
+        return self.stream.average_rate or self.stream.guessed_rate or 25
+
+    def packets(self) -> Iterator[Packet[Any]]:
+        """Yield the packets of all tracks; they end where the file is damaged."""
+        import av
+
+        start = (self.container.start_time or 0) / av.time_base
+        try:
+            for packet in self.container.demux():
+                if packet.pts is not None:
+                    seconds = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    self._end = max(self._end, seconds - start)
+                yield packet
+        except av.FFmpegError:  # `finish` compares the end with the announced one
+            return
+
+    def decoded(self, packet: Packet[Any]) -> list[VideoFrame]:
+        """Return the frames that a packet completes: none of other tracks and of damaged ones."""
+        import av
+
+        if packet.stream.index != self.stream.index:  # `stream_index` is not set at the end
+            return []
+        try:
+            frames = self.stream.decode(packet)
+        except MemoryError:
             raise
-        finally:
-            code = process.wait()
-        if code:
-            messages.seek(0)
-            lines = messages.read().decode(errors="replace").split("\n")
-            raise DataError(f"{path}: ffmpeg could not write it ({lines[0]})")
+        except av.FFmpegError:
+            self.damaged += 1
+            return []
+        self.damaged += sum(frame.is_corrupt for frame in frames)
+        self.frames += len(frames)
+        return frames
 
+    def finish(self) -> list[str]:
+        """Return in words what could not be read, after all packets.
 
-def _sound_codec(video: Path, suffix: str) -> str:
-    """Return "copy" if a file with this suffix can hold the video's sound as it is, else "aac"."""
-    with tempfile.NamedTemporaryFile(suffix=suffix) as trial:
-        command = ["ffmpeg", "-y", "-nostdin", "-i", str(video), "-t", "1", "-vn", "-c", "copy"]
-        done = subprocess.run([*command, trial.name], capture_output=True)
-    return "aac" if done.returncode else "copy"
+        Raises DataError if that is more than a tenth of the video.
+        """
+        announced = self._announced()
+        if self.frames == 0:
+            raise DataError(f"{self.path}: damaged; no frame can be read")
+        if self.damaged > (1 - _READ_PART) * (self.frames + self.damaged):
+            raise DataError(
+                f"{self.path}: damaged; {self.damaged} of {self.frames + self.damaged} frames "
+                "cannot be decoded"
+            )
+        count = self.frames + self.damaged
+        if self._counts_frames() and count < _READ_PART * self.stream.frames:
+            raise DataError(
+                f"{self.path}: damaged; {count} of {self.stream.frames} frames can be read"
+            )
+        if self._end + 1 / self.rate() < _READ_PART * announced:  # the last length may be unknown
+            raise DataError(
+                f"{self.path}: damaged; it ends after {self._end:.1f} of {announced:.1f} seconds"
+            )
+        lost = []
+        if self.damaged:
+            lost.append(f"{self.damaged} damaged frames")
+        if self._end < announced - _CUT_SECONDS:
+            lost.append(f"the end, as the file is cut off at {self._end:.1f} seconds")
+        return lost
 
+    def _counts_frames(self) -> bool:
+        """Return whether the header counts the frames that are shown; MP4 counts others as well."""
+        return self.container.format.name == "avi"
 
-def _by_opencv(path: Path, frames: Iterator[np.ndarray], frames_per_second: float) -> None:
-    import cv2
+    def _announced(self) -> float:
+        """Return the length in the header in seconds; 0 if it is not known."""
+        import av
 
-    first = next(frames)
-    video = cv2.VideoWriter(
-        str(path), cv2.VideoWriter.fourcc(*"mp4v"), frames_per_second, first.shape[1::-1]
-    )
-    if not video.isOpened():
-        raise DataError(f"{path}: OpenCV cannot write this video; install ffmpeg")
-    count = 0
-    for frame in itertools.chain([first], frames):
-        video.write(np.ascontiguousarray(frame[..., ::-1]))
-        count += 1
-    video.release()
-    if video_facts(path).frames != count:  # OpenCV does not report a full disk
-        raise DataError(f"{path}: could not be written; is the disk full?")
+        if self.container.format.name == "mpegvideo":  # guessed from the size of the file
+            return 0.0
+        return (self.container.duration or 0) / av.time_base
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    for name, quiet in (("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
-        os.environ.setdefault(name, quiet)  # the errors below are one line
-    import cv2
+def opened_video(path: Path) -> Iterator[Video]:
+    """Open a video by its content; no other file is opened, whatever it contains.
 
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    Raises DataError for a file that is missing, empty or no video.
+    """
+    import av
+
+    _require_file(path)
+    # A descriptor, because ffmpeg would take names as "12:30.mp4" for a protocol.
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
+        try:
+            container = av.open(
+                file,
+                "r",
+                options={"format_whitelist": _FORMATS},
+                metadata_errors="surrogateescape",
+                io_open=_refuse,
+            )
+        except MemoryError:
+            raise
+        except (av.FFmpegError, ValueError, OSError) as error:
+            is_foreign = isinstance(error, (av.error.ArgumentError, av.error.InvalidDataError))
+            why = "damaged, or not of a format that is read" if is_foreign else reason(error)
+            raise DataError(f"{path}: not a readable video ({why})") from error
+        with container:
+            yield Video(path, container)
+
+
+def _refuse(name: str, flags: int, options: dict[str, str]) -> None:
+    raise PermissionError(f"it names another file, {name!r}")
+
+
+def _require_file(path: Path) -> None:
     try:
-        if not video.isOpened():
-            raise DataError(f"{path}: not a readable video")
-        yield video
-    finally:
-        video.release()
+        status = path.stat()
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise DataError(
+                f"{path}: a link to {os.readlink(path)!r}, which does not exist; remove it"
+            ) from error
+        raise DataError(f"{path}: no such file") from error
+    except OSError as error:  # a loop of links
+        raise DataError(f"{path}: not a readable video ({error.strerror})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: not a file; remove it, or give it a name without this suffix")
+    if status.st_size == 0:
+        raise DataError(f"{path}: not a readable video (the file is empty)")
+
+
+def reason(error: BaseException) -> str:
+    """Return the message of an error of PyAV, without its number and the name of the file."""
+    text = str(getattr(error, "strerror", None) or error)
+    return text[:1].lower() + text[1:] if text else type(error).__name__
+
+
+def is_cover(stream: Stream) -> bool:
+    """Return whether a video track is a cover picture."""
+    return bool(stream.disposition & 0x400)
