@@ -65,12 +65,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if options.out.suffix not in FORMATS:
         raise OptionsError(f"-o {options.out}: the file's name must end in .onnx or .pt2")
-    weights = weights_file(options.weights)
-    network, _ = saved_network(weights)
+    file = weights_file(options.weights)
+    network, weights = saved_network(file)
+    facts = facts_of(network)
     facts = {
-        **facts_of(network),
+        **facts,
+        "network": (weights.network or facts["options"])["type"],  # PRN_r, not its class PReNet
         "precision": options.precision,
-        "weights_sha256": sha256(weights),
+        "weights_sha256": sha256(file),
         "library": f"dtpnet-derain {basicsr.__version__}",
     }
     difference = export(network, options.out, options.precision, facts)
