@@ -10,7 +10,7 @@ FROM python:3.12-slim-bookworm
 # gcc compiles the kernels for the processor of the host; tini forwards signals
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ffmpeg gcc libc6-dev libgl1 libglib2.0-0 tini \
+    && apt-get install -y --no-install-recommends gcc libc6-dev libgl1 libglib2.0-0 tini \
     && rm -rf /var/lib/apt/lists/*
 
 # URL of the package index that PyTorch's page "Get started" names for pip and CPU. By default the

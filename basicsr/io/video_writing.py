@@ -54,6 +54,7 @@ def change_video(
     with opened_video(source) as video:
         writer: _Writer | None = None
         colours: FrameColours | None = None
+        scaled = 0
         waiting: list[Packet[Any]] = []  # packets of other tracks before the first frame
         for packet in video.packets():
             if packet.stream.index != video.stream.index:
@@ -61,6 +62,7 @@ def change_video(
             for frame in video.decoded(packet):
                 colours = colours or FrameColours(frame)
                 orientation = orientation_of(frame)
+                scaled += (frame.width, frame.height) != (colours.width, colours.height)
                 rgb = colours.rgb(frame)
                 changed = orientation.stored(change(orientation.upright(colours.pixels(rgb))))
                 if writer is None:
@@ -71,6 +73,8 @@ def change_video(
                     writer.copy(each)
                 waiting.clear()
         lost = video.finish()
+        if scaled:
+            lost.append(f"the size of {scaled} frames, which differs from that of the first")
         assert writer is not None  # or there was no frame
         return lost + writer.finish()
 
@@ -144,6 +148,11 @@ class _Writer:
         """Add a track that is copied; sound that the format cannot hold becomes AAC."""
         if stream.type == "data" and self._is_made_by_muxer(stream):
             return
+        if is_cover(stream) and self.name == "matroska":  # which attaches covers as files
+            name = stream.metadata.get("filename", f"cover.{_codec(stream)}")
+            kind = stream.metadata.get("mimetype", f"image/{_codec(stream)}")
+            self.container.add_attachment(name, kind, _cover(self.video.path, stream.index))
+            return
         if _can_hold(self.name, stream):
             new: Stream = self.container.add_stream_from_template(stream, opaque=True)
             if stream.type == "video" and not is_cover(stream):
@@ -199,8 +208,10 @@ class _Writer:
         if time is not None:
             time -= round(self.start / self.coding.time_base)
         if time is None or (self._last is not None and time <= self._last):
-            step = max(round(1 / self.coding.rate / self.coding.time_base), 1)
-            time = 0 if self._last is None else self._last + (1 if time is not None else step)
+            base = self.coding.time_base
+            is_near = time is not None and (self._last or 0) - time < 1 / base  # within a second
+            step = 1 if is_near else max(round(1 / self.coding.rate / base), 1)
+            time = 0 if self._last is None else self._last + step
             self.repaired += 1
         self._last = time
         return time
@@ -229,6 +240,8 @@ class _Writer:
         if packet.pts is not None:
             packet.pts -= start
         packet.dts = packet.pts if packet.dts is None else packet.dts - start
+        if is_cover(packet.stream):
+            packet.pts = packet.dts = 0
         try:
             if new.codec_context is not None and new.codec_context.is_encoder:
                 for frame in packet.decode():
@@ -299,6 +312,12 @@ def _can_hold(container: str, stream: Stream) -> bool:
     except (av.FFmpegError, ValueError):
         return False
     return True
+
+
+def _cover(path: Path, index: int) -> bytes:
+    """Return the file of a cover picture."""
+    with opened_video(path) as video:
+        return next((bytes(packet) for packet in video.container.demux(index)), b"")
 
 
 def _codec(stream: Stream) -> str:

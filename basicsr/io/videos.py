@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from basicsr.io.opening import TooLarge, require_pixels
+from basicsr.io.opening import TooLarge, max_megapixels, require_pixels
 from basicsr.io.video_frames import FrameColours, orientation_of
 from basicsr.utils.errors import DataError
 
@@ -94,6 +94,7 @@ class Video:
             require_pixels(context.width * context.height, f"{context.width} x {context.height}")
         except TooLarge as error:
             raise DataError(f"{path}: too large to be decoded ({error})") from error
+        context.options = {"max_pixels": str(int(max_megapixels() * 1e6))}  # also of later frames
         self.frames, self.damaged, self._end = 0, 0, 0.0
 
     def facts(self) -> VideoFacts:
@@ -199,16 +200,16 @@ def opened_video(path: Path) -> Iterator[Video]:
             )
         except MemoryError:
             raise
-        except (av.FFmpegError, ValueError, OSError) as error:
-            is_foreign = isinstance(error, (av.error.ArgumentError, av.error.InvalidDataError))
-            why = "damaged, or not of a format that is read" if is_foreign else reason(error)
-            raise DataError(f"{path}: not a readable video ({why})") from error
+        except (av.FFmpegError, ValueError) as error:
+            raise DataError(
+                f"{path}: not a readable video (damaged, or not of a format that is read)"
+            ) from error
         with container:
             yield Video(path, container)
 
 
 def _refuse(name: str, flags: int, options: dict[str, str]) -> None:
-    raise PermissionError(f"it names another file, {name!r}")
+    raise ValueError(f"it names another file, {name!r}")
 
 
 def _require_file(path: Path) -> None:

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from clips import HEIGHT, WIDTH, add_picture, colours, encoded, times_of, write_clip
+from PIL import Image
 
 from basicsr.io.video_encoders import _ENCODERS
 from basicsr.io.video_writing import change_video
@@ -167,6 +168,88 @@ def test_other_tracks_offsets_chapters_and_titles_are_kept(tmp_path, suffix):
             assert new.streams.attachments[0].data == b"letters"
         starts = [[float(s.start_time * s.time_base) for s in c.streams.audio] for c in (old, new)]
         np.testing.assert_allclose(starts[0], starts[1], atol=0.002)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_covers_are_kept(tmp_path, suffix):
+    source, target = tmp_path / f"a{suffix}", tmp_path / f"out{suffix}"
+    cover = np.full((32, 32, 3), 99, np.uint8)
+    with av.open(str(source), "w") as container:
+        picture = add_picture(container, ramp(5))
+        if suffix == ".mkv":
+            content = io.BytesIO()
+            Image.fromarray(cover).save(content, "PNG")
+            container.add_attachment("cover.png", "image/png", content.getvalue())
+            packets = []
+        else:
+            stream = container.add_stream("png", rate=1)
+            stream.width, stream.height, stream.pix_fmt = 32, 32, "rgb24"
+            stream.disposition = 0x400
+            packets = stream.encode(av.VideoFrame.from_ndarray(cover, "rgb24"))
+        times = [Fraction(i, 25) for i in range(5)]
+        for packet in [*packets, *encoded(picture, ramp(5), times)]:
+            container.mux(packet)
+    assert changed(source, target) == []
+    covers = []
+    for path in (source, target):
+        with av.open(str(path)) as container:
+            (stream,) = (each for each in container.streams.video if each.disposition & 0x400)
+            covers.append(next(bytes(packet) for packet in container.demux(stream)))
+    assert covers[0] == covers[1] != b""
+    assert len(list(read_frames(target))) == 5
+
+
+def test_metadata_and_time_code_of_phones_and_cameras_are_kept(tmp_path):
+    source, target = tmp_path / "a.mov", tmp_path / "out.mov"
+    metadata = {
+        "com.apple.quicktime.make": "Apple",
+        "com.apple.quicktime.location.ISO6709": "+48.8577+002.295/",
+        "title": "雨",
+        "creation_time": "2024-05-01T10:00:00.000000Z",
+    }
+    flags = {"movflags": "use_metadata_tags"}
+    with av.open(str(source), "w", container_options=flags) as container:
+        container.metadata.update(metadata)
+        picture = add_picture(container, ramp(5))
+        picture.metadata["timecode"] = "01:00:00:00"
+        for packet in encoded(picture, ramp(5), [Fraction(i, 25) for i in range(5)]):
+            container.mux(packet)
+    assert changed(source, target) == []
+    with av.open(str(source)) as old, av.open(str(target)) as new:
+        assert metadata.items() <= new.metadata.items()
+        assert len(new.streams) == len(old.streams) == 2
+        assert new.streams[1].metadata["timecode"] == "01:00:00:00"
+
+
+def test_mpeg_streams_begin_at_zero_and_keep_offsets(tmp_path):
+    source, target = tmp_path / "a.mts", tmp_path / "out.mp4"
+    with av.open(str(source), "w", format="mpegts") as container:
+        picture, sound = add_picture(container, ramp(10)), tone(container)
+        times = [Fraction(i, 25) + Fraction(1007, 10) for i in range(10)]
+        packets = [*encoded(picture, ramp(10), times), *sound_packets(sound, 1.0, 100.0)]
+        for packet in sorted(packets, key=lambda each: each.dts * each.time_base):
+            container.mux(packet)
+    assert changed(source, target) == []
+    # the encoder of the sound begins 1024 samples early
+    assert times_of(target)[0] == pytest.approx(0.7 + 1024 / 48000, abs=0.001)
+    assert np.diff(times_of(target)) == pytest.approx(1 / 25, abs=0.001)
+
+
+def test_frames_of_another_size_are_scaled_and_said(tmp_path):
+    parts = []
+    for number, (height, width) in enumerate([(48, 64), (96, 128)]):
+        part = tmp_path / f"{number}.mts"
+        image = np.full((height, width, 3), 100 + 50 * number, np.uint8)
+        write_clip(part, [image] * 5, [Fraction(5 * number + i, 25) for i in range(5)])
+        parts.append(part.read_bytes())
+    source, target = tmp_path / "a.mts", tmp_path / "out.mp4"
+    source.write_bytes(b"".join(parts))
+    lost = changed(source, target)
+    assert "the size of 5 frames, which differs from that of the first" in lost
+    frames = list(read_frames(target))
+    assert {frame.shape for frame in frames} == {(48, 64, 3)}
+    assert len(frames) == 10
+    assert abs(frames[-1].mean() - 150) < 3
 
 
 @pytest.mark.parametrize("tagged", [HLG, PQ])
