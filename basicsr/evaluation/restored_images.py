@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from basicsr.data.layouts import LAYOUTS, Folders, Pairing, Side, SideBySide, match_folders
+from basicsr.data.layouts import (
+    LAYOUTS,
+    Folders,
+    PairFiles,
+    Pairing,
+    Side,
+    SideBySide,
+    match,
+    match_folders,
+)
 from basicsr.io.images import BitDepth, Color, image_size, images_by_stem, read_image
 from basicsr.io.mat_blocks import SiddBlocks, block_names
 from basicsr.utils.errors import DataError
@@ -92,7 +101,7 @@ def match_restored(
 
     Args:
         restored: folder of the restored images.
-        gt: folder of the ground truth.
+        gt: folder of the ground truth, or with a layout the root of the data set.
         layout: data set whose rules for names hold; without it, files of equal names (suffixes
             apart) are a pair.
         allow_missing: leave out files without a partner, with a warning.
@@ -108,7 +117,10 @@ def match_restored(
         )
     forms = LAYOUTS[layout]
     matched = [_match(form, restored, gt) for form in forms if isinstance(form, Folders)]
-    best = min(matched, key=lambda each: len(each.lq_alone) + len(each.gt_alone))
+    best = min(matched, key=lambda each: len(each.lq_alone) + len(each.gt_alone), default=None)
+    is_root = any(form.is_present(Path(gt)) for form in forms)
+    if best is None or (is_root and not best.pairs):
+        best = _match_root(restored, match(gt, layout))
     pairs = _pairs(best, restored, gt, allow_missing)
     side = next((form.lq_side for form in forms if isinstance(form, SideBySide)), None)
     if side is not None and _is_side_by_side(pairs[0]):
@@ -124,6 +136,18 @@ def _match(form: Folders, restored: str | Path, gt: str | Path) -> Pairing:
     # a data set in one folder keeps its degraded images beside the ground truth
     alone = [path for path in found.gt_alone if re.fullmatch(form.gt_pattern, path.stem)]
     return found._replace(gt_alone=alone)
+
+
+def _match_root(restored: str | Path, data_set: Pairing) -> Pairing:
+    """Pair restored images with the ground truth of a data set, which names the pairs."""
+    files = images_by_stem(Path(restored))
+    gt = {pair.name: pair.gt for pair in data_set.complete()}
+    return Pairing(
+        [PairFiles(name, path, gt[name]) for name, path in files.items() if name in gt],
+        [path for name, path in files.items() if name not in gt],
+        [path for name, path in gt.items() if name not in files],
+        data_set.expected,
+    )
 
 
 def _is_side_by_side(pair: RestoredImage) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from basicsr.data.layouts import match
@@ -69,3 +70,34 @@ def test_equal_names_go_before_the_order(tmp_path):
     for folder in ("inputC", "target"):
         _touch(tmp_path, *(f"{folder}/{name}.png" for name in ("1", "9", "30")))
     assert all(pair.gt.stem == pair.name for pair in match(tmp_path, "DPDD").complete())
+
+
+def _labelled(root: Path, *positions: int) -> None:
+    for folder in ("inputC", "inputL", "inputR", "target"):
+        _touch(root, *(f"{folder}/{name}.png" for name in ("2", "9", "10", "30")))
+    np.save(root / "outdoor_labels.npy", np.array(positions))
+
+
+def test_parts_by_the_positions_of_the_labels(tmp_path):
+    _labelled(tmp_path, 1, 3)  # of the natural order 2, 9, 10, 30
+    single = match(tmp_path, "DPDD_outdoor").complete()
+    dual = match(tmp_path, "DPDD_dual_outdoor").complete()
+    assert [pair.name for pair in single] == ["2", "10"] == [pair.name for pair in dual]
+    assert dual[1].lq_right == tmp_path / "inputR/10.png"
+    assert single[1].gt == dual[1].gt == tmp_path / "target/10.png"
+    with pytest.raises(DataError, match=r"inputC/ and target/ with indoor_labels\.npy"):
+        match(tmp_path, "DPDD_indoor")
+
+
+@pytest.mark.parametrize("positions", [(0, 1), (4, 5), (2, 2), (), (1.5,)])
+def test_labels_of_other_sets_are_refused(tmp_path, positions):
+    _labelled(tmp_path, *positions)
+    with pytest.raises(DataError, match=r"outdoor_labels\.npy: expected different positions"):
+        match(tmp_path, "DPDD_outdoor")
+
+
+def test_broken_labels(tmp_path):
+    _labelled(tmp_path, 1)
+    (tmp_path / "outdoor_labels.npy").write_bytes(b"1, 2")
+    with pytest.raises(DataError, match=r"outdoor_labels\.npy: not a readable NumPy file"):
+        match(tmp_path, "DPDD_outdoor")
