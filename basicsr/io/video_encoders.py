@@ -83,10 +83,6 @@ class Coding(NamedTuple):
     options: dict[str, str]
     lost: list[str]
 
-    @property
-    def has_alpha(self) -> bool:
-        return self.pix_fmt.startswith("yuva")
-
     def prepare(self, context: VideoCodecContext, container: str) -> None:
         """Set up the context of the encoder."""
         from av.codec.context import Flags
@@ -115,7 +111,7 @@ def choose_coding(
         height: of the new frames, in pixels.
         width: of the new frames, in pixels.
         container: ffmpeg's name of the new file's format.
-        rate: average number of frames per second.
+        rate: average number of frames per second, as a fraction.
 
     Raises DataError if this build of PyAV has no encoder for the container.
     """
@@ -213,7 +209,8 @@ def _coding(
         lost.append(f"{bits_of(first)} bits per channel ({new.components[0].bits} are written)")
     if loss[1]:
         lost.append(f"the colour resolution of {first.format.name} ({pix_fmt} is written)")
-    hides_alpha = stream.metadata.get("alpha_mode") == "1"  # WebM, of which colours are decoded
+    # WebM, of which only the colours are decoded
+    hides_alpha = ("alpha_mode", "1") in [(k.lower(), v) for k, v in stream.metadata.items()]
     if hides_alpha or (has_alpha(first) and "a" not in pix_fmt):
         lost.append("transparency")
     if (height, width) != size:

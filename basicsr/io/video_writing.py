@@ -178,7 +178,8 @@ class _Writer:
 
     def _describe(self, new: Stream, old: Stream) -> None:
         for key, value in old.metadata.items():
-            if not key.startswith(_STATISTICS):
+            is_alpha = key.lower() == "alpha_mode" and old.index == self.video.stream.index
+            if not (is_alpha or key.startswith(_STATISTICS)):
                 new.metadata[key] = value
         new.disposition = old.disposition
 

@@ -429,6 +429,18 @@ def test_transparency_of_prores_is_kept(tmp_path):
     np.testing.assert_allclose(alpha[:, WIDTH // 2 :], 30000, atol=200)
 
 
+def test_transparency_of_webm_is_said_and_no_longer_announced(tmp_path):
+    source, target = tmp_path / "a.webm", tmp_path / "out.webm"
+    with av.open(str(source), "w") as container:
+        stream = add_picture(container, colours(2), encoder="libvpx-vp9")
+        stream.metadata["alpha_mode"] = "1"
+        for packet in encoded(stream, colours(2), [0, Fraction(1, 25)]):
+            container.mux(packet)
+    assert changed(source, target) == ["transparency"]
+    with av.open(str(target)) as container:
+        assert "alpha_mode" not in {key.lower() for key in container.streams.video[0].metadata}
+
+
 def test_ten_bit_vp9_becomes_av1_in_webm(tmp_path):
     source, target = tmp_path / "a.mkv", tmp_path / "out.webm"
     frames = [np.full((64, 64, 3), 9000 * i, np.uint16) for i in range(4)]
