@@ -49,6 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Restore the files named on the command line."""
     exit_on_signals(interrupts=False)  # as a command of the installed package, only now
     options = _parser().parse_args(arguments)
+    if options.sigma is not None:
+        raise OptionsError(
+            "--sigma: no network here is given the level of the noise; the shipped denoisers find "
+            "it out, and weights for one level are chosen by --weights"
+        )
     folder = Path(options.output)
     _require_folder(folder)
 
@@ -219,6 +224,8 @@ def _parser() -> argparse.ArgumentParser:
         help="name of the network, for weights as its authors published them: Restormer, MPRNet, "
         "PReNet, ...",
     )  # fmt: skip
+    # known from denoisers that need it: explained instead of "unrecognized"
+    parser.add_argument("--sigma", help=argparse.SUPPRESS)
     add_device(parser)
     add_precision(parser)
     add_memory(parser)

@@ -34,8 +34,8 @@ TASKS = {
         "DTPNet-T_color_blind", "DTPNet-T_gray_blind", "gaussian_color_denoising_blind.pth"
     ),
     "real-denoise": TaskWeights(published="real_denoising.pth"),
-    "motion-deblur": TaskWeights(published="motion_deblurring.pth"),
-    "defocus-deblur": TaskWeights(published="single_image_defocus_deblurring.pth"),
+    "motion": TaskWeights(published="motion_deblurring.pth"),
+    "defocus": TaskWeights(published="single_image_defocus_deblurring.pth"),
 }
 
 
