@@ -198,9 +198,7 @@ def opened_video(path: Path) -> Iterator[Video]:
                 metadata_errors="surrogateescape",
                 io_open=_refuse,
             )
-        except MemoryError:
-            raise
-        except (av.FFmpegError, ValueError) as error:
+        except (av.FFmpegError, ValueError) as error:  # a MemoryError is a damaged length
             raise DataError(
                 f"{path}: not a readable video (damaged, or not of a format that is read)"
             ) from error

@@ -167,6 +167,17 @@ def test_videos_with_damage_end_in_a_line_or_frames(tmp_path):
             assert len(list(read_frames(broken))) > 0
 
 
+def test_a_header_that_asks_for_gigabytes_is_damaged(tmp_path):
+    file = tmp_path / "a.mp4"
+    write_clip(file, colours(2))
+    content = bytearray(file.read_bytes())
+    place = content.index(b"stsz")
+    content[place + 12 : place + 16] = b"\x0f\xff\xff\xff"  # the number of samples
+    file.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"a\.mp4: "):
+        list(read_frames(file))
+
+
 def test_sound_alone_is_no_video(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=48000)
