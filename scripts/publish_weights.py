@@ -69,13 +69,13 @@ def scores(files: Sequence[Path], weights_sha256: str) -> list[dict[str, str]]:
             results = json.loads(file.read_text())
             provenance = results["provenance"]
             quantize = provenance["options"]["val"]["quantize"]
-            printed = {each["dataset"]: _printed(each, quantize) for each in results["results"]}
+            printed = [_printed(each, quantize) for each in results["results"]]
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{file}: no scores.json of test.py ({error!r})") from None
         if provenance["weights_sha256"] != weights_sha256:
             raise DataError(f"{file}: scores of other weights; run test.py with these")
-        for dataset, score in printed.items():
-            found.setdefault(dataset, score)
+        for score in printed:
+            found.setdefault(score["dataset"], score)
     return list(found.values())
 
 

@@ -148,7 +148,7 @@ def test_check_prints_the_cost_and_starts_no_run(workplace):
     [
         ("train", "datasets:train:dataroot_gt=nowhere", "nowhere"),
         ("train", "network_g:heads=[3,1,2,2]", "heads: 8 channels cannot be divided among 3 heads"),
-        ("train", "path:pretrain_network_g=none.pth", "none.pth: there is no such file"),
+        ("train", "path:pretrain_network_g=none.pth", "no such file, run or shipped weights"),
         ("train", "path:resume_state=train.yml", "train.yml: damaged, or no PyTorch file"),
         ("train", "train:losses:1:stage=5", "there is no stage 5"),
         ("train", "train:losses=[{type: MaskLoss}]", "train.losses: MaskLoss needs 3 channels"),

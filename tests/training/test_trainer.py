@@ -163,7 +163,8 @@ def test_a_request_to_stop_is_followed_at_once_by_a_single_process(
 
 def test_the_abort_names_the_step_however_late_it_is_noticed(folder, read_interval):
     """The first update makes the weights infinite, the three steps after it are skipped."""
-    settings = options("gray", "train:optim_g={type: SGD, lr: 1.0e+38}", "train:nonfinite_limit=3")
+    settings = options("gray", "train:optim_g={type: SGD, lr: 1000}", "train:nonfinite_limit=3")
+    object.__setattr__(settings.train.optim_g, "lr", 1e38)  # option files have a limit
     with pytest.raises(UserError, match=r"iteration 4: 3 steps in a row .*00000004_rank0.npz"):
         run(settings)
     saved = np.load(folder / "experiments/run/nonfinite/00000004_rank0.npz")
@@ -172,7 +173,8 @@ def test_the_abort_names_the_step_however_late_it_is_noticed(folder, read_interv
 
 
 def test_validation_sets_without_ground_truth_need_protocols_without(folder):
-    write_png(folder / "real" / "0.png", np.zeros((192, 192, 3), np.uint8))  # NIQE's smallest
+    noise = np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8)  # NIQE's smallest
+    write_png(folder / "real" / "0.png", noise)
 
     def validators(protocols):
         real = f"{{name: a, type: ImageFolderDataset, dataroot_lq: real, protocols: [{protocols}]}}"

@@ -28,7 +28,7 @@ def test_networks_are_bounded(options):
 def test_initial_values_do_not_depend_on_the_bound(monkeypatch):
     torch.manual_seed(3)
     bounded = build_network({"type": "SPAIR", "dim": 16, "num_blocks": [1, 1, 1]}).state_dict()
-    monkeypatch.setattr("basicsr.utils.registry.require_bounded", lambda construct: None)
+    monkeypatch.setattr("basicsr.utils.network_size.require_bounded", lambda construct: None)
     torch.manual_seed(3)
     free = build_network({"type": "SPAIR", "dim": 16, "num_blocks": [1, 1, 1]}).state_dict()
     assert all(torch.equal(bounded[key], free[key]) for key in free)
