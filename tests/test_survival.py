@@ -180,8 +180,13 @@ def test_a_loader_that_hangs_is_reported_with_stacks(trained, workplace):
 
 
 def test_non_finite_steps_are_skipped_counted_and_abort(workplace):
-    done = run("train.py", *options("exploding", "train:optim_g={type: SGD, lr: 1000}",
-               "train:losses=[{type: MSELoss, weight: 1.0e6}]", "train:nonfinite_limit=3", "train:ema_decay=0"), cwd=workplace)  # fmt: skip
+    growing = (
+        "train:optim_g={type: SGD, lr: 1000}",
+        "train:losses=[{type: MSELoss, weight: 1.0e6}]",
+        "train:nonfinite_limit=3",
+        "train:ema_decay=0",
+    )
+    done = run("train.py", *options("exploding", *growing), cwd=workplace)
     assert done.returncode == 2
     folder = workplace / "experiments" / "exploding"
     last = done.stderr.strip().splitlines()[-1]
