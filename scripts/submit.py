@@ -2,8 +2,8 @@
 
     python scripts/submit.py DND --dataroot datasets/test/DND --weights NET.safetensors \\
         --output results/DND
-    python scripts/submit.py SIDD --dataroot datasets/test/SIDD --weights NET.safetensors \\
-        --output results/SIDD
+    python scripts/submit.py SIDD --dataroot datasets/test/SIDD --output results/SIDD \\
+        --weights pretrained_models/Restormer/real_denoising.pth --type Restormer
 
 DND: 0001.mat to 0050.mat (`Idenoised`, 20 regions each); zip the folder. Images that are there are
 kept: after an interruption, start the same command again. SIDD: Idenoised.mat of the benchmark's
@@ -35,7 +35,7 @@ from basicsr.utils.errors import OptionsError
 @command
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    network, _ = saved_network(weights_file(options.weights))
+    network, _ = saved_network(weights_file(options.weights), options.type)
     if (network.in_channels, network.out_channels) != (3, 3):
         raise OptionsError(
             f"{options.weights}: restores {network.in_channels} channels to "
@@ -74,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
         "--weights",
         required=True,
         metavar="NAME|FILE",
-        help="shipped weights, or a .safetensors file of this project",
+        help="shipped weights, a .safetensors file of this project, or a published file",
+    )
+    parser.add_argument(
+        "--type", metavar="NETWORK", help="network of a published file: Restormer, MPRNet, ..."
     )
     parser.add_argument("--output", required=True, type=Path, help="folder of the result")
     add_device(parser)

@@ -41,6 +41,21 @@ def test_sidd_result_holds_the_unrounded_output(run_script, restorer, tmp_path, 
     np.testing.assert_allclose(result[1, 0], restorer(noisy[1, 0]), atol=1e-6)
 
 
+def test_published_weights_need_their_type(run_script, tmp_path):
+    options = {"type": "Restormer", "dim": 8, "num_blocks": [1, 1, 1, 1], "heads": [1, 1, 1, 1]}
+    torch.save({"params": build_network(options).state_dict()}, tmp_path / "net.pth")
+    noisy = np.zeros((1, 1, 16, 16, 3), np.uint8)
+    savemat(tmp_path / "BenchmarkNoisyBlocksSrgb.mat", {"BenchmarkNoisyBlocksSrgb": noisy})
+    call = ("submit", "SIDD", "--dataroot", tmp_path, "--output", tmp_path / "out")
+    call += ("--weights", tmp_path / "net.pth", "--device", "cpu")
+    code, _, err = run_script(*call)
+    assert code == 2
+    assert "name it with --type Restormer" in err
+    code, printed, err = run_script(*call, "--type", "Restormer")
+    assert code == 0, err
+    assert printed.startswith("1 blocks in ")
+
+
 def test_dnd_images_that_are_there_are_kept(run_script, restorer, tmp_path):
     h5py = pytest.importorskip("h5py")
     images = [np.random.default_rng(seed).random((24, 32, 3), np.float32) for seed in range(2)]
