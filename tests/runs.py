@@ -42,7 +42,6 @@ def run(script, *arguments, cwd, ranks=None):
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=280,
     )
 
 

@@ -8,6 +8,12 @@ from typing import NamedTuple
 import yaml
 
 SPACE_BEHIND_COLON = "put a space behind the colon: 'key: value'"
+SECOND_COLON = (
+    "a second colon; put the keys of a section on lines of their own, below it and indented, and "
+    "quote a value that has a colon: 'key: \"a: b\"'"
+)
+FULL_WIDTH = "\uff1a"
+FULL_WIDTH_COLON = "a full-width colon (\uff1a); write 'key: value', with an ASCII colon and a space"
 SINGLE_QUOTES = (
     r"a backslash in double quotes begins an escape; put paths into single quotes, 'D:\data', or "
     "write D:/data"
@@ -48,6 +54,7 @@ class _Fault:
     def explained(self) -> Explained:
         for explain in (
             self._tab,
+            self._full_width,
             self._quotes,
             self._colon,
             self._brackets,
@@ -77,6 +84,12 @@ class _Fault:
             return Explained(self.line, "a tab in front of a value; replace it by a space")
         return None
 
+    def _full_width(self) -> Explained | None:
+        for line in (self.line, self.line - 1, self.begin):
+            if line >= 0 and re.match(rf"\s*(- )?[\w.-]+{FULL_WIDTH}", self.lines[line]):
+                return Explained(line, FULL_WIDTH_COLON)
+        return None
+
     def _quotes(self) -> Explained | None:
         if "escape" in self.problem:
             return Explained(self.line, SINGLE_QUOTES)
@@ -98,9 +111,7 @@ class _Fault:
             return None
         above = next((n for n in range(self.line - 1, -1, -1) if self.lines[n].strip()), None)
         if re.search(r":\s", self.lines[self.line][: self.column]):
-            return Explained(
-                self.line, "a second colon; quote the value if it has one: 'key: \"a: b\"'"
-            )
+            return Explained(self.line, SECOND_COLON)
         if above is not None and re.match(r"\s*(- )?[\w.-]+:[^\s]", self.lines[above]):
             return Explained(above, SPACE_BEHIND_COLON)
         if above is not None and re.fullmatch(r"\s*(- )?[\w.-]+\s*", self.lines[above]):

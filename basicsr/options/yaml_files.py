@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 from typing import Any
 
+from basicsr.options.yaml_errors import FULL_WIDTH, FULL_WIDTH_COLON
 from basicsr.options.yaml_values import parse_yaml
 from basicsr.utils.errors import OptionsError
 
 _MAX_BYTES = 2**19
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+_NO_TEXT = re.compile(rb"[\0-\x08\x0e-\x1f]")  # control characters other than \t, \n and \r
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """Read the mapping in a YAML file. Raises OptionsError, with the line, if there is none."""
     content = parse_yaml(_text_of(file), str(file))
     if not isinstance(content, dict):
+        if isinstance(content, str) and FULL_WIDTH in content:
+            raise OptionsError(f"{file}: {FULL_WIDTH_COLON}")
         raise OptionsError(
             f"{file}: an option file holds 'key: value' lines, with a space behind the colon; this "
             "one does not"
@@ -36,19 +41,17 @@ def _text_of(file: Path) -> str:
         raise OptionsError(
             f"{file}: larger than {_MAX_BYTES // 1024} KiB, so no option file; name a YAML file"
         )
-    if data.startswith(_UTF_16) or (b"\0" in data[:4] and data[:2] != b"\0\0"):
-        raise OptionsError(f"{file}: saved as UTF-16; save it as UTF-8 in the editor")
+    if data.startswith(_WIDE) or (b"\0" in data[:4] and data[:4].strip(b"\0")):
+        raise OptionsError(f"{file}: saved as UTF-16 or UTF-32; save it as UTF-8 in the editor")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-    try:
-        data.decode("gb18030")
-    except UnicodeDecodeError:
-        raise OptionsError(f"{file}: not a text file") from None
+    if _NO_TEXT.search(data):
+        raise OptionsError(f"{file}: not a text file; name a YAML file")
     raise OptionsError(
-        f"{file}, line {line}: saved in another encoding than UTF-8 (GBK or the like); save it as "
-        "UTF-8 in the editor, or write names without such characters"
+        f"{file}, line {line}: saved in another encoding than UTF-8 (GBK, Latin-1 or the like); "
+        "save it as UTF-8 in the editor, or write names without such characters"
     )
 
 
