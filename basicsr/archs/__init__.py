@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from basicsr.archs.base import RestorationNetwork
-from basicsr.archs.released import misfits, strict_load
+from basicsr.archs.released import misfits, published_part, strict_load
 from basicsr.io.state_dicts import without_prefixes
 from basicsr.utils.errors import CheckpointError, OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY, import_modules
@@ -42,7 +42,7 @@ def build_network(options: Mapping[str, Any]) -> RestorationNetwork:
 def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> RestorationNetwork:
     """Build a network from weights in the layout that its authors published.
 
-    Prefixes of all keys, such as `module.` (DataParallel), are dropped.
+    Prefixes such as `module.` (DataParallel) are dropped, and so are weights beside the network's.
 
     Args:
         type: registered name of the network.
@@ -62,7 +62,7 @@ def from_released(type: str, state_dict: Mapping[str, Tensor], **hints: Any) -> 
             f"{type}: '{unknown[0]}' is no hint for reading published weights; "
             f"hints are {', '.join(sorted(accepted)) or 'not needed'}"
         )
-    state_dict = without_prefixes(state_dict)
+    state_dict = published_part(without_prefixes(state_dict))
     known = {name: value for name, value in preset.items() if name in accepted}
     try:
         net: RestorationNetwork = cls.from_released(state_dict, **{**known, **hints})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.utils.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 # For each published layout, and for this project's where it differs: a key no other system has.
 _CHARACTERISTIC_KEYS = {
@@ -35,6 +38,32 @@ def system_of(state_dict: Mapping[str, Tensor]) -> str | None:
     if "conv_in.weight" in state_dict and "blocks.0.0.weight" in state_dict:
         return "the PReNet family (in this project's layout)"
     return None
+
+
+def published_part(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a published network that are under a name, without that name.
+
+    Programs that hold the network as `self.derainer` save its weights as `derainer.KEY`, beside
+    those of losses and the like. Other state dicts are returned as they are.
+    """
+    known = (*_CHARACTERISTIC_KEYS, "res_conv1.0.weight")
+    found = {
+        key.removesuffix(each)
+        for each in known
+        for key in state_dict
+        if key == each or key.endswith(f".{each}")
+    }
+    prefix = found.pop() if len(found) == 1 else ""
+    part = {
+        key.removeprefix(prefix): value
+        for key, value in state_dict.items()
+        if key.startswith(prefix)
+    }
+    if prefix:
+        others = len(state_dict) - len(part)
+        left_out = f"; {others} other weights are left out" if others else ""
+        logger.warning("reading the weights under '%s'%s", prefix, left_out)
+    return part
 
 
 def _prenet_variant(state_dict: Mapping[str, Tensor]) -> str:

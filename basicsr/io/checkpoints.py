@@ -25,7 +25,7 @@ from basicsr.io.state_dicts import (
     require_finite,
     unwrapped,
 )
-from basicsr.io.torch_files import load_torch_file, require_plausible_size
+from basicsr.io.torch_files import foreign_content, load_torch_file, require_plausible_size
 from basicsr.utils.errors import CheckpointError
 from basicsr.utils.files import atomic_write
 
@@ -198,6 +198,8 @@ def copied(content: Any) -> Any:
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
+    if fault := foreign_content(path):
+        raise CheckpointError(f"{path}: {fault}")
 
 
 def _load_tensors(path: Path) -> Any:

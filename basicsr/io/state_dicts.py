@@ -102,13 +102,28 @@ def _wrapped(content: Any, path: Path) -> Any:
         return None
     inner = [key for key in WRAPPERS if _holds_tensors(content.get(key))]
     if not inner:
-        return None
+        return _only_entry(content, path)
     chosen = inner[0]
     if len(inner) > 1 or chosen in AVERAGES:
         others = f"; the file has {', '.join(inner[1:])} too" if len(inner) > 1 else ""
         averaged = "averaged weights" if chosen in AVERAGES else "weights"
         logger.warning("%s: reading the %s, '%s'%s", path, averaged, chosen, others)
     return content[chosen]
+
+
+def _only_entry(content: Mapping[Any, Any], path: Path) -> Any:
+    """Return the entry of an unknown name that holds a state dict, or None if there is none."""
+    inner = [key for key, value in content.items() if _holds_tensors(value)]
+    if not inner:
+        return None
+    names = listed([repr(key) for key in inner])
+    if len(inner) > 1:
+        raise CheckpointError(
+            f"{path}: holds several state dicts ({names}); save the one of the network alone: "
+            f"torch.save(torch.load('{path.name}', weights_only=True)[{inner[0]!r}], 'net.pth')"
+        )
+    logger.warning("%s: reading the weights in %s", path, names)
+    return content[inner[0]]
 
 
 def _holds_tensors(content: Any, depth: int = _DEEPEST) -> bool:

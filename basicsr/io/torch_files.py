@@ -59,8 +59,29 @@ def load_torch_file(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from None
     except Exception as error:  # the readers raise anything for damaged files
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"{path}: a TorchScript program, which could run code when read, and is refused; "
+                "if you trust the file, save its tensors alone: "
+                "torch.save(torch.jit.load(...).state_dict(), ...)"
+            ) from None
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise _damaged(path, reason) from None
+
+
+def foreign_content(path: Path) -> str | None:
+    """Return what a file is that is often mistaken for weights, and what to do; None for others."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "an empty file, perhaps of a download that failed; get it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, and not the file itself; get it with: git lfs pull"
+    if re.match(rb"\s*<(!doctype|html|\?xml)", start, re.IGNORECASE):
+        return "a web page that was saved in place of the file; download the file itself"
+    if start.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")):
+        return "a compressed archive; unpack it, and name the file of weights in it"
+    return None
 
 
 def require_plausible_size(path: Path, size: int) -> None:

@@ -19,7 +19,7 @@ from basicsr.archs import (
     released_hints,
     strict_load,
 )
-from basicsr.archs.released import looks_like, system_of
+from basicsr.archs.released import looks_like, published_part, system_of
 from basicsr.io.checkpoints import Weights, load_weights
 from basicsr.io.state_dicts import listed
 from basicsr.utils.components import Component, OneOf
@@ -158,6 +158,7 @@ def _released_network(state_dict: Mapping[str, Tensor], type: str | None) -> Res
     """Build the network `type` from published weights, with its sizes read off them."""
     if type is not None:
         return from_released(type, state_dict)
+    state_dict = published_part(state_dict)
     system = system_of(state_dict)
     example = system if system and system in ARCH_REGISTRY else "NAME"
     raise CheckpointError(
@@ -168,21 +169,30 @@ def _released_network(state_dict: Mapping[str, Tensor], type: str | None) -> Res
 
 def _load(network: RestorationNetwork, options: Mapping[str, Any], weights: Weights) -> None:
     name, state_dict = str(options["type"]), weights.state_dict
-    if weights.network is None:
+    if weights.network is None and not _has_own_layout(network, state_dict):
         hints = {key: options[key] for key in released_hints(name) & options.keys()}
         state_dict = from_released(name, state_dict, **hints).state_dict()
-    elif weights.network["type"] != name:
+    elif weights.network is not None and weights.network["type"] != name:
         raise CheckpointError(f"weights of {weights.network['type']}, but network_g.type is {name}")
     strict_load(network, state_dict)
+
+
+def _has_own_layout(network: RestorationNetwork, state_dict: Mapping[str, Tensor]) -> bool:
+    """Return whether torch.save(network.state_dict()) wrote the weights, and not their authors."""
+    own = network.state_dict().keys()
+    return own == state_dict.keys() and any(network.published_keys(key) != [key] for key in own)
 
 
 def _load_fitting(network: RestorationNetwork, weights: Weights, file: str | Path) -> None:
     """Load the weights whose names and shapes fit, and list the others."""
     own, found = network.state_dict(), weights.state_dict
+    has_own_names = weights.network is not None or _has_own_layout(network, found)
+    if not has_own_names:
+        found = published_part(found)
     fitting: dict[str, Tensor] = {}
     unused = dict.fromkeys(found)
     for key, value in own.items():
-        names = network.published_keys(key) if weights.network is None else (key,)
+        names = (key,) if has_own_names else network.published_keys(key)
         candidate = _joined([found[name] for name in names if name in found], len(names))
         if candidate is not None and _alike(candidate, value):
             fitting[key] = candidate

@@ -13,7 +13,9 @@ SECOND_COLON = (
     "quote a value that has a colon: 'key: \"a: b\"'"
 )
 FULL_WIDTH = "\uff1a"
-FULL_WIDTH_COLON = "a full-width colon (\uff1a); write 'key: value', with an ASCII colon and a space"
+FULL_WIDTH_COLON = (
+    "a full-width colon (\uff1a); write 'key: value', with an ASCII colon and a space"
+)
 SINGLE_QUOTES = (
     r"a backslash in double quotes begins an escape; put paths into single quotes, 'D:\data', or "
     "write D:/data"

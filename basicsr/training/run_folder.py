@@ -9,14 +9,14 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
 from basicsr.io.checkpoints import copied, load_state, load_weights, save_state, save_weights
 from basicsr.training.background import BackgroundWriter
 from basicsr.utils.errors import CheckpointError, UserError
-from basicsr.utils.files import atomic_write, sha256
+from basicsr.utils.files import atomic_write, open_own, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +39,12 @@ class RunFolder:
         self.keep = keep
         self.keep_every = keep_every
         self.writer = BackgroundWriter()
-        self._lock: TextIO | None = None
+        self._lock: BinaryIO | None = None
 
     def lock(self) -> None:
         """Prevent other processes from training in this folder until this one ends."""
         self.path.parent.mkdir(exist_ok=True)
-        self._lock = (self.path.parent / f".{self.path.name}.lock").open("w")
+        self._lock = open_own(self.path.parent / f".{self.path.name}.lock")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

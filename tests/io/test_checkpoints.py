@@ -147,16 +147,30 @@ def test_truncated_files(tmp_path, zipped, kept):
     assert_refused(file, "damaged, or no PyTorch file")
 
 
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1\n", b"d: 1\n"],
+    ("content", "words"),
+    [
+        (b"", "an empty file, perhaps of a download that failed"),
+        (b"\n<!DOCTYPE html><html>", "a web page that was saved in place of the file"),
+        (b"<HTML>", "a web page"),
+        (b'<?xml version="1.0"?><Error>', "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, .* git lfs pull"),
+        (b"\x1f\x8b\x08\x00", "a compressed archive; unpack it"),
+        (b"d: 1\n", "damaged, or no "),
+    ],
 )
-def test_files_that_are_something_else(tmp_path, content):
-    (tmp_path / "net.pth").write_bytes(content)
-    assert_refused(tmp_path / "net.pth", "damaged, or no PyTorch file")
-    (tmp_path / "net.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"damaged, or no \.safetensors file"):
-        load_weights(tmp_path / "net.safetensors")
+def test_files_that_are_something_else(tmp_path, content, words, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name}: {words}"):
+        load_weights(tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"\.(pth|safetensors): {words}"):
+        load_state(tmp_path / name)
+
+
+def test_torchscript_is_refused(tmp_path, recwarn):
+    torch.jit.save(torch.jit.script(torch.nn.Conv2d(3, 3, 3)), tmp_path / "net.pth")
+    assert_refused(tmp_path / "net.pth", "a TorchScript program", "save its tensors alone")
 
 
 def test_tar_files_of_the_first_pytorch_are_refused(tmp_path):
@@ -318,6 +332,9 @@ def test_prefixes_are_dropped(tmp_path, prefix):
         ({"ema": WEIGHTS, "model": LATER}, "averaged weights, 'ema'; the file has model too"),
         ({"model_state_dict": WEIGHTS}, ""),
         ({"net": {"state_dict": WEIGHTS}}, ""),
+        ({"netG_state_dict": WEIGHTS, "epoch": 3}, "reading the weights in 'netG_state_dict'"),
+        ({"checkpoint": {"state_dict": WEIGHTS}, "args": None}, "the weights in 'checkpoint'"),
+        ({"my_net": WEIGHTS, "optimizer": {"state": {0: {"step": torch.zeros(1)}}}}, "'my_net'"),
         ({"generator": WEIGHTS, "discriminator": LATER}, ""),
         ({"ema": {"decay": 0.9, "shadow": WEIGHTS}, "net": LATER}, "averaged weights, 'ema'"),
         ({"ema": None, "ema_decay": 0.9, "model": WEIGHTS}, ""),
@@ -335,6 +352,13 @@ def test_wrappers_of_the_field(tmp_path, caplog, content, line):
     with caplog.at_level(logging.INFO, logger="basicsr"):
         assert_same(load_weights(tmp_path / "net.pth").state_dict)
     assert line in caplog.text
+
+
+def test_several_state_dicts_of_unknown_names(tmp_path):
+    torch.save({"G_best": WEIGHTS, "D_best": LATER, "epoch": 3}, tmp_path / "net.pth")
+    message = r"several state dicts \('G_best', 'D_best'\); save the one of the network alone"
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(tmp_path / "net.pth")
 
 
 def test_keys_that_are_no_names(tmp_path):

@@ -255,6 +255,28 @@ def test_published_weights_are_read_by_the_name_of_their_network(tmp_path):
         saved_network(tmp_path / "net.pth")
 
 
+def test_published_weights_inside_of_another_module(tmp_path, caplog):
+    """As programs save them that hold the network beside losses, e.g. with Lightning."""
+    case, _ = published("restormer_withbias")
+    others = {"loss.vgg.0.weight": torch.zeros(3), "psnr.total": torch.zeros(())}
+    weights = {f"derainer.{key}": value for key, value in case.state_dict.items()}
+    torch.save({"state_dict": {**weights, **others}}, tmp_path / "net.ckpt")
+    network, _ = saved_network(tmp_path / "net.ckpt", "Restormer")
+    assert_matches(restored(network, case), case.outputs["restored"])
+    assert "reading the weights under 'derainer.'; 2 other weights are left out" in caplog.text
+    with pytest.raises(CheckpointError, match="checkpoint of Restormer; name it with --type Rest"):
+        saved_network(tmp_path / "net.ckpt")
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_plain_state_dict_in_our_own_layout(tmp_path, strict):
+    network = build_network(SMALL)
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    read = network_with_weights(SMALL, tmp_path / "net.pth", strict)
+    for key, value in network.state_dict().items():
+        assert value.equal(read.state_dict()[key])
+
+
 def test_the_type_of_our_file_must_be_the_saved_one(small_file):
     assert saved_network(small_file, "PReNet")[1].network["type"] == "PReNet"
     with pytest.raises(CheckpointError, match="weights of PReNet, not of Restormer"):

@@ -131,7 +131,10 @@ def test_files_without_keys(tmp_path, text):
             "name: a\nroot: 数据\n".encode("gbk"),
             "line 2: saved in another encoding than UTF-8 (GBK",
         ),
-        ("name: a\n".encode("utf-16"), ": saved as UTF-16 or UTF-32; save it as UTF-8 in the editor"),
+        (
+            "name: a\n".encode("utf-16"),
+            ": saved as UTF-16 or UTF-32; save it as UTF-8 in the editor",
+        ),
         ("name: a\n".encode("utf-16-le"), ": saved as UTF-16 or UTF-32; save it"),
         ("name: a\n".encode("utf-16-be"), ": saved as UTF-16 or UTF-32; save it"),
         ("name: a\n".encode("utf-32-be"), ": saved as UTF-16 or UTF-32"),
