@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import json
 import os
@@ -10,7 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from basicsr.io.folders import list_folder
 from basicsr.io.images import SUFFIXES, image_size
@@ -189,14 +188,14 @@ class Records:
         self.damaged: list[int] = []
         self._lines: list[dict[str, Any]] = []
         if os.path.lexists(folder / RECORDS):
-            with _opened(folder / RECORDS) as file:
+            with open_own(folder / RECORDS) as file:
                 self._read(file.read())
 
     def merge(self) -> None:
         """Move the lines of all processes to this one's file. No other process may be writing."""
         for part in sorted(self.folder.glob(f"{RECORDS}.*")):
             known = len(self._lines)
-            with _opened(part) as file:
+            with open_own(part) as file:
                 self._read(file.read())
             self._append(self._lines[known:])
             part.unlink()
@@ -230,7 +229,7 @@ class Records:
         # Leading newlines separate a line from one that was cut off.
         text = "".join(f"\n{json.dumps(line)}" for line in lines)
         try:
-            with _opened(self.file) as file:
+            with open_own(self.file) as file:
                 file.write(text.encode())
         except OSError as error:  # the error of a write does not name the file
             raise OSError(error.errno, error.strerror, str(self.file)) from error
@@ -261,14 +260,3 @@ class Records:
             "source_modified": source.st_mtime_ns,
             **self.settings,
         }
-
-
-def _opened(file: Path) -> BinaryIO:
-    try:
-        return open_own(file)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise OSError(
-                error.errno, "is a link, which is not followed; remove it", str(file)
-            ) from error
-        raise

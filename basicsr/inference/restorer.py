@@ -122,10 +122,11 @@ class Restorer:
         x = to_unit_range(rearrange(x, "h w c -> 1 c h w"), self.device)
         restored = self._ensemble(x) if self.settings.self_ensemble else self._tiled(x)
         if not torch.isfinite(restored).all():
+            precision = self.settings.precision
+            remedy = "other weights" if precision == "fp32" else "precision fp32, or other weights"
             raise NonFiniteError(
-                f"{type(self.network).__name__} restored it to NaN or infinite values; its weights "
-                f"do not suit this image or precision {self.settings.precision}: try fp32, or "
-                "other weights"
+                f"{type(self.network).__name__} restored it to NaN or infinite values in "
+                f"{precision}; use {remedy}"
             )
         return rearrange(restored.clamp(0, 1), "1 c h w -> h w c").cpu().numpy()
 

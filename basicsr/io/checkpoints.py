@@ -25,9 +25,9 @@ from basicsr.io.state_dicts import (
     require_finite,
     unwrapped,
 )
-from basicsr.io.torch_files import foreign_content, load_torch_file, require_plausible_size
+from basicsr.io.torch_files import load_torch_file, require_plausible_size
 from basicsr.utils.errors import CheckpointError
-from basicsr.utils.files import atomic_write
+from basicsr.utils.files import atomic_write, mistaken_content
 
 METADATA = "dtpnet-derain"
 DIGEST = "sha256"
@@ -198,7 +198,9 @@ def copied(content: Any) -> Any:
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
-    if fault := foreign_content(path):
+    with path.open("rb") as file:
+        fault = mistaken_content(file.read(512))
+    if fault:
         raise CheckpointError(f"{path}: {fault}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -20,6 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from basicsr.io.stored_files import in_lmdb, read_file
 from basicsr.utils.errors import DataError, OptionsError, UserError
+from basicsr.utils.files import mistaken_content
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 """Files that need the package pillow-heif."""
@@ -164,8 +166,16 @@ def opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Ima
     except TooLarge as error:
         raise DataError(f"{path}: too large to be decoded ({error})") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not a readable image (not {_SHOWN_FORMATS})") from error
+        fault = None
+        if content is None and os.path.isfile(path):
+            with open(path, "rb") as plain:
+                fault = mistaken_content(plain.read(512))
+        raise DataError(
+            f"{path}: {fault or f'not a readable image (not {_SHOWN_FORMATS})'}"
+        ) from error
     except Exception as error:  # Pillow's readers raise anything for broken headers
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            raise DataError(f"{path}: a link that leads to itself; remove it") from error
         raise DataError(f"{path}: not a readable image ({reason(error)})") from error
 
 

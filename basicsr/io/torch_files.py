@@ -69,21 +69,6 @@ def load_torch_file(path: Path) -> Any:
         raise _damaged(path, reason) from None
 
 
-def foreign_content(path: Path) -> str | None:
-    """Return what a file is that is often mistaken for weights, and what to do; None for others."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    if not start:
-        return "an empty file, perhaps of a download that failed; get it again"
-    if start.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS, and not the file itself; get it with: git lfs pull"
-    if re.match(rb"\s*<(!doctype|html|\?xml)", start, re.IGNORECASE):
-        return "a web page that was saved in place of the file; download the file itself"
-    if start.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")):
-        return "a compressed archive; unpack it, and name the file of weights in it"
-    return None
-
-
 def require_plausible_size(path: Path, size: int) -> None:
     """Raise CheckpointError if the content of a file is implausibly large, `size` bytes."""
     packed = path.stat().st_size

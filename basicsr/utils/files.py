@@ -149,11 +149,36 @@ def open_own(path: Path) -> BinaryIO:
     Raises OSError for a link, a pipe or another thing that is no file.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    file = open(os.open(path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        reason = {
+            errno.ELOOP: "is a link, which is not followed; remove it",
+            errno.EISDIR: "is a folder; remove it",
+        }.get(error.errno or 0, error.strerror)
+        raise OSError(error.errno, reason, str(path)) from error
+    file = open(descriptor, "r+b", buffering=0)  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EEXIST, "not a file; remove it", str(path))
     return file
+
+
+def mistaken_content(start: bytes) -> str | None:
+    """Return what is in place of a wanted file, and what to do; None if that is not recognized.
+
+    Args:
+        start: the first bytes of the file.
+    """
+    if not start:
+        return "an empty file, perhaps of a download that failed; get it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, and not the file itself; get it with: git lfs pull"
+    if re.match(rb"\s*<(!doctype html|html|\?xml)", start, re.IGNORECASE):
+        return "a web page that was saved in place of the file; download the file itself"
+    if start.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")):
+        return "a compressed archive; unpack it, and use the files in it"
+    return None
 
 
 def sha256(path: Path) -> str:
@@ -170,7 +195,11 @@ def _new_file(path: Path) -> BinaryIO:
     try:
         descriptor = os.open(path, flags, 0o666)
     except FileExistsError:
-        path.unlink()
+        try:
+            path.unlink()
+        except IsADirectoryError:
+            reason = f"cannot be written, as the folder {path.name} is beside it; remove that"
+            raise OSError(errno.EISDIR, reason) from None
         descriptor = os.open(path, flags, 0o666)
     return open(descriptor, "w+b")
 

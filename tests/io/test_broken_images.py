@@ -54,7 +54,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "postscript": (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "not a readable"),
     "missing": (_vanish, "no such file"),
     "dangling link": (_dangle, "a link to 'nowhere.png', which does not exist; remove it"),
-    "loop": (_loop, "not a readable image (Too many levels of symbolic links)"),
+    "loop": (_loop, "a link that leads to itself; remove it"),
+    "lfs": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid"),
+        "a pointer of Git LFS, and not the file itself; get it with: git lfs pull",
+    ),
     "pipe": (_pipe, "not a file; "),
 }
 

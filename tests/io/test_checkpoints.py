@@ -156,7 +156,7 @@ def test_truncated_files(tmp_path, zipped, kept):
         (b"<HTML>", "a web page"),
         (b'<?xml version="1.0"?><Error>', "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, .* git lfs pull"),
-        (b"\x1f\x8b\x08\x00", "a compressed archive; unpack it"),
+        (b"\x1f\x8b\x08\x00", "a compressed archive; unpack it, and use"),
         (b"d: 1\n", "damaged, or no "),
     ],
 )

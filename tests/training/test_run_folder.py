@@ -161,6 +161,15 @@ def test_a_second_process_is_locked_out(tmp_path):
         second.lock()
 
 
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
+    folder = run_folder(tmp_path)
+    (tmp_path / "precious").write_text("text")
+    (folder.path.parent / f".{folder.path.name}.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="is a link, which is not followed"):
+        folder.lock()
+    assert (tmp_path / "precious").read_text() == "text"
+
+
 def test_missing_best_weights_are_noticed(tmp_path):
     folder = run_folder(tmp_path)
     assert not folder.has_best_of(6)

@@ -143,6 +143,14 @@ def test_a_folder_or_link_of_another_user_is_refused(tmp_path):
         private_folder(link)
 
 
+def test_folders_and_links_in_the_way_are_named(tmp_path):
+    (tmp_path / ".a.part").mkdir()
+    with pytest.raises(OSError, match=r"the folder \.a\.part is beside it; remove that"):
+        interrupted(tmp_path / "a")
+    with pytest.raises(OSError, match="is a folder; remove it"):
+        open_own(tmp_path)
+
+
 @pytest.mark.parametrize("make", ["link", "loop", "folder", "pipe"])
 def test_only_plain_files_are_opened_for_appending(tmp_path, make):
     path, other = tmp_path / "log", tmp_path / "other"
