@@ -51,11 +51,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _denoise_dnd(images: DndImages, restorer: Restorer, output: Path) -> None:
+    kept = 0
     for image, boxes in enumerate(tqdm(images.boxes, unit="image", disable=None)):
-        if not dnd_submission_file(output, image).exists():
-            crops = [restorer(images.crop(image, box)) for box in range(len(boxes))]
-            write_dnd_submission(output, image, crops)
-    print(f"{len(images)} images in {output}")
+        if dnd_submission_file(output, image).exists():
+            kept += 1
+            continue
+        crops = [restorer(images.crop(image, box)) for box in range(len(boxes))]
+        write_dnd_submission(output, image, crops)
+    earlier = f", {kept} of them from an earlier call: of the same weights?" if kept else ""
+    print(f"{len(images)} images in {output}{earlier}")
 
 
 def _denoise_sidd(blocks: SiddBlocks, restorer: Restorer, output: Path) -> None:

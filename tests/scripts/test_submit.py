@@ -78,7 +78,10 @@ def test_dnd_images_that_are_there_are_kept(run_script, restorer, tmp_path):
     first = tmp_path / "out" / "0001.mat"
     first.write_bytes(b"kept")
     (tmp_path / "out" / "0002.mat").unlink()
-    assert _submit(run_script, "DND", tmp_path)[0] == 0
+    code, printed, err = _submit(run_script, "DND", tmp_path)
+    assert code == 0, err
+    assert "2 images in" in printed
+    assert "1 of them from an earlier call" in printed
     assert first.read_bytes() == b"kept"
     assert (tmp_path / "out" / "0002.mat").exists()
 
