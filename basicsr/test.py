@@ -43,12 +43,13 @@ def main() -> None:
     from basicsr.options import TestOptions, load_options
     from basicsr.utils.devices import select_device
     from basicsr.utils.distributed import distributed_world, require_launched
+    from basicsr.utils.errors import options_at
 
     command_line = f"basicsr/test.py -opt {arguments.opt}"
     require_launched(arguments.launcher, arguments.local_rank, command_line)
     options = load_options(TestOptions, arguments.opt, arguments.force_yml)
     device = select_device(options.device)
-    with distributed_world(device, TIMEOUT) as world:
+    with options_at(arguments.opt), distributed_world(device, TIMEOUT) as world:
         test(options, arguments.opt, device, world)
 
 

@@ -46,6 +46,7 @@ def main() -> None:
     from basicsr.training.trainer import train
     from basicsr.utils.devices import select_device
     from basicsr.utils.distributed import distributed_world, require_launched, was_restarted
+    from basicsr.utils.errors import options_at
     from basicsr.utils.interruptions import StopRequest, Watchdog
 
     command_line = f"basicsr/train.py -opt {arguments.opt}"
@@ -53,9 +54,11 @@ def main() -> None:
     options = load_options(TrainOptions, arguments.opt, arguments.force_yml)
     device = select_device(options.device)
     if arguments.check:
-        check(options, device)
+        with options_at(arguments.opt):
+            check(options, device)
         return
     with (
+        options_at(arguments.opt),
         distributed_world(device, options.train.stall_timeout) as world,
         Watchdog(options.train.stall_timeout) as watchdog,
     ):

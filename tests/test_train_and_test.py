@@ -151,7 +151,7 @@ def test_check_prints_the_cost_and_starts_no_run(workplace):
         ("train", "path:pretrain_network_g=none.pth", "no such file, run or shipped weights"),
         ("train", "path:resume_state=train.yml", "train.yml: damaged, or no PyTorch file"),
         ("train", "train:losses:1:stage=5", "there is no stage 5"),
-        ("train", "train:losses=[{type: MaskLoss}]", "train.losses: MaskLoss needs 3 channels"),
+        ("train", "train:losses=[{type: MaskLoss}]", "train.yml: train.losses: MaskLoss needs 3"),
         ("train", "train:optim_g:type=Muon", "train.optim_g: Muon"),
         ("test", "path:pretrain_network_g=test.yml", "test.yml: damaged, or no PyTorch file"),
         ("test", "network_g:dim=16", "net_g_latest.safetensors"),

@@ -101,6 +101,9 @@ class ImageFormat(NamedTuple):
 def image_format(path: str | Path, color: Color = "rgb", bit_depth: BitDepth = 8) -> ImageFormat:
     """Return the format in which `read_image` gives the image, from the file's header alone.
 
+    An orientation that stands behind the pixels of a PNG is not seen: height and width are then
+    exchanged.
+
     Raises DataError as `read_image` does, as far as the header shows a fault.
     """
     with opened(path) as image:

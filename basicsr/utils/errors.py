@@ -32,7 +32,7 @@ class Stopped(Exception):
 
 @contextmanager
 def options_at(key: str) -> Iterator[None]:
-    """Add the key path of the section in question to an OptionsError."""
+    """Add the key path of the section in question, or the option file, to an OptionsError."""
     try:
         yield
     except OptionsError as error:

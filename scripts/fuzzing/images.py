@@ -72,7 +72,10 @@ class Images(Target):
 
 def _read_for_training(path: Path, color: Color, bit_depth: BitDepth) -> None:
     image = read_image(path, color, bit_depth)
-    _require(image_format(path, color, bit_depth), (*image.shape, image.dtype))
+    expected = image_format(path, color, bit_depth)
+    # the header does not show an orientation that stands behind the pixels of a PNG
+    _require(sorted(expected[:2]), sorted(image.shape[:2]))
+    _require(expected[2:], (image.shape[2], image.dtype))
 
 
 def _restore_photograph(path: Path) -> None:

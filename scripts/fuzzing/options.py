@@ -14,6 +14,7 @@ from basicsr.data import TrainingBatch
 from basicsr.inference.restorer import RestorerSettings
 from basicsr.options import TestOptions, TrainOptions, load_options
 from basicsr.training.build import build_model
+from basicsr.utils.errors import options_at
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -141,11 +142,12 @@ class Options(Target):
         kind = TrainOptions if training else TestOptions
         force = [f"{rng.choice(FORCED)}={rng.choice(VALUES)}"] if rng.random() < 0.2 else []
         options = load_options(kind, path, force)
-        if isinstance(options, TrainOptions):
-            _train(options)
-        else:
-            network = build_network(options.network_g.arguments())
-            RestorerSettings(**options.val.restoring()).require_supported(network)
+        with options_at(str(path)):
+            if isinstance(options, TrainOptions):
+                _train(options)
+            else:
+                network = build_network(options.network_g.arguments())
+                RestorerSettings(**options.val.restoring()).require_supported(network)
 
 
 FORCED = (

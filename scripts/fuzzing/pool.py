@@ -150,7 +150,7 @@ def _clear(message: str, path: Path) -> bool:
     """Return whether each line of a message names where it is, and the message is not endless."""
     lines = message.split("\n")
     named = all(": " in line and "object at 0x" not in line for line in lines)
-    where = str(path) in message or message.startswith("--force_yml ")
+    where = str(path) in message or message.startswith(("--force_yml ", "weights '"))
     return named and len(message) < _LONGEST and where
 
 

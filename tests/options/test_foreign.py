@@ -372,6 +372,10 @@ def test_sections_of_a_wrong_type_are_errors(errors_of):
         assert any(line.startswith(key) for line in errors_of(f"{key}=3"))
 
 
+def test_losses_of_a_wrong_type_are_errors(errors_of):
+    assert "train.losses" in errors_of("train:losses={a: 1}")
+
+
 def test_nafnet_clips_by_default(write):
     text = RESTORMER.replace("ImageCleanModel", "ImageRestorationModel")
     text = text.replace("  use_grad_clip: true\n", "")

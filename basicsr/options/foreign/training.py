@@ -57,6 +57,8 @@ def _losses(notes: Notes, train: dict[str, Any]) -> None:
         "seq_opt": _correlation_loss,
         "perceptual_opt": _perceptual_loss,
     }
+    if not isinstance(train.get("losses", []), list):
+        return  # the schema explains it
     for key, translate in translations.items():
         if not train.get(key, True):  # an empty section
             notes.drop(train, "train", key)
@@ -65,7 +67,7 @@ def _losses(notes: Notes, train: dict[str, Any]) -> None:
             path = f"train.{key}"
             notes.ignore(options, path, _ONLY_MEANS, reduction="mean")
             name, loss = options.get("type"), translate(notes, options, path)
-            train.setdefault("losses", []).append(loss)
+            train["losses"] = [*train.get("losses", []), loss]
             notes.mapped.append(
                 f"{path}: {name} -> losses: {loss.get('type')}, weight {loss['weight']}"
             )
