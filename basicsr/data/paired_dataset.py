@@ -152,7 +152,7 @@ def _in_folders(
     if rule is not None:
         return match_rule(rule, lq, gt)
     if lq == gt:
-        raise OptionsError(_WAYS)
+        raise OptionsError(f"{_WAYS}; without these, {lq} cannot be the folder of both images")
     found = match_folders(lq, gt, right)
     if not found.pairs and (guess := guessed_rule(lq, gt)):
         return found._replace(

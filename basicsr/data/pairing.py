@@ -35,6 +35,14 @@ class PairingRule(TypedDict):
     gt: str
 
 
+_MOST_STEPS = 10_000
+"""Attempts to split one name into words; their number may grow exponentially with the words."""
+
+
+class _TooManyWays(Exception):
+    """A name can be split into words in too many ways."""
+
+
 class _Word(NamedTuple):
     name: str
     is_number: bool
@@ -77,12 +85,21 @@ class _Template:
         if self.has_suffix:
             stem, suffix = os.path.splitext(name)
             name = stem + suffix.lower()
-        yield from _readings(self.parts, name, {})
+        steps = iter(range(_MOST_STEPS))
+        try:
+            yield from _readings(self.parts, name, {}, steps)
+        except _TooManyWays:
+            raise OptionsError(
+                f"pairing.{self.side}: '{self.text}' suits '{name}' in too many ways; use fewer "
+                "words, or more text between them"
+            ) from None
 
 
 def _readings(
-    parts: Sequence[str | _Word], text: str, values: Mapping[str, str]
+    parts: Sequence[str | _Word], text: str, values: Mapping[str, str], steps: Iterator[int]
 ) -> Iterator[dict[str, str]]:
+    if next(steps, None) is None:
+        raise _TooManyWays
     if not parts:
         if not text:
             yield dict(values)
@@ -90,7 +107,7 @@ def _readings(
     part, rest = parts[0], parts[1:]
     if isinstance(part, str):
         if text.startswith(part):
-            yield from _readings(rest, text[len(part) :], values)
+            yield from _readings(rest, text[len(part) :], values, steps)
         return
     for end in _ends(text, rest[0] if rest else None):
         value = text[:end]
@@ -99,7 +116,7 @@ def _readings(
                 continue
             value = str(int(value))
         if values.get(part.name, value) == value:
-            yield from _readings(rest, text[end:], {**values, part.name: value})
+            yield from _readings(rest, text[end:], {**values, part.name: value}, steps)
 
 
 def _ends(text: str, following: str | _Word | None) -> Iterator[int]:

@@ -26,9 +26,12 @@ LONGEST_NAME = 255
 def expanded(path: str | Path) -> Path:
     """Return `path` with `~` and environment variables replaced, also in values of these.
 
-    A path that exists as it is written stays as it is. Raises OptionsError for an unset variable.
+    A path that exists as it is written stays as it is. Raises OptionsError for an unset variable or
+    an empty text.
     """
     text = str(path)
+    if not text:
+        raise OptionsError("an empty path; write . for the current folder")
     if "$" in text and not os.path.exists(text):
         text = os.path.expandvars(text)
         if unset := re.search(r"\$\{?(\w+)", text):

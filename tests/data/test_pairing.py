@@ -104,6 +104,16 @@ def test_a_degraded_image_without_ground_truth_is_a_fault(tmp_path):
         _pairs(**ROOTS, pairing={"lq": "{n}_r", "gt": "{n}"})
 
 
+@pytest.mark.parametrize("end", ["", "_Z"])
+def test_rules_that_suit_a_name_in_too_many_ways(tmp_path, end):
+    """Trying all of them would take years."""
+    name = "_".join("a" * 60)
+    _touch(tmp_path, f"lq/{name}.png", "gt/a.png")
+    lq = "_".join(f"{{w{number}}}" for number in range(12)) + end
+    with pytest.raises(OptionsError, match=f"^pairing.lq: '{lq}' suits '{name}' in too many ways"):
+        _pairs(**ROOTS, pairing={"lq": lq, "gt": "{w0}"})
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
