@@ -134,4 +134,4 @@ def _refusal(path: Path, message: str) -> CheckpointError:
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"{path}: damaged, or no PyTorch file ({reason}); get it again")
+    return CheckpointError(f"{path}: damaged, or no PyTorch file ({reason[:200]}); get it again")

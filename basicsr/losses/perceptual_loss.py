@@ -131,7 +131,7 @@ def _features(network: str, weights: str | None) -> nn.Sequential:
     try:
         return torchvision.models.get_model(network, weights="IMAGENET1K_V1").features
     except OSError as error:  # also raised by urllib
-        raise CheckpointError(
+        raise OptionsError(
             f"PerceptualLoss: the weights of {network} could not be fetched ({error}); "
             "give a file with them as `weights`"
         ) from None

@@ -22,6 +22,10 @@ from basicsr.utils.option_errors import error_lines
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
+MOST_ERRORS = 30
+"""Errors of a file that are printed."""
+
+
 def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] = ()) -> AnyOptions:
     """Load and check an option file.
 
@@ -53,6 +57,9 @@ def load_options(kind: type[AnyOptions], file: str | Path, force: Sequence[str] 
         options = kind.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         errors += error_lines(kind, raw, error)
+    if len(errors) > MOST_ERRORS:
+        rest = f"there are {len(errors) - MOST_ERRORS} more errors; correct these first"
+        errors = [*errors[:MOST_ERRORS], rest]
     if errors:
         raise OptionsError("\n".join(f"{file}: {each}" for each in errors))
     if mapped:

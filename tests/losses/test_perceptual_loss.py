@@ -104,7 +104,7 @@ def test_weights_of_another_network(file) -> None:
 def test_weights_that_cannot_be_fetched(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
-    with pytest.raises(CheckpointError, match=r"vgg16 could not be fetched .* as `weights`"):
+    with pytest.raises(OptionsError, match=r"vgg16 could not be fetched .* as `weights`"):
         PerceptualLoss()
 
 

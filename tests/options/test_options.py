@@ -243,6 +243,12 @@ def test_a_missing_key_is_named(file, missing):
     assert errors_of(file) == [f"{missing}: required, but missing"]
 
 
+def test_of_many_errors_the_first_are_printed(file):
+    lines = errors_of(file, f"val={ {f'key_{i}': 0 for i in range(99)} }")
+    assert len(lines) == 31
+    assert lines[-1] == "there are 70 more errors; correct these first"
+
+
 def test_all_errors_are_reported_together(file):
     lines = errors_of(file, "network_g:dimm=3", "train:precision=fp8", "val:val_freq=a", "what=1")
     assert [line.split(":")[0] for line in lines] == [
