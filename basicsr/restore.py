@@ -25,6 +25,7 @@ from basicsr.io.images import SUFFIXES, to_levels
 from basicsr.io.opening import set_max_megapixels
 from basicsr.io.videos import VIDEO_SUFFIXES
 from basicsr.utils.cli import (
+    add_backend,
     add_device,
     add_max_megapixels,
     add_memory,
@@ -66,7 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
     findings = Findings()
     jobs = find_jobs(options.input, folder, findings) if team.is_main else []
     restorers = [
-        _restorer(file, options.type, options.device, options.precision, options.memory)
+        _restorer(
+            file, options.type, options.device, options.precision, options.memory, options.backend
+        )
         for file in weights
     ]
     restorer = restorers[0] if len(restorers) == 1 else ByChannels(*restorers)
@@ -77,6 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"restoring {files} with {names} on {restorers[0].device}{sharing}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
     facts = {"weights": "+".join(map(sha256, weights)), "precision": options.precision}
+    if options.backend != "pytorch":
+        facts["backend"] = options.backend
     if options.type is not None:  # the same weights may suit several types
         facts["type"] = options.type
     jobs, records = _shared(team, jobs, folder, facts)
@@ -123,6 +128,7 @@ def restore(
     precision: str = "fp32",
     memory: float | None = None,
     type: str | None = None,
+    backend: str = "pytorch",
 ) -> np.ndarray:
     """Restore one image. The network is loaded once, and kept for later calls.
 
@@ -133,6 +139,7 @@ def restore(
         precision: "fp32", "bf16" or "fp16".
         memory: memory budget in GiB; by default 90 % of the free memory.
         type: name of the network, for weights as its authors published them.
+        backend: "pytorch", or "openvino" to compute the network with OpenVINO on a CPU.
 
     Returns:
         The restored image, with the shape and type of `image`.
@@ -158,7 +165,7 @@ def restore(
             memory = gibibytes(str(memory))
         except argparse.ArgumentTypeError as error:
             raise OptionsError(f"memory: {error}") from None
-    restorer = _restorer(weights_file(str(weights)), type, device, precision, memory)
+    restorer = _restorer(weights_file(str(weights)), type, device, precision, memory, backend)
     return to_levels(restore_photograph(restorer, image), image.dtype)
 
 
@@ -174,7 +181,12 @@ def _weights_files(options: argparse.Namespace) -> list[Path]:
 
 @functools.lru_cache(maxsize=2)
 def _restorer(
-    weights: Path, type: str | None, device: str, precision: str, memory: float | None
+    weights: Path,
+    type: str | None,
+    device: str,
+    precision: str,
+    memory: float | None,
+    backend: str,
 ) -> Restorer:
     from basicsr.inference.files import require_photographs
     from basicsr.inference.restorer import Restorer, RestorerSettings
@@ -182,7 +194,11 @@ def _restorer(
 
     network, _ = saved_network(weights, type)
     require_photographs(network, weights)
-    settings = RestorerSettings(precision=precision, memory_gib=memory, features="disk")
+    if backend == "openvino" and device == "auto":
+        device = "cpu"
+    settings = RestorerSettings(
+        precision=precision, memory_gib=memory, features="disk", backend=backend
+    )
     return Restorer(network, select_device(device), settings)
 
 
@@ -228,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sigma", help=argparse.SUPPRESS)
     add_device(parser)
     add_precision(parser)
+    add_backend(parser)
     add_memory(parser)
     add_max_megapixels(parser)
     parser.add_argument(

@@ -91,7 +91,7 @@ class MDTA(nn.Module):
         """Return the output for `x`, given a `projection` from these or more pixels."""
         (values,) = ops.projections(x, self.qkv, self.qkv_dwconv, 2, 3, 3)
         pixels = values.permute(0, 2, 3, 1).flatten(1, 2)
-        out = (pixels @ projection.to(pixels.dtype).mT).unflatten(1, x.shape[2:])
+        out = (pixels @ projection.to(pixels.dtype).transpose(1, 2)).unflatten(1, x.shape[2:])
         if self.project_out.bias is not None:
             out = out + self.project_out.bias
         return out.permute(0, 3, 1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from basicsr.archs.strips import FeatureStorage, forward_in_strips
 from basicsr.inference.captured import CapturedNetwork
 from basicsr.inference.tiling import restore_tiles
 from basicsr.utils.devices import (
+    BACKENDS,
     PRECISIONS,
     autocast,
     available_memory,
@@ -24,6 +26,9 @@ from basicsr.utils.devices import (
     to_unit_range,
 )
 from basicsr.utils.errors import DataError, NonFiniteError, OptionsError
+
+if TYPE_CHECKING:
+    from basicsr.inference.openvino_network import OpenVINONetwork
 
 logger = logging.getLogger("basicsr")
 
@@ -49,6 +54,8 @@ class RestorerSettings:
             on a GPU. Images are computed in strips that fit in it; the result stays the same.
             Without a budget, only large images on a CPU and images that do not fit in memory are
             computed in strips.
+        backend: "pytorch", or "openvino" to compute images on a CPU with OpenVINO. Images for which
+            memory does not suffice there are computed in strips by PyTorch.
         features: where strips keep feature maps: in "memory", as "bf16" (rounded, half of the
             memory), or on "disk" (in temporary files, once they fill half of the budget).
     """
@@ -59,11 +66,14 @@ class RestorerSettings:
     self_ensemble: bool = False
     memory_gib: float | None = None
     features: FeatureStorage = "memory"
+    backend: str = "pytorch"
 
     def require_supported(self, network: RestorationNetwork) -> None:
         """Raise OptionsError for a setting that is unknown or that `network` does not support."""
         if self.precision not in PRECISIONS:
             raise OptionsError(f"precision: '{self.precision}' is none of {', '.join(PRECISIONS)}")
+        if self.backend not in BACKENDS:
+            raise OptionsError(f"backend: '{self.backend}' is none of {', '.join(BACKENDS)}")
         if self.memory_gib is not None and not network.supports_strips:
             raise OptionsError(
                 f"memory_gib: {type(network).__name__} cannot be computed in strips; remove it, "
@@ -93,6 +103,9 @@ class Restorer:
                 "each other, which changes the result",
                 settings.tile,
             )
+        self.openvino = None
+        if settings.backend == "openvino":
+            self.openvino = _in_openvino(network.eval(), device, settings.precision)
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         self.call = CapturedNetwork(self.network) if ops.dispatch.FAST_GPU else self.network
         self.device = device
@@ -148,10 +161,28 @@ class Restorer:
         """Restore a batch without tiles: padded to sides that the network takes, then cropped."""
         height, width = x.shape[2:]
         x = pad_to(x, self.network.fitting_side(height), self.network.fitting_side(width))
+        if self.openvino is not None and self._fits_openvino(x):
+            return self.openvino(x)[:, :, :height, :width]
         x = x.contiguous(memory_format=torch.channels_last)
         with autocast(x.device.type, self.settings.precision):
             restored = self._in_strips(x) if self._needs_strips(x) else self._at_once(x)
         return restored[:, :, :height, :width].float()
+
+    def _fits_openvino(self, x: Tensor) -> bool:
+        """Return whether OpenVINO can compute the image, which it does not do in strips."""
+        assert self.openvino is not None
+        needed, memory = self.openvino.memory(x), self._memory(x)
+        if needed <= memory or not self.supports_strips:
+            return True
+        logger.warning(
+            "%d x %d pixels: computed by PyTorch in strips, because OpenVINO may need %.1f GiB and "
+            "%.1f are left",
+            x.shape[3],
+            x.shape[2],
+            needed / 2**30,
+            max(0, memory) / 2**30,
+        )
+        return False
 
     def _needs_strips(self, x: Tensor) -> bool:
         large = x.device.type == "cpu" and x.shape[2] * x.shape[3] >= LARGE_ON_CPU
@@ -176,14 +207,27 @@ class Restorer:
 
     def _in_strips(self, x: Tensor) -> Tensor:
         """Run the network within the memory budget, or within 90 % of the free memory."""
+        return forward_in_strips(self.network, x, self._memory(x), self.settings.features)
+
+    def _memory(self, x: Tensor) -> float:
+        """Return the bytes that features may take, beside copies of the image."""
         if self.settings.memory_gib is None:
             memory = 0.9 * available_memory(x.device)
         else:
             memory = self.settings.memory_gib * 2**30 - memory_in_use(x.device)
         pixel_bytes = 4 * (self.network.in_channels + self.network.out_channels)
         images = IMAGE_COPIES * pixel_bytes * x.shape[2] * x.shape[3]
-        memory -= images + LIBRARY_BYTES
-        return forward_in_strips(self.network, x, memory, self.settings.features)
+        return memory - images - LIBRARY_BYTES
+
+
+def _in_openvino(
+    network: RestorationNetwork, device: torch.device, precision: str
+) -> OpenVINONetwork:
+    if device.type != "cpu":
+        raise OptionsError(f"backend: openvino computes on the CPU, not on {device}; use pytorch")
+    from basicsr.inference.openvino_network import OpenVINONetwork
+
+    return OpenVINONetwork(network, precision)
 
 
 def pad_to(x: Tensor, height: int, width: int) -> Tensor:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HALF_TYPES = {"bf16": "bfloat16", "fp16": "float16"}  # their names in PyTorch
 PRECISIONS = ("fp32", *HALF_TYPES)
+BACKENDS = ("pytorch", "openvino")
+"""What computes networks; the second needs the extra `openvino`."""
 
 
 def select_device(name: str) -> torch.device:

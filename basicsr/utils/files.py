@@ -138,6 +138,25 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
+def cache_folder() -> Path:
+    """Return this project's folder in the user's cache, into which nobody else may write."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return private_folder(Path(base) / "dtpnet-derain")
+
+
+def is_own(file: Path) -> bool:
+    """Return whether a file of the cache exists and only this user can have written it.
+
+    The folder may have been open to others before it was made private.
+    """
+    try:
+        status = file.lstat()
+    except FileNotFoundError:
+        return False
+    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not others_write
+
+
 def require_own(path: Path, status: os.stat_result) -> None:
     """Raise DataError if the file or folder of the cache belongs to another user."""
     if status.st_uid != os.geteuid():

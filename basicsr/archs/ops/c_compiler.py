@@ -7,13 +7,12 @@ import hashlib
 import logging
 import os
 import shlex
-import stat
 import subprocess
 import tempfile
 from pathlib import Path
 
 from basicsr.utils.errors import DataError
-from basicsr.utils.files import atomic_write, private_folder
+from basicsr.utils.files import atomic_write, cache_folder, is_own
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +29,8 @@ def compiled_library(source: str) -> ctypes.CDLL | None:
     try:
         target = _cc(*FLAGS, "-dM", "-E", "-x", "c", os.devnull)
         key = hashlib.sha256(repr(FLAGS).encode() + target + code.read_bytes()).hexdigest()[:16]
-        library = _cache() / f"{code.stem}-{key}.so"
-        if not _is_own(library):
+        library = cache_folder() / f"{code.stem}-{key}.so"
+        if not is_own(library):
             _build(code, library)
         return ctypes.CDLL(str(library))
     except subprocess.CalledProcessError as error:
@@ -47,25 +46,6 @@ def compiled_library(source: str) -> ctypes.CDLL | None:
 def _cc(*arguments: str | Path) -> bytes:
     command = [*shlex.split(os.environ.get("CC") or "cc"), *arguments]
     return subprocess.run(command, capture_output=True, check=True).stdout
-
-
-def _cache() -> Path:
-    """Return the folder of compiled libraries, into which nobody else may write."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return private_folder(Path(base) / "dtpnet-derain")
-
-
-def _is_own(library: Path) -> bool:
-    """Return whether the file exists and only this user can have written it.
-
-    The folder may have been open to others before it was made private.
-    """
-    try:
-        status = library.lstat()
-    except FileNotFoundError:
-        return False
-    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not others_write
 
 
 def _build(code: Path, library: Path) -> None:

@@ -34,11 +34,12 @@ def uses_triton(x: Tensor) -> bool:
 def uses_c(x: Tensor) -> bool:
     """Return whether the C version can compute operations on `x`.
 
-    Fake tensors, on which costs are counted, are left to PyTorch's own operations.
+    Fake tensors, on which costs are counted, and traces, which other programs read, are left to
+    PyTorch's own operations.
     """
     if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor:
         return False
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") or torch.jit.is_tracing():
         return False
     from basicsr.archs.ops import gated_dwconv_c
 

@@ -30,8 +30,10 @@ def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
     """
     precise = torch.promote_types(q.dtype, torch.float32)
     with autocast_off(q.device.type):
-        pixels = (x.permute(0, 2, 3, 1).flatten(1, 2).to(precise) for x in (q, k))
-        return Gram(*_GramSums.apply(*pixels, heads))
+        q, k = (x.permute(0, 2, 3, 1).flatten(1, 2).to(precise) for x in (q, k))
+        if torch.is_grad_enabled():
+            return Gram(*_GramSums.apply(q, k, heads))
+        return Gram(*_sums(q, k, heads))  # operations that other runtimes can convert
 
 
 class _GramSums(torch.autograd.Function):
@@ -44,9 +46,7 @@ class _GramSums(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(q, k)
         ctx.heads = heads
-        products = [a.mT @ b for a, b in _by_head(q, k, heads)]
-        squares = (x.square().sum(1).unflatten(-1, (heads, -1)) for x in (q, k))
-        return (torch.stack(products, dim=1), *squares)
+        return _sums(q, k, heads)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -60,6 +60,12 @@ class _GramSums(torch.autograd.Function):
             torch.addcmul(grad_k, k, k_squares.flatten(1)[:, None], value=2),
             None,
         )
+
+
+def _sums(q: Tensor, k: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    products = [a.transpose(1, 2) @ b for a, b in _by_head(q, k, heads)]
+    q_squares, k_squares = (x.square().sum(1).unflatten(-1, (heads, -1)) for x in (q, k))
+    return torch.stack(products, dim=1), q_squares, k_squares
 
 
 def _by_head(q: Tensor, k: Tensor, heads: int) -> Iterator[tuple[Tensor, Tensor]]:
