@@ -31,7 +31,15 @@ from basicsr.utils.files import atomic_write, mistaken_content
 
 METADATA = "dtpnet-derain"
 DIGEST = "sha256"
-_STATE_KEYS = {"iteration", "validation_due", "identity", "network", "average", "optimizer"}
+_STATE_TYPES: dict[str, Any] = {
+    "iteration": int,
+    "validation_due": bool,
+    "identity": dict,
+    "network": Mapping,
+    "average": (Mapping, type(None)),
+    "optimizer": Mapping,
+}
+_STATE_KEYS = _STATE_TYPES.keys()
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +178,11 @@ def load_state(path: str | Path) -> dict[str, Any]:
             f"{path}: not a training state; resume_state expects a file of training_states/ "
             "(weights alone are started from by path.pretrain_network_g)"
         )
+    for key, expected in _STATE_TYPES.items():
+        if not isinstance(state[key], expected):
+            raise CheckpointError(
+                f"{path}: damaged: its {key} is a {type(state[key]).__name__}; use another"
+            )
     if bad := non_finite_parts(state):
         raise CheckpointError(
             f"{path}: not finite (NaN or inf in {', '.join(bad[:3])}): the training had diverged; "

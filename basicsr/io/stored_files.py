@@ -75,6 +75,8 @@ def lmdb_keys(folder: Path) -> list[str]:
         # NAME.png (HEIGHT,WIDTH,CHANNELS) COMPRESSION
         names = [line.split(" (")[0].strip() for line in lines if line.strip()]
         keys = [os.path.splitext(name)[0] for name in names]
+        if not keys:
+            raise DataError(f"{list_file}: lists no image; copy or make the LMDB again")
         for key in keys:
             if transaction.get(key.encode()) is None:
                 raise DataError(

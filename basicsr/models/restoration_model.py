@@ -290,7 +290,7 @@ class RestorationModel:
             self._optimizer_has_state = bool(self.optimizer.state)
             if self.loss_scale is not None and state.get("loss_scale"):
                 self.loss_scale.load_state_dict(state["loss_scale"])
-        except (RuntimeError, ValueError, KeyError, IndexError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 "the training state is of another network or optimizer: "
                 f"{' '.join(str(error).split())[:300]}"

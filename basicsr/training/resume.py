@@ -69,7 +69,13 @@ def require_same_run(state: Mapping[str, Any], identity: Mapping[str, Any], forc
         force: only warn of the differences.
     """
     done = state["iteration"]
-    changes = list(_changes(state["identity"], identity, done))
+    try:
+        changes = list(_changes(state["identity"], identity, done))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            "the training state is damaged, or of another version: the options and data in it "
+            f"cannot be compared ({error!r}); start from weights with path.pretrain_network_g"
+        ) from None
     if changes and not force:
         raise CheckpointError(
             f"this is not the run that was interrupted at iteration {done}: {'; '.join(changes)}. "

@@ -219,6 +219,11 @@ def test_training_states(tmp_path):
     assert state["iteration"] == 5
     assert state["optimizer"] == {"lr": 0.1}
     assert_same(state["network"])
+    for key in ("iteration", "identity", "network", "optimizer"):
+        save_state(tmp_path / "5.state", {**whole, key: "x"})
+        with pytest.raises(CheckpointError, match=rf"5\.state: damaged: its {key} is a str"):
+            load_state(tmp_path / "5.state")
+    save_state(tmp_path / "5.state", whole)
     with pytest.raises(CheckpointError, match="a training state of this project; name the weig"):
         load_weights(tmp_path / "5.state")
     torch.save(WEIGHTS, tmp_path / "net.pth")

@@ -69,6 +69,9 @@ def test_faults_name_the_folder(folder, tmp_path, monkeypatch):
     (folder / "meta_info.txt").write_text("1.png (6,8,3) 1\nx.y.png (6,8,3) 1\n")
     with pytest.raises(DataError, match=r"images\.lmdb: has no image 'x\.y', which meta_info"):
         lmdb_keys(folder)
+    (folder / "meta_info.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"meta_info\.txt: lists no image"):
+        lmdb_keys(folder)
     (folder / "meta_info.txt").write_bytes("雨.png".encode("gbk"))
     with pytest.raises(DataError, match=r"meta_info\.txt: is not UTF-8 text"):
         lmdb_keys(folder)

@@ -31,3 +31,9 @@ def test_with_mixup_they_may_not_as_it_mixes_the_patches_of_a_part():
     resume(identity(mixup=mixup), identity(mixup=mixup))
     with pytest.raises(CheckpointError, match=r"train\.accumulation_steps is 2, was 1"):
         resume(identity(mixup=mixup), identity(mixup=mixup, accumulation_steps=2))
+
+
+@pytest.mark.parametrize("identity", [{}, {"options": 5, "data": {}}, {"options": {}}])
+def test_a_damaged_identity_is_an_error(identity):
+    with pytest.raises(CheckpointError, match="the training state is damaged, or of another"):
+        require_same_run({"iteration": 5, "identity": identity}, {}, force=True)
