@@ -5,7 +5,6 @@ On several GPUs:  torchrun --nproc-per-node 8 basicsr/train.py -opt options/trai
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -17,13 +16,20 @@ from basicsr.utils.interruptions import exit_on_signals
 if __name__ == "__main__":
     exit_on_signals()  # before the other imports, which take seconds
 
-from basicsr.utils.cli import add_launcher, add_option_file, command
+from basicsr.utils.cli import (
+    add_launcher,
+    add_memory,
+    add_option_file,
+    add_output_dir,
+    command,
+    script_parser,
+)
 
 
 @command
 def main() -> None:
     exit_on_signals(interrupts=False)  # as a command of the installed package, only now
-    parser = argparse.ArgumentParser(description="Train a network from an option file.")
+    parser = script_parser(__doc__)
     add_option_file(parser)
     add_launcher(parser)
     parser.add_argument(
@@ -35,9 +41,13 @@ def main() -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="build everything, load a batch, print the cost, exit",
+        help="build everything, take a few steps, print whether a run fits and how long it takes",
     )
+    add_memory(parser)
+    add_output_dir(parser, "experiments")
     arguments = parser.parse_args()
+    if arguments.memory is not None and not arguments.check:
+        parser.error("--memory: only for --check")
 
     # here, so that --help and mistakes do not wait for PyTorch
     from basicsr.options import TrainOptions, load_options
@@ -55,7 +65,7 @@ def main() -> None:
     device = select_device(options.device)
     if arguments.check:
         with options_at(arguments.opt):
-            check(options, device)
+            check(options, device, arguments.memory)
         return
     with (
         options_at(arguments.opt),
@@ -63,7 +73,8 @@ def main() -> None:
         Watchdog(options.train.stall_timeout) as watchdog,
     ):
         process = Process(device, world, StopRequest(), watchdog)
-        train(options, process, arguments.auto_resume or was_restarted(), arguments.force)
+        auto_resume = arguments.auto_resume or was_restarted()
+        train(options, process, auto_resume, arguments.force, arguments.output_dir)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pydantic
 import torch
 
 from basicsr.options import Options, TestOptions, TrainOptions
-from basicsr.utils.cli import command
+from basicsr.utils.cli import command, script_parser
 
 MODELS: dict[str, type[Options]] = {"train": TrainOptions, "test": TestOptions}
 FOLDER = Path(__file__).parents[1] / "options" / "schema"
@@ -19,7 +18,7 @@ FOLDER = Path(__file__).parents[1] / "options" / "schema"
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__doc__)
     parser.add_argument(
         "--out", type=Path, default=FOLDER, help="output folder (default: %(default)s)"
     )

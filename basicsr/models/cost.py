@@ -121,7 +121,7 @@ def latency(
         MemoryError: if the device has too little memory.
     """
     try:
-        with _bounded_memory(device), autocast(device.type, precision):
+        with bounded_memory(device), autocast(device.type, precision):
             network = network.eval().to(device).to(memory_format=torch.channels_last)
             x = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
             seconds = [_seconds(network, x) for _ in range(WARM_UP + runs)][WARM_UP:]
@@ -134,7 +134,7 @@ def latency(
 
 
 @contextmanager
-def _bounded_memory(device: torch.device) -> Iterator[None]:
+def bounded_memory(device: torch.device) -> Iterator[None]:
     """Make allocations on a CPU fail when the memory is used up.
 
     Linux would grant more than there is, and kill a process when the memory is used.
@@ -158,13 +158,13 @@ def _bounded_memory(device: torch.device) -> Iterator[None]:
 
 
 def _seconds(network: nn.Module, x: Tensor) -> float:
-    _synchronize(x.device)
+    synchronize(x.device)
     start = time.perf_counter()
     network(x)
-    _synchronize(x.device)
+    synchronize(x.device)
     return time.perf_counter() - start
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -163,7 +163,8 @@ def _released_network(state_dict: Mapping[str, Tensor], type: str | None) -> Res
     example = system if system and system in ARCH_REGISTRY else "NAME"
     raise CheckpointError(
         f"does not say which network it holds{looks_like(state_dict)}; name it with "
-        f"--type {example}, or convert the file first with scripts/convert_weights.py"
+        f"--type {example} (in a test file, with network_g), or convert the file first with "
+        "scripts/convert_weights.py"
     )
 
 

@@ -263,7 +263,8 @@ class Training(Strict):
 
     `sharded` divides the weights among the processes (FSDP2); `compile` uses torch.compile. A run
     aborts after `nonfinite_limit` steps in a row with a non-finite loss or gradient, and when
-    there is no progress for `stall_timeout` seconds. It ends after `time_limit` seconds, restarts
+    there is no progress for `stall_timeout` seconds. `accumulation_steps: auto` is the smallest
+    number with which the batches fit into memory. A run ends after `time_limit` seconds, restarts
     counted together, if that is sooner than `total_iter`; the learning rates decay accordingly.
     """
 
@@ -275,7 +276,7 @@ class Training(Strict):
     warmup_iter: NotNegative = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     mixup: MixupOptions | None = None
-    accumulation_steps: Positive = 1
+    accumulation_steps: Positive | Literal["auto"] = 1
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     ema_decay: Decay = 0.0
     sharded: bool = False
@@ -304,13 +305,13 @@ class Options(Strict):
     name: Annotated[str, Field(pattern=r"^[\w+][\w.+-]*$"), AfterValidator(safe_name)]
     manual_seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    network_g: Network
 
 
 class TrainOptions(Options):
     """Options of a training run, which writes to `experiments/<name>`."""
 
     model_type: ModelType
+    network_g: Network
     datasets: TrainingSets
     path: TrainingPaths = TrainingPaths()
     train: Training
@@ -330,6 +331,11 @@ class TrainOptions(Options):
                     f"val.best: '{self.val.best}' is not measured on datasets.val; its protocols "
                     f"are {', '.join(measured)}"
                 )
+        if self.train.accumulation_steps == "auto" and self.train.sharded:
+            raise ValueError(
+                "train.accumulation_steps: auto measures a network that is not sharded; give a "
+                "number with sharded: true"
+            )
         planned = sum(stage.iters for stage in self.datasets.train.patches)
         if planned != self.train.total_iter:
             raise ValueError(
@@ -337,6 +343,12 @@ class TrainOptions(Options):
                 f"datasets.train.patches add up to {planned}; make them equal"
             )
         return self
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Micro-batches of a step and process; 1 as long as `auto` has not been replaced."""
+        steps = self.train.accumulation_steps
+        return 1 if steps == "auto" else steps
 
     def protocols_of(self, key: str) -> tuple[str, ...]:
         """Return the protocols of the validation set `key` of `datasets`."""
@@ -347,9 +359,11 @@ class TrainOptions(Options):
 class TestOptions(Options):
     """Options of a test, which writes to `results/<name>`.
 
+    Without `network_g`, the network is the one that the file of weights describes.
     `model_type` may stand there, as in BasicSR, but has no effect: tests need the network only.
     """
 
+    network_g: Network | None = None
     datasets: Annotated[dict[str, Annotated[EvaluationSet, DATA_SETS]], Field(min_length=1)]
     path: TestPaths
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

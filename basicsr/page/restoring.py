@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from basicsr.inference.files import ByChannels, require_photographs, restore_files
@@ -23,6 +21,7 @@ from basicsr.utils.devices import (
     available_memory,
     peak_memory_gib,
     release_freed_memory,
+    reset_peak_memory,
     select_device,
 )
 from basicsr.utils.errors import UserError
@@ -60,7 +59,7 @@ class PageRestorer:
         folder.mkdir()
         (job,) = find_jobs([str(request.source)], folder)
         release_freed_memory()
-        _reset_peak_memory(self.device)
+        reset_peak_memory(self.device)
         began = time.perf_counter()
         outcome = restore_files(restorer, [job], Records(folder, {}), report=report)
         seconds = time.perf_counter() - began
@@ -109,12 +108,3 @@ def limit_memory(gib: float) -> None:
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-
-
-def _reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory_gib` return the peak from now on (on a CPU, where Linux allows it)."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")

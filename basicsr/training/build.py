@@ -165,7 +165,7 @@ def loader_settings(
         num_workers=train_set.num_worker_per_gpu,
         rank=world.rank,
         world_size=world.size,
-        micro_batches=options.train.accumulation_steps,
+        micro_batches=options.accumulation_steps,
         pin_memory=device.type == "cuda",
     )
 

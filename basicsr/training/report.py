@@ -33,6 +33,7 @@ class TrainingReport:
         self.total_iter = total_iter
         self.world = world or World()
         self._sums: dict[str, float | Tensor] = {}
+        self._negative_explained = False
         self._start_interval()
 
     def _start_interval(self) -> None:
@@ -99,6 +100,12 @@ class TrainingReport:
             100 * waiting,
             datetime.timedelta(seconds=round(remaining)),
         )
+        if means.get("loss", 0.0) < 0 and not self._negative_explained:
+            logger.info(
+                "a negative loss is right with PSNRLoss (-PSNR / 10) and SSIMLoss (-SSIM): the "
+                "lower, the better"
+            )
+            self._negative_explained = True
         self._sums = {}
         self._start_interval()
 

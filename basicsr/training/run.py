@@ -12,9 +12,11 @@ import torch
 
 from basicsr.data import BadImages, RestorationDataset, build_dataset
 from basicsr.io.state_dicts import listed
+from basicsr.models.pretrained import RUNS
 from basicsr.models.restoration_model import RestorationModel
 from basicsr.options import TrainOptions, save_options
 from basicsr.training.build import bad_images, build_model, build_validators
+from basicsr.training.fit import choose_accumulation
 from basicsr.training.nonfinite import NonFiniteSteps
 from basicsr.training.report import TrainingReport
 from basicsr.training.resume import require_same_run, run_identity, state_to_resume
@@ -170,12 +172,12 @@ class Run:
             self.best = {}
 
 
-def build_run(options: TrainOptions, process: Process) -> Run:
+def build_run(options: TrainOptions, process: Process, experiments: Path = RUNS) -> Run:
     """Build all parts of a run. Raises OptionsError or DataError if something is wrong with them.
 
     Nothing is written yet.
     """
-    path = Path("experiments", options.name)
+    path = experiments / options.name
     logger_options = options.logger
     validators = build_validators(options, path)
     with options_at("datasets.train"):
@@ -210,13 +212,17 @@ def resume(run: Run, auto_resume: bool, force: bool) -> bool:
     world = run.process.world
     if world.is_main:
         run.folder.lock()
-    run.identity = run_identity(run.options, run.datasets)
-    world.require_same(run.identity["data"], "the data sets; give all machines the same images")
+    identity = run_identity(run.options, run.datasets)
+    world.require_same(identity["data"], "the data sets; give all machines the same images")
     state, in_own_folder = state_to_resume(run.options, run.folder, auto_resume)
     world.require_same(
         state.get("iteration"),
         "the checkpoint to resume from; put experiments/ on a file system that all machines share",
     )
+    device = run.process.device
+    run.options = choose_accumulation(run.options, run.datasets, device, world, state)
+    run.process.watchdog.beat()
+    run.identity = {**identity, "options": run.options.model_dump(mode="json")}
     if state:
         require_same_run(state, run.identity, force)
         run.load_state_dict(state)

@@ -43,7 +43,7 @@ class RunFolder:
 
     def lock(self) -> None:
         """Prevent other processes from training in this folder until this one ends."""
-        self.path.parent.mkdir(exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = open_own(self.path.parent / f".{self.path.name}.lock")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,12 +6,14 @@ import itertools
 import logging
 from collections.abc import Iterable
 from contextlib import closing
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from basicsr.data import training_batches
 from basicsr.data.loader import Batches
+from basicsr.models.pretrained import RUNS
 from basicsr.options import TrainOptions
 from basicsr.training.build import loader_settings
 from basicsr.training.run import Process, Run, build_run, open_folder, resume
@@ -30,7 +32,11 @@ Each reading waits for the GPU; until it, the batches of the steps are kept.
 
 
 def train(
-    options: TrainOptions, process: Process, auto_resume: bool = False, force: bool = False
+    options: TrainOptions,
+    process: Process,
+    auto_resume: bool = False,
+    force: bool = False,
+    experiments: Path = RUNS,
 ) -> None:
     """Train as `options` describe, in the folder `experiments/<name>`.
 
@@ -39,18 +45,19 @@ def train(
         process: this process; every process of its world calls this function.
         auto_resume: continue from the newest training state in the folder.
         force: resume although options or data have changed.
+        experiments: folder in which the run's folder is made.
 
     Raises:
         Stopped: after a signal asked to stop, with everything saved.
     """
     start_logging(world=process.world)
-    run = build_run(options, process)
+    run = build_run(options, process, experiments)
     try:
         in_own_folder = resume(run, auto_resume, force)
         if run.finished:
             logger.info("%s: is complete, after %d iterations", options.name, run.iteration)
             return
-        settings = loader_settings(options, process.device, process.world)
+        settings = loader_settings(run.options, process.device, process.world)
         batches = training_batches(run.datasets["train"], settings, run.iteration, run.bad_images)
         open_folder(run, in_own_folder)
         with process.stop:  # until here, there is nothing to save
@@ -139,7 +146,7 @@ class Trainer:
     def step(self, iteration: int) -> None:
         """Take one optimization step, without waiting for the device."""
         run, options = self.run, self.run.options
-        micro_batches = list(itertools.islice(self.batches, options.train.accumulation_steps))
+        micro_batches = list(itertools.islice(self.batches, options.accumulation_steps))
         run.report.data_arrived()
         torch.manual_seed(options.manual_seed + iteration)
         scheduled = run.clock.scheduled(iteration - 1, options.train.total_iter)

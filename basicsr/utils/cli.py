@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import math
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
+from pathlib import Path
 
 from basicsr.utils.devices import BACKENDS, PRECISIONS, is_out_of_gpu_memory, is_out_of_memory
 from basicsr.utils.errors import Stopped, UserError
@@ -35,6 +37,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(main)
     def run(*arguments: object) -> None:
+        _prepare_streams()
         try:
             interrupt_by_exception()
             main(*arguments)
@@ -63,6 +66,13 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
                 child.kill()
 
     return run
+
+
+def _prepare_streams() -> None:
+    """Write every line at once, and escape characters that the terminal's encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not the stream of a notebook or a test
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 def _exit(message: str, code: int) -> None:
@@ -150,6 +160,17 @@ def add_memory(parser: argparse.ArgumentParser, required: bool = False) -> None:
         metavar="GIB",
         help="memory budget: resident memory of the process on a CPU, allocated tensors on a GPU"
         + default,
+    )
+
+
+def add_output_dir(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add `--output-dir FOLDER`."""
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path(default),
+        metavar="FOLDER",
+        help="write to FOLDER/<name> (default: %(default)s/<name>)",
     )
 
 

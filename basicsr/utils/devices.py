@@ -5,6 +5,7 @@ PyTorch is imported by the functions that need it, so that a command line is par
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -188,3 +189,14 @@ def peak_memory_gib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_gib` return the peak from now on (on a CPU, where Linux allows it)."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")

@@ -46,7 +46,7 @@ def start_logging(file: Path | None = None, world: World | None = None) -> loggi
     handlers: list[logging.Handler] = [_TqdmHandler()]
     if file is not None and is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(_TolerantFileHandler(file))
+        handlers.append(_TolerantFileHandler(file, encoding="utf-8", errors="backslashreplace"))
     form = logging.Formatter(f"%(asctime)s {origin}%(message)s", "%Y-%m-%d %H:%M:%S")
     for handler in handlers:
         handler.setFormatter(form)

@@ -145,7 +145,7 @@ class Options(Target):
         with options_at(str(path)):
             if isinstance(options, TrainOptions):
                 _train(options)
-            else:
+            elif options.network_g is not None:
                 network = build_network(options.network_g.arguments())
                 RestorerSettings(**options.val.restoring()).require_supported(network)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from basicsr.test import test as run_test
 from basicsr.training.run import Process
 from basicsr.training.trainer import train
 from basicsr.utils.distributed import World
+from basicsr.utils.errors import CheckpointError
 from basicsr.utils.interruptions import StopRequest, Watchdog
 from basicsr.utils.registry import ARCH_REGISTRY
 
 OPTIONS = Path(__file__).parents[2] / "options"
 TRAIN = sorted((OPTIONS / "train").rglob("*.yml"))
-TEST = sorted((OPTIONS / "test").rglob("*.yml"))
+TEST = sorted((OPTIONS / "test").glob("*/*.yml"))
 CPU = torch.device("cpu")
 SMALL = {
     "dim": 8,
@@ -189,3 +191,52 @@ def test_it_tests(file, workplace):
     table = (results / "scores.md").read_text() if (results / "scores.md").exists() else ""
     if "DND" not in file.stem and "ImageFolder" not in str(raw["datasets"]):
         assert all(protocol in table for protocol in options.val.protocols)
+
+
+@pytest.fixture
+def own_data(tmp_path, monkeypatch) -> Path:
+    """A folder with a run named demo, pairs of images and photographs, as the files name them."""
+    monkeypatch.chdir(tmp_path)
+    network = shrunk({"type": "DTPNet-T"})
+    torch.manual_seed(0)
+    file = tmp_path / "experiments/demo/models/net_g_latest.safetensors"
+    file.parent.mkdir(parents=True)
+    save_weights(file, build_network(network).state_dict(), network)
+    image = np.random.default_rng(0).integers(0, 256, (192, 208, 3), dtype=np.uint8)
+    for folder in ("my_pairs/lq", "my_pairs/gt", "my_photographs"):
+        write_png(tmp_path / "datasets" / folder / "0.png", image)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "protocols"),
+    [
+        ("my_folders", "my_pairs", ["matlab_y", "rgb"]),
+        ("my_photographs", "my_photographs", ["niqe"]),
+        ("my_run", "my_pairs", ["matlab_y", "rgb"]),
+    ],
+)
+def test_a_file_to_copy_runs(name, dataset, protocols, own_data):
+    """The network comes from the weights, which the name of a run is enough for."""
+    run = "path:pretrain_network_g=demo"
+    options = load_options(schema.TestOptions, OPTIONS / "test" / f"{name}.yml", [run])
+    run_test(options, f"{name}.yml", CPU, World(), own_data / "elsewhere")
+    folder = own_data / "elsewhere" / name
+    assert (folder / dataset / "restored" / "0.png").is_file()
+    scores = json.loads((folder / "scores.json").read_text())
+    assert [row["protocol"] for row in scores["results"]] == protocols
+    assert {row["dataset"] for row in scores["results"]} == {dataset}
+    assert scores["provenance"]["options"]["network_g"]["dim"] == SMALL["dim"]
+    assert not (own_data / "results").exists()
+    again = load_options(schema.TestOptions, folder / "options.yml")
+    assert again.network_g is None
+
+
+def test_weights_that_describe_no_network_need_network_g(own_data):
+    torch.save({"params": {"conv.weight": torch.zeros(3, 3, 1, 1)}}, "foreign.pth")
+    run = "path:pretrain_network_g=foreign.pth"
+    options = load_options(schema.TestOptions, OPTIONS / "test" / "my_run.yml", [run])
+    with pytest.raises(
+        CheckpointError, match=r"foreign\.pth: .* \(in a test file, with network_g\)"
+    ):
+        run_test(options, "my_run.yml", CPU, World())

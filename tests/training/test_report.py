@@ -57,3 +57,13 @@ def test_skipped_steps_alone_have_no_means(tmp_path):
     report.step_done({"loss": torch.tensor(float("inf"))}, SKIPPED, 1)
     report.write(RunLog(tmp_path, 0, tensorboard=False), 1, 0.1, {})
     assert "train/loss" not in lines(tmp_path)[0]
+
+
+def test_a_negative_loss_is_explained_once(caplog):
+    report = TrainingReport(CPU, 10)
+    logging.getLogger("basicsr").propagate = True
+    with caplog.at_level(logging.INFO, "basicsr"):
+        for iteration, value in enumerate((0.5, -0.5, -0.6), 1):
+            report.step_done({"loss": torch.tensor(value)}, GOOD, 1)
+            report.write(None, iteration, 0.1, {})
+            assert caplog.text.count("a negative loss is right with PSNRLoss") == (value < 0)

@@ -12,7 +12,7 @@ import yaml
 
 from basicsr.io.images import write_png
 from basicsr.options import TrainOptions, load_options
-from basicsr.training import trainer
+from basicsr.training import fit, trainer
 from basicsr.training.build import build_validators
 from basicsr.training.check import check
 from basicsr.training.run import Process
@@ -231,3 +231,55 @@ def test_outputs_that_are_not_finite_are_no_score(folder, monkeypatch, capsys):
     assert "validation at 8: val: no score: 0: restored to NaN" in capsys.readouterr().out
     assert not list((folder / "experiments/run").rglob("*best*"))
     assert (folder / "experiments/run/models/net_g_8.safetensors").exists()
+
+
+def test_check_measures_every_stage(folder, capsys):
+    stages = "[{size: 16, batch_size: 4, iters: 6}, {size: 32, batch_size: 2, iters: 2}]"
+    check(options("dual view", f"datasets:train:patches={stages}"), CPU, 1000.0)
+    lines = capsys.readouterr().out.splitlines()
+    small, large = (next(x for x in lines if f"patches of {n}, " in x) for n in (16, 32))
+    assert "4 a step" in small
+    assert "at most 4 fit at a time: accumulation_steps 1" in small
+    assert "(measured on 4, times 1)" in small
+    assert "(measured on 2, times 1)" in large
+    assert lines[-1].startswith("fits with accumulation_steps: 1 (")
+    assert not (folder / "experiments").exists()
+
+
+def test_check_says_that_a_small_card_does_not_fit(folder, capsys):
+    check(options("dual view"), CPU, 0.001)
+    lines = capsys.readouterr().out.splitlines()
+    assert "activation_checkpointing: blocks" in lines[-4]
+    assert lines[-1].startswith("does not fit: ")
+
+
+def test_automatic_accumulation_is_recorded_and_kept(folder, monkeypatch, straight):
+    """An interrupted run goes on with its number, whatever memory is free then."""
+    monkeypatch.setattr(fit, "memory_budget", lambda device: 1e15)
+    automatic = ("train:accumulation_steps=auto", "name=automatic")
+    step = Trainer.step
+
+    def asked_at_the_fourth(self, iteration):
+        step(self, iteration)
+        if iteration == 4:
+            self.run.process.stop.name = "SIGTERM"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", asked_at_the_fourth)
+        with pytest.raises(Stopped):
+            run(options("dual view", *automatic))
+    own = folder / "experiments" / "automatic"
+    assert yaml.safe_load((own / "options.yml").read_text())["train"]["accumulation_steps"] == 1
+    monkeypatch.setattr(fit, "memory_budget", lambda device: 0)
+    run(options("dual view", *automatic), auto_resume=True)
+    automatic_state, by_hand = (RunFolder(each, keep=3).latest_state() for each in (own, straight))
+    assert automatic_state["identity"]["options"]["train"]["accumulation_steps"] == 1
+    for name, weight in by_hand["network"].items():
+        assert torch.equal(automatic_state["network"][name], weight)
+
+
+def test_automatic_accumulation_without_enough_memory_is_an_error(folder, monkeypatch):
+    monkeypatch.setattr(fit, "memory_budget", lambda device: 0)
+    with pytest.raises(UserError, match=r"^train\.accumulation_steps: auto: the batches do not"):
+        run(options("dual view", "train:accumulation_steps=auto"))
+    assert list((folder / "experiments").iterdir()) in ([], [folder / "experiments" / ".run.lock"])

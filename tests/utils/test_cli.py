@@ -1,5 +1,8 @@
 import argparse
 import errno
+import os
+import subprocess
+import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -86,3 +89,43 @@ def test_counts_are_positive():
     assert cli.positive("1") == 1
     with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
         cli.positive("0")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_no_character_breaks_the_output(encoding):
+    """Names that the terminal cannot show are escaped, in results, errors and help texts."""
+    program = (
+        "import sys\n"
+        "from basicsr.utils.cli import command\n"
+        "from basicsr.utils.errors import DataError\n"
+        "@command\n"
+        "def main():\n"
+        "    print('雨.png')\n"
+        "    raise DataError('\\udcff雨.png: truncated')\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=100,
+    )
+    assert done.returncode == 2
+    shown = "雨".encode(encoding, "backslashreplace")
+    assert done.stdout == shown + b".png\n"
+    assert done.stderr == b"error: \\udcff" + shown + b".png: truncated\n"
+
+
+def test_a_line_is_piped_at_once(tmp_path):
+    """The line arrives although the process does not end in the ordinary way."""
+    program = (
+        "import os\n"
+        "from basicsr.utils.cli import command\n"
+        "@command\n"
+        "def main():\n"
+        "    print('first')\n"
+        "    os._exit(7)\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=100)
+    assert (done.returncode, done.stdout) == (7, b"first\n")
