@@ -233,15 +233,23 @@ def test_outputs_that_are_not_finite_are_no_score(folder, monkeypatch, capsys):
     assert (folder / "experiments/run/models/net_g_8.safetensors").exists()
 
 
-def test_check_measures_every_stage(folder, capsys):
+@pytest.mark.parametrize(
+    ("seconds", "sources"),
+    [
+        (1e6, ("measured on 4, times 1", "measured on 2, times 1")),
+        (0, ("measured on 1, times 4", "scaled from 1 of 16 by multiply-accumulates")),
+    ],
+)
+def test_check_measures_steps_that_are_not_too_long(folder, capsys, monkeypatch, seconds, sources):
+    monkeypatch.setattr(fit, "MEASURED_SECONDS", seconds)
     stages = "[{size: 16, batch_size: 4, iters: 6}, {size: 32, batch_size: 2, iters: 2}]"
     check(options("dual view", f"datasets:train:patches={stages}"), CPU, 1000.0)
     lines = capsys.readouterr().out.splitlines()
     small, large = (next(x for x in lines if f"patches of {n}, " in x) for n in (16, 32))
     assert "4 a step" in small
     assert "at most 4 fit at a time: accumulation_steps 1" in small
-    assert "(measured on 4, times 1)" in small
-    assert "(measured on 2, times 1)" in large
+    assert f"({sources[0]})" in small
+    assert f"({sources[1]})" in large
     assert lines[-1].startswith("fits with accumulation_steps: 1 (")
     assert not (folder / "experiments").exists()
 
