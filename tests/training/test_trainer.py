@@ -291,3 +291,19 @@ def test_automatic_accumulation_without_enough_memory_is_an_error(folder, monkey
     with pytest.raises(UserError, match=r"^train\.accumulation_steps: auto: the batches do not"):
         run(options("dual view", "train:accumulation_steps=auto"))
     assert list((folder / "experiments").iterdir()) in ([], [folder / "experiments" / ".run.lock"])
+
+
+@pytest.mark.parametrize(("saved", "chosen"), [(2, 2), (3, 1)])
+def test_a_saved_number_is_kept_if_it_still_divides_the_batches(folder, monkeypatch, saved, chosen):
+    monkeypatch.setattr(fit, "_measured_accumulation", lambda *_: 1)
+    state = {"identity": {"options": {"train": {"accumulation_steps": saved}}}}
+    automatic = options("gray", "train:accumulation_steps=auto")
+    resumed = fit.choose_accumulation(automatic, {}, CPU, World(), state)
+    assert resumed.train.accumulation_steps == chosen
+    by_hand = options("gray", "train:accumulation_steps=1")
+    assert fit.choose_accumulation(by_hand, {}, CPU, World(), state) is by_hand
+
+
+def test_automatic_accumulation_of_sharded_networks_is_refused(folder):
+    with pytest.raises(OptionsError, match="give a number with sharded: true"):
+        options("gray", "train:accumulation_steps=auto", "train:sharded=true")
