@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from basicsr.io.animations import is_animation, read_animation
 from basicsr.io.images import BitDepth, Color, image_format, read_image
+from basicsr.io.opening import set_max_megapixels
 from basicsr.io.photo_formats import png_chunks
 from basicsr.io.photographs import read_photograph
 from basicsr.io.sixteen_bits import encode_16_bits
@@ -35,6 +36,8 @@ class Images(Target):
     name = "images"
 
     def __init__(self) -> None:
+        # A small file may claim any size up to the limit, and restoring takes some 20 bytes a pixel.
+        set_max_megapixels(60)
         self.files = list(_valid_files())
 
     def make(self, rng: random.Random, folder: Path) -> Path:
