@@ -36,7 +36,7 @@ class Images(Target):
     name = "images"
 
     def __init__(self) -> None:
-        # A small file may claim any size up to the limit, and restoring takes some 20 bytes a pixel.
+        # a small file may claim any size up to the limit; restoring takes some 20 bytes a pixel
         set_max_megapixels(60)
         self.files = list(_valid_files())
 
