@@ -23,6 +23,8 @@ TOLERANCE = 1e-4
 """Allowed difference to PyTorch in float32, relative to the largest value if that is above 1."""
 ARCHS = Path(archs.__file__).parent
 CACHED_NETWORKS = 4
+FEATURE_COPIES = 3
+"""Measured: DTPNet-T at 768 x 768 in float32 allocates 2.8 times the features that are needed."""
 SMALLEST_SIDE = 24  # of the images that conversions are made and checked with
 
 
@@ -69,8 +71,8 @@ class OpenVINONetwork:
         return torch.tensor(restored)
 
     def memory(self, x: Tensor) -> int:
-        """Return an upper bound of the bytes that the features of image `x` need."""
-        return self.bytes_per_pixel * x.shape[2] * x.shape[3]
+        """Return about how many bytes OpenVINO allocates for image `x`."""
+        return FEATURE_COPIES * self.bytes_per_pixel * x.shape[2] * x.shape[3]
 
     def _cached(self, network: RestorationNetwork) -> Any:
         """Return OpenVINO's model of the network from the cache, into which it is put if needed."""
@@ -166,10 +168,7 @@ def _unsupported(network: RestorationNetwork, reason: str) -> OptionsError:
 
 
 def _bytes_per_pixel(model: Any, network: RestorationNetwork) -> int:
-    """Return the largest sum of the features that exist at the same time, by pixel of the image.
-
-    It is an upper bound: OpenVINO fuses operations, and then does not keep what is between them.
-    """
+    """Return the largest sum of the features that exist at the same time, by pixel of the image."""
     side = network.fitting_side(256)
     model = model.clone()
     model.reshape([1, network.in_channels, side, side])
