@@ -218,6 +218,6 @@ def test_images_with_other_channels_than_the_network_are_a_one_line_error(traine
     assert "PairedImageDataset" in error
     assert "Restormer" in error
     assert f"maps {case.in_channels} to {case.out_channels}" in error
-    assert error.startswith(f"error: {key.replace(':', '.')}: ")
+    assert error.startswith(f"error: {case.name}_{script}.yml: {key.replace(':', '.')}: ")
     assert len(error.splitlines()) == 1
     assert not (folder / "experiments" / "misfit").exists()

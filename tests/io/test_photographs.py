@@ -439,11 +439,14 @@ def test_misplaced_and_unknown_png_chunks_are_left_out_and_named(tmp_path):
 
 
 def damaged_exif(orientation: int) -> bytes:
-    """Return EXIF data with a make, an orientation, and an entry that points outside."""
+    """Return EXIF data with a make, an orientation, and an entry that points outside.
+
+    The damaged entry is the last one: Pillow before 13 does not read what stands behind it.
+    """
     entries = [
         struct.pack("<HHI4s", 271, 2, 4, b"Cam\0"),
-        struct.pack("<HHII", 272, 2, 500, 9999),
         struct.pack("<HHII", ORIENTATION, 3, 1, orientation),
+        struct.pack("<HHII", 305, 2, 500, 9999),
     ]
     return b"II*\0" + struct.pack("<IH", 8, 3) + b"".join(entries) + bytes(4)
 
