@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from basicsr.utils.errors import DataError, UserError
-from basicsr.utils.files import atomic_write
+from basicsr.utils.files import atomic_write, cache_folder
 
 _PIXELS_PER_STEP = 4096  # of the conversion: their bytes fit into the processor's cache
+_CONVERTING = threading.Lock()  # the threads of a process write to the same temporary file
 
 
 class SiddBlocks:
@@ -66,8 +68,9 @@ class SiddBlocks:
 
     def __getitem__(self, position: tuple[int, int]) -> np.ndarray:
         """Return a block as an array of its own. Raises DataError if the file is damaged."""
-        if self._converted is None:
-            self._converted = self._open()
+        with _CONVERTING:
+            if self._converted is None:
+                self._converted = self._open()
         image, block = position
         return np.ascontiguousarray(self._converted[block, image].T)
 
@@ -75,11 +78,10 @@ class SiddBlocks:
         """Map the converted file; write it first if there is none for this state of the file."""
         status = self.path.stat()
         source = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:16]
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dtpnet-derain"
+        folder = cache_folder()
         converted = folder / f"{source}-{status.st_size}-{status.st_mtime_ns}.npy"
         if not converted.exists():
             blocks = self._load()
-            folder.mkdir(parents=True, exist_ok=True)
             for outdated in set(folder.glob(f"{source}-*.npy")) - {converted}:
                 outdated.unlink(missing_ok=True)
             temporary = converted.with_suffix(f".{os.getpid()}")  # ranks may convert at once

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,24 @@ def test_a_converted_file_is_used_until_its_source_changes(tmp_path, cache, monk
     np.testing.assert_array_equal(SiddBlocks(path)[1, 1], _blocks(2)[1, 1])
     (again,) = cache.iterdir()  # the outdated file is gone
     assert again != converted
+
+
+def test_threads_convert_a_file_once(tmp_path, cache, monkeypatch):
+    path = tmp_path / "blocks.mat"
+    savemat(path, {"blocks": _blocks()})
+    conversions, load = [], SiddBlocks._load
+
+    def slow_load(self):
+        conversions.append(self.path)
+        time.sleep(0.05)
+        return load(self)
+
+    monkeypatch.setattr(SiddBlocks, "_load", slow_load)
+    reader = SiddBlocks(path)
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda block: reader[1, block], range(4)))
+    np.testing.assert_array_equal(read, _blocks()[1])
+    assert conversions == [path]
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path, cache, monkeypatch):
