@@ -76,7 +76,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m basicsr.app",
+        prog="derain-app" if Path(sys.argv[0]).name == "derain-app" else "python -m basicsr.app",
         description="Serve a web page that restores photographs. Files of its users are deleted "
         "after an hour, and at the end.",
     )

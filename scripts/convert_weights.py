@@ -77,7 +77,7 @@ def write_published(options: argparse.Namespace) -> None:
     for file in targets.values():
         if file.suffix != ".pth":
             raise OptionsError(f"{file}: the name of a published file must end in .pth")
-    network, _ = saved_network(weights_file(options.original), options.type)
+    network, weights = saved_network(weights_file(options.original), options.type)
     name = options_of(network)["type"]
     parts = {part for part in PARTS if part in released_hints(name)}
     if parts != targets.keys() - {""}:
@@ -91,7 +91,8 @@ def write_published(options: argparse.Namespace) -> None:
         torch.save({wrapper: layouts[part]} if wrapper else layouts[part], content)
         with atomic_write(file) as stream:
             stream.write(content.getbuffer())
-    print(f"{' '.join(map(str, targets.values()))}: {name} in its authors' layout")
+    variant = (weights.network or {"type": options.type})["type"]  # PRN_r, not its class PReNet
+    print(f"{' '.join(map(str, targets.values()))}: {variant} in its authors' layout")
 
 
 def published_parts(

@@ -203,3 +203,14 @@ def test_an_address_that_cannot_be_listened_on_is_a_one_line_error(monkeypatch, 
     with pytest.raises(OptionsError, match="--port 70000: cannot be listened on"):
         free_port("127.0.0.1", 70000)
     assert free_port("127.0.0.1", 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("program", "usage"),
+    [("bin/derain-app", "derain-app"), ("basicsr/app.py", "python -m basicsr.app")],
+)
+def test_the_help_names_the_command_that_was_called(monkeypatch, capsys, program, usage):
+    monkeypatch.setattr("sys.argv", [program])
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {usage} [-h]")

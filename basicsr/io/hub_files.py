@@ -26,7 +26,11 @@ def download(repository: str, revision: str | None = None, **options: Any) -> Pa
     """Return the weights of a repository in the cache, downloaded if necessary.
 
     `options` are further arguments of `huggingface_hub.hf_hub_download`.
+
+    Raises HFValidationError, before any request, for a name that is not OWNER/NAME.
     """
+    if repository.count("/") != 1:  # the client takes NAME alone too, which no user can publish
+        raise HFValidationError(repository)
     return Path(hf_hub_download(repository, WEIGHTS, revision=revision, **options))
 
 

@@ -160,6 +160,7 @@ def test_publishing_and_reading_from_a_server(hub, file, monkeypatch, tmp_path):
     [
         ("hf:someone/other", "hf:someone/other: the hub refuses (.*); check the name, and log in"),
         ("hf:a/b/c", "hf:a/b/c: no repository of the hub; its name has the form OWNER/NAME"),
+        ("hf:net", "hf:net: no repository of the hub; its name has the form OWNER/NAME"),
     ],
 )
 def test_wrong_names(hub, name, message):

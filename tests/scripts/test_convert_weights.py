@@ -235,8 +235,9 @@ def test_published_files_have_the_wrapper_of_their_authors(run_script, tmp_path)
     ):
         own, network = small_weights(tmp_path, options)
         file = tmp_path / "theirs.pth"
-        code, _, error = run_script("convert_weights", own, "--to", "published", "-o", file)
+        code, printed, error = run_script("convert_weights", own, "--to", "published", "-o", file)
         assert code == 0, error
+        assert printed == f"{file}: {options['type']} in its authors' layout\n"
         content = torch.load(file, weights_only=True)
         state_dict = content[wrapper] if wrapper else content
         assert state_dict.keys() == network.published_state_dict().keys()
