@@ -54,6 +54,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
     build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
     done = run(copy, "-c", build, path=copy)
     assert done.returncode == 0, done.stderr
+    assert "Deprecat" not in done.stderr
     return zipfile.ZipFile(next(copy.glob("*.whl")))
 
 
