@@ -148,6 +148,8 @@ class RunFolder:
         try:
             save_weights(files[0], weights, network, iteration=iteration)
             save_state(files[1], state)
+            # before the manifest: a run that is complete has its last weights under this name
+            save_weights(self._weights("latest"), weights, network, iteration=iteration)
         except OSError:
             self._prune()  # make room: incomplete files are useless
             raise
@@ -158,7 +160,6 @@ class RunFolder:
         }
         with atomic_write(files[1].with_suffix(".json")) as file:
             file.write((json.dumps(manifest, indent=1) + "\n").encode())
-        save_weights(self._weights("latest"), weights, network, iteration=iteration)
         self._prune()
 
     def _prune(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from basicsr.io.checkpoints import load_weights, save_state
+from basicsr.training import run_folder as run_folder_module
 from basicsr.training.run_folder import RunFolder, verified_state
 from basicsr.utils.errors import CheckpointError, UserError
 from basicsr.utils.files import sha256
@@ -45,6 +46,22 @@ def test_the_last_checkpoints_are_kept(tmp_path):
     ]
     assert folder.latest_state()["iteration"] == 6
     assert load_weights(folder.path / "models/net_g_latest.safetensors").state_dict["w"][0] == 6
+
+
+def test_a_checkpoint_is_complete_after_the_last_weights_have_their_name(tmp_path, monkeypatch):
+    """A run that is killed while it writes a checkpoint has no complete one with older weights."""
+    folder = run_folder(tmp_path)
+    written, save_weights = [], run_folder_module.save_weights
+
+    def record(path, *arguments, **facts):
+        complete = [file.stem for file in (folder.path / "training_states").glob("*.json")]
+        written.append((path.name, complete))
+        save_weights(path, *arguments, **facts)
+
+    monkeypatch.setattr(run_folder_module, "save_weights", record)
+    save(folder, 2)
+    assert written == [("net_g_2.safetensors", []), ("net_g_latest.safetensors", [])]
+    assert folder.latest_state()["iteration"] == 2
 
 
 def test_every_nth_checkpoint_is_kept(tmp_path):
