@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from types import ModuleType
 
 import numpy as np
@@ -47,6 +48,8 @@ def decode_16_bits(image: Image.Image, content: bytes, orientation: int) -> np.n
     cv2 = quiet_opencv()
     if image.format == "PPM" and _largest_level(content) != 65535:
         raise ValueError(f"its levels end at {_largest_level(content)}, not at 255 or 65535")
+    if image.format == "PNG":
+        _require_whole_chunks(content)
     decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16 or image.mode == "LA":
         raise ValueError(f"16 bits per channel are not supported in this {image.format} file")
@@ -91,6 +94,19 @@ def jpeg2000_bits(content: bytes) -> int:
     if not depth and header >= 0:
         depth = content[header + 14 : header + 15]
     return (depth[0] & 0x7F) + 1 if depth else 0
+
+
+def _require_whole_chunks(content: bytes) -> None:
+    """Raise ValueError for a PNG chunk that ends behind the file.
+
+    OpenCV would allocate the length that it announces, up to 4 GiB.
+    """
+    at, kind = 8, b""
+    while kind != b"IEND" and at + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        if length > len(content) - at - 8:
+            raise ValueError("image file is truncated or damaged")
+        at += 12 + length
 
 
 def _largest_level(content: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from basicsr.io.images import image_size, list_images, read_image
+from basicsr.io.photographs import read_photograph
 from basicsr.utils.errors import DataError
 
 NOISE = np.random.default_rng(7).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -179,3 +181,18 @@ def test_of_several_frames_the_first_is_read(tmp_path: Path, suffix: str):
     other = Image.fromarray(255 - NOISE)
     Image.fromarray(NOISE).save(path, save_all=True, append_images=[other], **options)
     np.testing.assert_array_equal(read_image(path), NOISE)
+
+
+def test_a_chunk_that_announces_gigabytes(tmp_path: Path):
+    """OpenCV, which decodes images of 16 bits, would allocate them."""
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        bytes.fromhex(
+            "89504e470d0a1a0a0000000d49484452000000010000000110000000006aee4716"  # signature, header
+            "f186000b49444154081d63d0d40400007e0053000000000000000049454e44ae4260"
+        )
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="truncated or damaged"):
+        read_photograph(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
