@@ -188,7 +188,7 @@ def test_a_chunk_that_announces_gigabytes(tmp_path: Path):
     path = tmp_path / "a.png"
     path.write_bytes(
         bytes.fromhex(
-            "89504e470d0a1a0a0000000d49484452000000010000000110000000006aee4716"  # signature, header
+            "89504e470d0a1a0a0000000d49484452000000010000000110000000006aee4716"  # header
             "f186000b49444154081d63d0d40400007e0053000000000000000049454e44ae4260"
         )
     )
