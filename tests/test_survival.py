@@ -75,7 +75,7 @@ def test_twenty_random_kills_change_nothing(trained, workplace):
     process = start("train.py", *options("mauled"), cwd=workplace)
     waits_for(lambda: states(folder), process)
     reach = time.monotonic() - began + 2  # seconds from the start to somewhere in the middle
-    kills = 0
+    kills = finished = 0
     while kills < 20:
         time.sleep(rng.uniform(0, reach))
         killed = process.poll() is None
@@ -84,9 +84,10 @@ def test_twenty_random_kills_change_nothing(trained, workplace):
         kills += killed
         if (folder / "training_states/00000012.json").exists():
             require_same_run(folder, trained)
+            finished += 1  # also of runs that ended before they were killed
             for name in ("mauled", "mauled_archived"):
                 for old in (workplace / "experiments").glob(f"{name}*"):
-                    old.rename(old.with_name(f"done_{kills}_{old.name}"))
+                    old.rename(old.with_name(f"done_{finished}_{old.name}"))
         process = start("train.py", *options("mauled"), "--auto_resume", cwd=workplace)
     assert process.wait() == 0
     require_same_run(folder, trained)
