@@ -34,8 +34,8 @@ class PairedImageDataset(RestorationDataset):
             makes an `lq` with the channels of both.
         dataroot_gt: folder of the ground truth.
         pairing: names of the files of a pair, where they are not equal; see `PairingRule`.
-        meta_info_file: text file that lists ground truth or pairs, of which only these are used;
-            see `match_list`.
+        meta_info_file: text file with the ground truth files, or the pairs, to use; see
+            `match_list`.
         split: "train" and "val" split by ground truth, so that no scene is in both.
         color: "rgb", "gray", or "as_stored" in the files, which must then agree on each side.
         bit_depth: 8, 16, or "as_stored" in the files, which must then all agree.

@@ -100,7 +100,7 @@ class BoundedFile(BufferedReader):
         self.end: int | None = None
 
     def allow_pixels(self, pixels: float) -> None:
-        """Allow the bytes of an image of so many pixels, read twice."""
+        """Allow reading the bytes that `pixels` pixels can need, twice."""
         self.allowed = int(2 * (_METADATA_BYTES + _PIXEL_BYTES * pixels))
         self.reads = _FEW_READS
 

@@ -209,7 +209,7 @@ def _coding(
         lost.append(f"{bits_of(first)} bits per channel ({new.components[0].bits} are written)")
     if loss[1]:
         lost.append(f"the colour resolution of {first.format.name} ({pix_fmt} is written)")
-    # WebM, of which only the colours are decoded
+    # WebM stores transparency in a second stream, which is not decoded
     hides_alpha = ("alpha_mode", "1") in [(k.lower(), v) for k, v in stream.metadata.items()]
     if hides_alpha or (has_alpha(first) and "a" not in pix_fmt):
         lost.append("transparency")

@@ -30,7 +30,7 @@ WRITTEN_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm"})  # other
 # Other formats of ffmpeg, as playlists, name further files, which would be opened.
 _FORMATS = "mov,matroska,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,mxf"
 _READ_PART = 0.9
-"""A video of which less can be read is an error."""
+"""Smallest share of a video that must be readable."""
 _CUT_SECONDS = 0.5
 """Less than this may be missing at the end, as containers round durations."""
 

@@ -145,8 +145,7 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
         "--backend",
         choices=BACKENDS,
         default="pytorch",
-        help="what computes the network; openvino, on a CPU, is faster in bf16 "
-        "(default: %(default)s)",
+        help="library that computes the network; openvino on a CPU only (default: %(default)s)",
     )
 
 

@@ -39,8 +39,8 @@ class ListedNames(NamedTuple):
 def read_list(file: Path) -> list[ListedNames]:
     """Read a list of images.
 
-    A line is `LQ GT`, `NAME`, or `NAME (HEIGHT,WIDTH,CHANNELS) ...` as in BasicSR's meta_info_file,
-    of which only the name is read. Lines with # are comments.
+    A line is `LQ GT`, `NAME`, or `NAME (HEIGHT,WIDTH,CHANNELS) ...` as in BasicSR's meta_info_file;
+    what follows the name is ignored. Lines that begin with # are comments.
 
     Raises:
         DataError: the file or a line cannot be read, or it lists nothing, or lines of both kinds.
