@@ -187,7 +187,10 @@ def _names(folder: Path, template: _Template) -> dict[str, Path]:
 def _separate(
     lq: _Template, lq_files: dict[str, Path], gt: _Template, gt_files: dict[str, Path]
 ) -> None:
-    """Remove from each side the files of the other; a file that fits both is of the longer text."""
+    """Remove from each side the files of the other side.
+
+    A file that fits both templates belongs to the one with more literal text.
+    """
 
     def fitting(template: _Template, files: Mapping[str, Path]) -> set[Path]:
         return {path for name, path in files.items() if any(template.readings(name))}
@@ -252,7 +255,7 @@ def guessed_rule(lq_folder: Path, gt_folder: Path) -> PairingRule | None:
 
 
 def _frame(stems: Sequence[str]) -> tuple[str, str]:
-    """Return what all stems begin and end with, apart from digits at its inner side."""
+    """Return the common prefix and suffix of all stems, without digits next to what varies."""
     start = re.sub(r"\d+$", "", _common_start(stems))
     rest = [stem[len(start) :][::-1] for stem in stems]
     return start, re.sub(r"\d+$", "", _common_start(rest))[::-1]
