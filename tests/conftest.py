@@ -14,6 +14,16 @@ from PIL import Image
 from runs import ITERATIONS, NETWORK, run
 
 
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """Restore the handlers that a command, called in this process, leaves behind."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real benchmark images, named by the environment variable DERAIN_SHARED."""
