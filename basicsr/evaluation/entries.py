@@ -16,6 +16,7 @@ from basicsr.evaluation.score_files import MetricFacts, ProtocolFacts, protocol_
 from basicsr.evaluation.task import Task
 from basicsr.metrics import METRIC_REGISTRY, flag_remarks, protocol_names
 from basicsr.utils.errors import DataError, OptionsError
+from basicsr.utils.ranges import SelfEnsemble
 from basicsr.utils.registry import suggest
 
 UNSTATED = "training data not stated"
@@ -155,7 +156,7 @@ class _DataSet(BaseModel):
 
 class _Validation(BaseModel):
     quantize: str
-    self_ensemble: bool
+    self_ensemble: SelfEnsemble
     tile: int | None
 
 
@@ -299,7 +300,8 @@ def _origin(facts: _Provenance) -> str:
     if val.quantize == "truncate":
         parts.append("outputs truncated to 8 bits")
     if val.self_ensemble:
-        parts.append("self-ensemble")
+        mirrored = val.self_ensemble == "mirror"
+        parts.append("self-ensemble" + " of mirror images" * mirrored)
     if val.tile:
         parts.append(f"in tiles of {val.tile}")
     if precision != "fp32":

@@ -26,6 +26,7 @@ from basicsr.utils.devices import (
     to_unit_range,
 )
 from basicsr.utils.errors import DataError, NonFiniteError, OptionsError
+from basicsr.utils.ranges import SelfEnsemble
 
 if TYPE_CHECKING:
     from basicsr.inference.openvino_network import OpenVINONetwork
@@ -49,7 +50,8 @@ class RestorerSettings:
         tile: side in pixels of the square tiles that larger images are restored in, one by one;
             None for the whole image. A tile does not see its surroundings: the result changes.
         tile_overlap: pixels by which neighbouring tiles overlap; they are blended linearly there.
-        self_ensemble: average over the eight flips and quarter turns of the image.
+        self_ensemble: average over the eight flips and quarter turns of the image, or, with
+            "mirror", over the image and its mirror image: for networks that know what falls down.
         memory_gib: memory budget in GiB: resident memory of the process on a CPU, allocated tensors
             on a GPU. Images are computed in strips that fit in it; the result stays the same.
             Without a budget, only large images on a CPU and images that do not fit in memory are
@@ -63,7 +65,7 @@ class RestorerSettings:
     precision: str = "fp32"
     tile: int | None = None
     tile_overlap: int = 32
-    self_ensemble: bool = False
+    self_ensemble: SelfEnsemble = False
     memory_gib: float | None = None
     features: FeatureStorage = "memory"
     backend: str = "pytorch"
@@ -144,12 +146,13 @@ class Restorer:
         return rearrange(restored.clamp(0, 1), "1 c h w -> h w c").cpu().numpy()
 
     def _ensemble(self, x: Tensor) -> Tensor:
-        """Average the results for the eight flips and quarter turns of `x`."""
+        """Average the results for the views of `x` that `self_ensemble` names."""
+        turns = range(1) if self.settings.self_ensemble == "mirror" else range(4)
         total = x.new_zeros(len(x), self.network.out_channels, *x.shape[2:])
-        for quarters in range(4):
+        for quarters in turns:
             for flip in (False, True):
                 total += _undo(self._tiled(_turn(x, quarters, flip)), quarters, flip)
-        return total / 8
+        return total / (2 * len(turns))
 
     def _tiled(self, x: Tensor) -> Tensor:
         tile = self.settings.tile

@@ -21,7 +21,7 @@ from basicsr.options.foreign import MODEL_TYPES
 from basicsr.utils.components import Component, OneOf, Strict, fields_of
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.files import expanded, safe_name
-from basicsr.utils.ranges import Decay, Gibibytes, NotNegative, Positive
+from basicsr.utils.ranges import Decay, Gibibytes, NotNegative, Positive, SelfEnsemble
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -204,7 +204,7 @@ class Evaluation(Strict):
     protocols: Protocols = (DEFAULT_PROTOCOL,)
     quantize: Literal["round", "truncate"] = "round"
     save_img: bool = True
-    self_ensemble: bool = False
+    self_ensemble: SelfEnsemble = False
     memory_gib: Gibibytes | None = None
     features: FeatureStorage = "memory"
     tile: Positive | None = None

@@ -174,6 +174,20 @@ def test_self_ensemble_averages_over_the_eight_views():
     assert np.abs(averaged - 128 / 255).max() < 1e-6
 
 
+def test_self_ensemble_of_mirror_images_is_never_turned():
+    class Falling(RestorationNetwork):
+        """Network that adds a ramp to the right, which mirroring averages out, and one down."""
+
+        def forward(self, x):
+            height, width = x.shape[2:]
+            return x + torch.linspace(-0.1, 0.1, width) + torch.linspace(0, 0.1, height)[:, None]
+
+    image = np.full((12, 16, 3), 128, np.uint8)
+    averaged = Restorer(Falling(), CPU, RestorerSettings(self_ensemble="mirror"))(image)
+    expected = 128 / 255 + np.linspace(0, 0.1, 12)[:, None, None]
+    assert np.abs(averaged - expected).max() < 1e-6
+
+
 def test_self_ensemble_of_rectangular_images():
     image = picture(10, 23)
     restored = Restorer(Recorder(), CPU, RestorerSettings(self_ensemble=True))(image)
