@@ -45,7 +45,7 @@ setup(
     cmdclass={} if EDITABLE else {"build_py": RenamingBuild},
     package_data={
         f"{NAME}.pretrained_models": ["*.safetensors"],
-        f"{NAME}.archs.ops": ["*.c"],
+        f"{NAME}.archs.ops": ["*.c", "*.h"],
         f"{NAME}.metrics": ["niqe_*"],
         f"{NAME}.page": ["*.js"],
     },

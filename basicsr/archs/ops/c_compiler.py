@@ -22,13 +22,14 @@ FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fPIC", "-fopenmp")
 def compiled_library(source: str) -> ctypes.CDLL | None:
     """Compile the C file `source` of this folder, or log why not and return None.
 
-    The library is cached for the user, under a hash of its source and of the compiler's macros for
-    this processor.
+    The library is cached for the user, under a hash of its source, of the headers of this folder
+    and of the compiler's macros for this processor.
     """
     code = Path(__file__).with_name(source)
     try:
         target = _cc(*FLAGS, "-dM", "-E", "-x", "c", os.devnull)
-        key = hashlib.sha256(repr(FLAGS).encode() + target + code.read_bytes()).hexdigest()[:16]
+        texts = [path.read_bytes() for path in (code, *sorted(code.parent.glob("*.h")))]
+        key = hashlib.sha256(b"".join([repr(FLAGS).encode(), target, *texts])).hexdigest()[:16]
         library = cache_folder() / f"{code.stem}-{key}.so"
         if not is_own(library):
             _build(code, library)

@@ -1,7 +1,8 @@
 /* gelu(gate) * value of the two halves of a depthwise 3x3 convolution, and its gradients.
 
-   The convolution has zero padding. Images are float32, channels last: x is
-   images x height x width x 2C, gates first, and the result has C channels, a multiple of LANES.
+   The convolution has zero padding. Images are channels last, float32 or bfloat16: x is
+   images x height x width x 2C, gates first, and the result has C channels. Weights, biases and
+   their gradients are float32.
 
    Images, bands of rows and blocks of channels are distributed over threads. A thread processes its
    band row by row, and keeps the three rows of a 3x3 neighbourhood in a ring buffer, which stays in
@@ -10,69 +11,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LANES = 8, BLOCK = 16, COLUMNS = 4, TAPS = 9, SUMS = TAPS + 1, GATE = 0, VALUE = 1 };
+#include "vectors.h"
 
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int ints __attribute__((vector_size(4 * LANES)));
+enum { BLOCK = 16, COLUMNS = 4, TAPS = 9, SUMS = TAPS + 1, GATE = 0, VALUE = 1 };
 
 typedef struct {
-    const float *x, *weight, *bias, *d_out; /* bias: NULL for none; d_out: the result's gradient */
-    float *out, *sums;                      /* the result, or the gradient of x; see below */
+    const void *x, *d_out;      /* d_out: the result's gradient */
+    const float *weight, *bias; /* bias: NULL for none */
+    void *out;                  /* the result, or the gradient of x */
+    float *sums;                /* see below */
     long images, height, width, channels, bands;
+    Type type;
 } Job;
 
 typedef struct { /* rows [top, bottom) of an image, `count` channels from `channel` on */
     long image, band, top, bottom, channel, count;
     float weight[2][TAPS][BLOCK], bias[2][BLOCK], sums[2][SUMS][BLOCK];
 } Task;
-
-static inline vec load(const float *at) { return *(const vec *)at; }
-static inline void store(float *at, vec values) { *(vec *)at = values; }
-static inline vec all(float value) { return value - (vec){0}; }
-
-static inline vec choose(ints where, vec yes, vec no)
-{
-    return (vec)((where & (ints)yes) | (~where & (ints)no));
-}
-
-/* exp(x) of x <= 0: 2^whole * 2^part, a polynomial for [-1/2, 1/2] within 2e-8 of it. */
-static inline vec exponential(vec x)
-{
-    const vec shift = all(12582912.0f); /* 1.5 * 2^23: adding it rounds to whole numbers */
-    vec power = x * 1.44269504f;
-    power = choose(power < -126.0f, all(-126.0f), power);
-    vec whole = (power + shift) - shift, part = power - whole;
-    vec value = all(1.53458216e-4f);
-    value = value * part + 1.33999344e-3f;
-    value = value * part + 9.61848907e-3f;
-    value = value * part + 5.55032864e-2f;
-    value = value * part + 2.40226462e-1f;
-    value = value * part + 6.93147182e-1f;
-    value = value * part + 1.0f;
-    return value * (vec)((__builtin_convertvector(whole, ints) + 127) << 23);
-}
-
-/* The normal distribution's density and cumulative function at x. The latter is
-   exp(-x^2 / 2) * erfcx(|x| / sqrt(2)) / 2 below zero; erfcx(z) is a polynomial in
-   1 / (1 + 0.4 z), within 3e-8 of it for z < 7 (least squares, reweighted for the maximum). */
-static inline vec normal(vec x, vec *density)
-{
-    vec size = choose(x < 0.0f, -x, x);
-    vec bell = exponential(size * size * -0.5f);
-    vec t = 1.0f / (size * 0.282842712f + 1.0f);
-    vec tail = all(8.10915232e-2f);
-    tail = tail * t - 4.31110561e-1f;
-    tail = tail * t + 7.68753767e-1f;
-    tail = tail * t - 4.82847422e-1f;
-    tail = tail * t + 4.94542807e-1f;
-    tail = tail * t + 9.75562260e-2f;
-    tail = tail * t + 2.48993143e-1f;
-    tail = tail * t + 2.22874731e-1f;
-    tail = tail * t + 1.45759201e-4f;
-    tail = tail * bell * 0.5f;
-    *density = bell * 0.398942280f;
-    return choose(x < 0.0f, tail, 1.0f - tail);
-}
 
 static Task task_of(const Job *job, long number)
 {
@@ -91,6 +46,11 @@ static Task task_of(const Job *job, long number)
             task.bias[half][i] = job->bias ? job->bias[channel] : 0.0f;
         }
     return task;
+}
+
+static inline void prefetch(const void *array, long index, Type type)
+{
+    __builtin_prefetch((const char *)array + index * (type == BFLOAT16 ? 2 : 4));
 }
 
 /* Offset of `row` of the task's image and channels, in images of `width` channels. */
@@ -130,11 +90,12 @@ static void read_row(const Job *job, const Task *task, float *ring, long row)
     }
     for (long half = GATE; half <= VALUE; half++) {
         float *to = ring_row(job, ring, half, row) + BLOCK;
-        const float *from = job->x + row_start(job, task, row, width) + half * job->channels;
+        const long start = row_start(job, task, row, width) + half * job->channels;
         for (long column = 0; column < columns; column++) {
-            __builtin_prefetch(from + (columns + column) * width); /* the next row */
+            const long from = start + column * width;
+            prefetch(job->x, from + columns * width, job->type); /* the next row */
             for (long i = 0; i < count; i += LANES)
-                store(to + column * BLOCK + i, load(from + column * width + i));
+                store(to + column * BLOCK + i, load_some(job->x, from + i, count - i, job->type));
         }
     }
 }
@@ -169,7 +130,8 @@ static inline void gates_and_values(const Task *task, float *rows[2][3], long co
 static void write_result(const Job *job, const Task *task, float *ring, long row)
 {
     const long columns = job->width, width = job->channels, count = task->count;
-    float *rows[2][3], *out = job->out + row_start(job, task, row, width);
+    const long start = row_start(job, task, row, width);
+    float *rows[2][3];
     for (long half = GATE; half <= VALUE; half++)
         rows_around(job, ring, half, row, rows[half]);
     for (long i = 0; i < count; i += LANES)
@@ -179,7 +141,8 @@ static void write_result(const Job *job, const Task *task, float *ring, long row
             for (long k = 0; k < COLUMNS; k++)
                 values[k] *= gates[k] * normal(gates[k], &density);
             for (long k = 0; k < COLUMNS && column + k < columns; k++)
-                store(out + (column + k) * width + i, values[k]);
+                store_some(job->out, start + (column + k) * width + i, count - i, values[k],
+                           job->type);
         }
 }
 
@@ -187,7 +150,7 @@ static void write_result(const Job *job, const Task *task, float *ring, long row
 static void gate_gradient(const Job *job, const Task *task, float *ring, float *d_ring, long row)
 {
     const long columns = job->width, width = job->channels, count = task->count;
-    const float *d_out = job->d_out + row_start(job, task, row, width);
+    const long start = row_start(job, task, row, width);
     float *rows[2][3], *d_gate = ring_row(job, d_ring, GATE, row) + BLOCK,
                        *d_value = ring_row(job, d_ring, VALUE, row) + BLOCK;
     for (long half = GATE; half <= VALUE; half++)
@@ -199,7 +162,8 @@ static void gate_gradient(const Job *job, const Task *task, float *ring, float *
             for (long k = 0; k < COLUMNS; k++)
                 below[k] = normal(gates[k], &density[k]);
             for (long k = 0; k < COLUMNS && column + k < columns; k++) {
-                const vec d = load(d_out + (column + k) * width + i);
+                const vec d = load_some(job->d_out, start + (column + k) * width + i, count - i,
+                                        job->type);
                 const vec slope = below[k] + gates[k] * density[k];
                 store(d_gate + (column + k) * BLOCK + i, d * values[k] * slope);
                 store(d_value + (column + k) * BLOCK + i, d * gates[k] * below[k]);
@@ -212,14 +176,16 @@ static void write_gradient(const Job *job, const Task *task, float *d_ring, long
 {
     const long columns = job->width, width = 2 * job->channels, count = task->count;
     for (long half = GATE; half <= VALUE; half++) {
-        float *rows[3], *dx = job->out + row_start(job, task, row, width) + half * job->channels;
+        const long start = row_start(job, task, row, width) + half * job->channels;
+        float *rows[3];
         rows_around(job, d_ring, half, row, rows);
         for (long i = 0; i < count; i += LANES)
             for (long column = 0; column < columns; column += COLUMNS) {
                 vec results[COLUMNS];
                 convolve(rows, task->weight[half], 1, (vec){0}, column, i, results);
                 for (long k = 0; k < COLUMNS && column + k < columns; k++)
-                    store(dx + (column + k) * width + i, results[k]);
+                    store_some(job->out, start + (column + k) * width + i, count - i, results[k],
+                               job->type);
             }
     }
 }
@@ -307,19 +273,21 @@ static int run(const Job *job, void (*work)(const Job *, Task *, float *), long 
     return failures;
 }
 
-int gated_dwconv(const float *x, const float *weight, const float *bias, float *out, long images,
-                 long height, long width, long channels, long bands)
+int gated_dwconv(const void *x, const float *weight, const float *bias, void *out, long images,
+                 long height, long width, long channels, long bands, long type)
 {
-    const Job job = {x, weight, bias, NULL, out, NULL, images, height, width, channels, bands};
+    const Job job = {x,      NULL,  weight,   bias,  out, NULL, images,
+                     height, width, channels, bands, type};
     return run(&job, forward, 1);
 }
 
 /* dx has the shape of x. `sums` receive each band's part of the gradients of the nine weights and
    the bias of every channel: images x bands x 10 x 2C. */
-int gated_dwconv_backward(const float *x, const float *weight, const float *bias,
-                          const float *d_out, float *dx, float *sums, long images, long height,
-                          long width, long channels, long bands)
+int gated_dwconv_backward(const void *x, const float *weight, const float *bias, const void *d_out,
+                          void *dx, float *sums, long images, long height, long width,
+                          long channels, long bands, long type)
 {
-    const Job job = {x, weight, bias, d_out, dx, sums, images, height, width, channels, bands};
+    const Job job = {x,      d_out, weight,   bias,  dx, sums, images,
+                     height, width, channels, bands, type};
     return run(&job, backward, 2);
 }

@@ -1,4 +1,4 @@
-"""Gated depthwise convolution in C, with gradients, for float32 on a CPU.
+"""Gated depthwise convolution in C, with gradients, for float32 and bfloat16 on a CPU.
 
 Importing this module compiles it for this processor with GCC (the environment variable CC; by
 default cc), and caches the library for all processes. `AVAILABLE` is false without a compiler;
@@ -22,7 +22,8 @@ from basicsr.archs.ops.custom_op import (
 )
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
 
-LANES, BLOCK, SUMS = 8, 16, 10  # of gated_dwconv.c
+BLOCK, SUMS = 16, 10  # of gated_dwconv.c
+TYPES = {torch.float32: 0, torch.bfloat16: 1}  # of vectors.h
 BAND = 16  # least rows of a band; the rows around a band are computed twice
 
 _LIBRARY = compiled_library("gated_dwconv.c")
@@ -38,10 +39,9 @@ def _bands(x: Tensor) -> int:
 
 def _call(name: str, x: Tensor, *tensors: Tensor | None, bands: int) -> None:
     n, c, h, w = x.shape
-    assert c % (2 * LANES) == 0
-    assert all(t is None or t.dtype == torch.float32 for t in (x, *tensors))
+    assert c % 2 == 0
     addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (x, *tensors)]
-    sizes = [ctypes.c_long(size) for size in (n, h, w, c // 2, bands)]
+    sizes = [ctypes.c_long(size) for size in (n, h, w, c // 2, bands, TYPES[x.dtype])]
     if getattr(_LIBRARY, name)(*addresses, *sizes):
         raise MemoryError(f"{name}: cannot allocate memory for {w} columns")
 
@@ -71,7 +71,7 @@ def _gated_dwconv_backward(
     weight, bias = weight.contiguous(), _contiguous(bias)
     n, c, _, _ = x.shape
     bands = _bands(x)
-    dx, sums = empty_channels_last(x, c), x.new_empty(n * bands, SUMS, c)
+    dx, sums = empty_channels_last(x, c), weight.new_empty(n * bands, SUMS, c)
     _call("gated_dwconv_backward", x, weight, bias, d_out, dx, sums, bands=bands)
     total = sums.sum(0)
     return dx, total[:-1].t().contiguous().view(weight.shape), total[-1].clone()
@@ -89,7 +89,7 @@ def _(
     return (
         empty_channels_last(x, x.shape[1]),
         weight.new_empty(weight.shape),
-        x.new_empty(x.shape[1]),
+        weight.new_empty(x.shape[1]),
     )
 
 
@@ -102,8 +102,8 @@ register_gradients(_gated_dwconv, _gradients, eager_gated_dwconv)
 
 
 def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return gelu(gate) * value, for float32 `x` on a CPU with a multiple of 16 channels."""
-    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    """Return gelu(gate) * value, for `x` of a type in TYPES on a CPU."""
+    weight, bias = weight.float(), None if bias is None else bias.float()
     if not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
         # PyTorch imports its compiler when it first calls a custom operator, which takes a second
         return _compute(x, weight, bias)
