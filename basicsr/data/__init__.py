@@ -18,6 +18,7 @@ from basicsr.data.noise_dataset import GaussianNoiseDataset
 from basicsr.data.paired_dataset import PairedImageDataset
 from basicsr.data.rain_dataset import SyntheticRainDataset
 from basicsr.data.rain_swap_dataset import RainSwapDataset
+from basicsr.data.rain_transplant_dataset import RainTransplantDataset
 from basicsr.data.sampling import SampleStage
 from basicsr.io.images import list_images, read_image, write_png
 from basicsr.utils.registry import DATASET_REGISTRY, import_modules
@@ -33,6 +34,7 @@ __all__ = [
     "PairedImageDataset",
     "Rain",
     "RainSwapDataset",
+    "RainTransplantDataset",
     "RestorationDataset",
     "SampleStage",
     "Streaks",

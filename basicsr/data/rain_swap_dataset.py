@@ -68,7 +68,8 @@ class RainSwapDataset(PairedImageDataset):
             return pair
         assert pair.gt is not None
         donor = self._donor(int(rng.integers(len(self))))
-        rain = draw_rain_layer(donor, pair.gt.shape[0], rng, self.rain_scale)
+        scales = 1 / self.rain_scale, self.rain_scale
+        rain = draw_rain_layer(donor, pair.gt.shape[0], rng, scales)
         rainy = np.clip(pair.gt + rain[..., None], 0, 255)
         return ImagePair(rainy.astype(np.uint8), pair.gt)
 
@@ -85,16 +86,15 @@ class RainSwapDataset(PairedImageDataset):
 
 
 def draw_rain_layer(
-    pair: ImagePair, size: int, rng: np.random.Generator, largest_scale: float = 1.0
+    pair: ImagePair, size: int, rng: np.random.Generator, scales: tuple[float, float] = (1, 1)
 ) -> np.ndarray:
     """Return a random `size` x `size` crop of the pair's rain layer, as gray int16 levels.
 
-    It is mirrored at random, and scaled by a factor between 1 / `largest_scale` and
-    `largest_scale`.
+    It is mirrored at random, and scaled by a factor in the range `scales`.
     """
     import cv2  # here, so that importing the library does not load OpenCV
 
-    scale = largest_scale ** rng.uniform(-1, 1)
+    scale = np.exp(rng.uniform(*np.log(scales)))
     rainy, clean = draw_patch(pair, round(size / scale), rng, use_hflip=True, use_rot=False)
     assert clean is not None
     # A channel that was clipped at 255 shows less rain than was added, so take the largest.
