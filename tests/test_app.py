@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from safetensors.torch import save_file
 
 from basicsr.app import free_port, main
 from basicsr.archs import build_network
@@ -136,20 +137,63 @@ def test_a_file_that_cannot_be_restored_is_named_and_the_others_are_restored(res
     files, table = restore(tmp_path / "broken.jpg", tmp_path / "large.png", tmp_path / "a.png")
     assert [file.name for file in files] == ["a.png"]
     assert table[0][4].startswith("not a readable image")
-    assert "700 x 500 pixels; the limit is 0.3 megapixels" in table[1][4]
+    assert "(700 x 500 pixels; the limit is 0.3 megapixels; reduce its size)" in table[1][4]
     assert table[2][4] == "restored"
 
 
-def test_mistakes_are_messages(restore, folder, tmp_path):
+def test_unsuitable_weights_are_messages(restore, folder, tmp_path):
     write_png(tmp_path / "a.png", IMAGE)
     (tmp_path / "no.safetensors").write_text("no weights")
-    with pytest.raises(gradio_client.exceptions.AppError, match="Choose photographs first"):
-        restore()
-    with pytest.raises(gradio_client.exceptions.AppError, match="not in the list of choices"):
-        restore(tmp_path / "a.png", weights=str(folder / "own.safetensors"))
-    files, table = restore(tmp_path / "a.png", own=tmp_path / "no.safetensors")
-    assert files == []
-    assert table[0][4].startswith("no.safetensors: damaged")
+    save_file(build_network(NETWORK).state_dict(), tmp_path / "published.safetensors")
+    for name, message in (
+        ("no", "no.safetensors: damaged"),
+        ("published", "published.safetensors: does not say which network it holds; it looks"),
+    ):
+        files, table = restore(tmp_path / "a.png", own=tmp_path / f"{name}.safetensors")
+        assert files == []
+        assert table[0][4].startswith(message)
+    assert table[0][4].endswith("; choose weights that this project has trained or converted")
+
+
+PHOTOGRAPH = [{"path": "a.png", "meta": {"_type": "gradio.FileData"}}]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((None, "derain", "of the task", None), "Choose photographs first"),
+        (([], "denoise", "of the task", None), "denoise is not in the list of choices"),
+        (([], "derain", "/etc/own.safetensors", None), "not in the list of choices"),
+        ((PHOTOGRAPH, None, "of the task", None), "Choose a task and weights first"),
+        ((PHOTOGRAPH, "derain", None, None), "Choose a task and weights first"),
+        (("/etc/passwd", "derain", "of the task", None), "sent as a list of uploaded files"),
+        (([{"path": "/etc/passwd"}], "derain", "of the task", None), "sent as a list of uploaded"),
+        (([], "derain", "of the task", 7), "own weights as one uploaded file"),
+    ],
+)
+def test_unsuitable_values_are_messages_of_one_line(page, tmp_path, capfd, values, message):
+    if values[0] is PHOTOGRAPH:
+        write_png(tmp_path / "a.png", IMAGE)
+        values = ([gradio_client.handle_file(str(tmp_path / "a.png"))], *values[1:])
+    with pytest.raises(gradio_client.exceptions.AppError, match=message) as raised:
+        page.predict(*values, api_name="/restore")
+    assert "\n" not in str(raised.value)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_two_users_wait_for_each_other_and_get_their_own_results(page, folder, tmp_path):
+    images = [IMAGE, IMAGE[::-1].copy()]
+    jobs = []
+    for number, image in enumerate(images):
+        write_png(tmp_path / f"{number}.png", image)
+        user = gradio_client.Client(
+            page.src, verbose=False, download_files=tmp_path, analytics_enabled=False
+        )
+        photograph = gradio_client.handle_file(str(tmp_path / f"{number}.png"))
+        jobs.append(user.submit([photograph], "derain", "of the task", None, api_name="/restore"))
+    for job, image in zip(jobs, images, strict=True):
+        (file,), _ = job.result()
+        np.testing.assert_array_equal(read_image(file), expected(folder, "shipped", image))
 
 
 def test_the_page_names_no_other_host_to_load_from(page):

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from basicsr.archs.strip_progress import StripProgress
 from basicsr.utils.devices import release_freed_memory
-from basicsr.utils.errors import OptionsError
+from basicsr.utils.errors import OptionsError, remedy
 
 FeatureStorage = Literal["memory", "bf16", "disk"]
 
@@ -114,10 +114,11 @@ class MemoryBudget:
         rows = int((self.memory - self.held) / (WORKING_SETS * row_bytes)) - 2 * halo
         if rows < STEP:
             missing = self.held + (STEP + 2 * halo) * WORKING_SETS * row_bytes - self.memory
-            advice = "" if self.features == "disk" else ", or keep the features on disk"
+            on_disk = "" if self.features == "disk" else ", or keep the features on disk"
+            what_to_do = remedy(f"allow more, or free some{on_disk}", page="use a smaller version")
             raise OptionsError(
                 f"memory: at least {missing / 2**30 + 0.01:.2f} GiB are missing to compute the "
-                f"image in strips; allow more, or free some{advice}"
+                f"image in strips; {what_to_do}"
             )
         return min(rows, 20 + 6 * halo) // STEP * STEP
 
@@ -246,9 +247,12 @@ def _temporary_file(size: int) -> mmap.mmap:
             os.posix_fallocate(file.fileno(), 0, size)
             return mmap.mmap(file.fileno(), 0)
     except OSError as error:
+        what_to_do = remedy(
+            "free some space, or name another folder in TMPDIR", page="use a smaller version"
+        )
         raise OptionsError(
             f"memory: {folder} has no room for {size / 2**30:.2f} GiB of features more: "
-            f"{error.strerror}; free some space, or name another folder in TMPDIR"
+            f"{error.strerror}; {what_to_do}"
         ) from None
 
 

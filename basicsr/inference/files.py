@@ -33,6 +33,7 @@ from basicsr.utils.errors import (
     NonFiniteError,
     OptionsError,
     UserError,
+    remedy,
 )
 from basicsr.utils.files import atomic_write
 from basicsr.utils.team import ALONE, Team
@@ -185,10 +186,12 @@ def require_photographs(network: RestorationNetwork, file: Path) -> None:
     channels = (network.in_channels, network.out_channels)
     if channels not in ((1, 1), (3, 3)):
         views = " (a left and a right view)" if channels == (6, 3) else ""
+        what_to_do = remedy(
+            "restore a data set of such images with basicsr/test.py", page="choose other weights"
+        )
         raise CheckpointError(
             f"{file}: {type(network).__name__} maps {network.in_channels} channels{views} to "
-            f"{network.out_channels}, but a photograph has 1 or 3; restore a data set of such "
-            "images with basicsr/test.py"
+            f"{network.out_channels}, but a photograph has 1 or 3; {what_to_do}"
         )
 
 
@@ -358,6 +361,5 @@ def _errors_of(source: Path) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise DataError(
-            f"{source}: not enough memory; set a limit with --memory, or use a smaller version"
-        ) from None
+        limit = remedy("set a limit with --memory, or ", page="")
+        raise DataError(f"{source}: not enough memory; {limit}use a smaller version") from None

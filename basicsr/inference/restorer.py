@@ -25,7 +25,7 @@ from basicsr.utils.devices import (
     memory_in_use,
     to_unit_range,
 )
-from basicsr.utils.errors import DataError, NonFiniteError, OptionsError
+from basicsr.utils.errors import DataError, NonFiniteError, OptionsError, remedy
 from basicsr.utils.ranges import SelfEnsemble
 
 if TYPE_CHECKING:
@@ -138,10 +138,10 @@ class Restorer:
         restored = self._ensemble(x) if self.settings.self_ensemble else self._tiled(x)
         if not torch.isfinite(restored).all():
             precision = self.settings.precision
-            remedy = "other weights" if precision == "fp32" else "precision fp32, or other weights"
+            other = "" if precision == "fp32" else remedy("precision fp32, or ", page="")
             raise NonFiniteError(
                 f"{type(self.network).__name__} restored it to NaN or infinite values in "
-                f"{precision}; use {remedy}"
+                f"{precision}; use {other}other weights"
             )
         return rearrange(restored.clamp(0, 1), "1 c h w -> h w c").cpu().numpy()
 

@@ -26,9 +26,11 @@ from basicsr.io.state_dicts import (
     unwrapped,
 )
 from basicsr.io.torch_files import load_torch_file, require_plausible_size
-from basicsr.utils.errors import CheckpointError
+from basicsr.utils.errors import CheckpointError, remedy
 from basicsr.utils.files import atomic_write, mistaken_content
 
+HUB_WEIGHTS = "model.safetensors"
+"""Name of the weights in a repository of the Hugging Face hub."""
 METADATA = "dtpnet-derain"
 DIGEST = "sha256"
 _STATE_TYPES: dict[str, Any] = {
@@ -147,9 +149,10 @@ def _metadata(text: str, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged: its metadata are no JSON ({reason})") from None
     network = facts.get("network_g") if isinstance(facts, dict) else facts
     if not isinstance(network, dict) or not isinstance(network.get("type"), str):
+        convert = remedy(", or convert the original with scripts/convert_weights.py", page="")
         raise CheckpointError(
             f"{path}: damaged: its metadata do not name a network (network_g with a type); "
-            "get the file again, or convert the original with scripts/convert_weights.py"
+            f"get the file again{convert}"
         )
     return facts
 

@@ -20,7 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from basicsr.io.stored_files import in_lmdb, read_file
-from basicsr.utils.errors import DataError, OptionsError, UserError
+from basicsr.utils.errors import DataError, OptionsError, UserError, remedy
 from basicsr.utils.files import mistaken_content
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -203,10 +203,11 @@ def require_pixels(pixels: float, words: str) -> None:
     """Raise TooLarge above the limit; `words` describe the image."""
     limit = max_megapixels()
     if pixels > limit * 1e6:
-        raise TooLarge(
-            f"{words}; the limit is {limit:g} megapixels, which --max-megapixels or the "
-            f"environment variable {LIMIT_VARIABLE} raises"
+        what_to_do = remedy(
+            f", which --max-megapixels or the environment variable {LIMIT_VARIABLE} raises",
+            page="; reduce its size",
         )
+        raise TooLarge(f"{words}; the limit is {limit:g} megapixels{what_to_do}")
 
 
 def _require_few_scans(file: BoundedFile, pixels: int) -> None:
@@ -216,9 +217,13 @@ def _require_few_scans(file: BoundedFile, pixels: int) -> None:
         return
     scans = _count_scans(file.content())
     if pixels * scans > limit:
+        what_to_do = remedy(
+            f"save it again, or raise the limit with --max-megapixels or {LIMIT_VARIABLE}",
+            page="save it again with an image editor",
+        )
         raise TooLarge(
-            f"{pixels / 1e6:.0f} megapixels in {scans} scans, which would take very long; save it "
-            f"again, or raise the limit with --max-megapixels or {LIMIT_VARIABLE}"
+            f"{pixels / 1e6:.0f} megapixels in {scans} scans, which would take very long; "
+            f"{what_to_do}"
         )
 
 
@@ -305,10 +310,10 @@ def _register_heic(path: Path) -> None:
     try:
         import pillow_heif
     except ImportError:
-        raise DataError(
-            f"{path}: HEIC images need the package pillow-heif; install it with "
-            "python -m pip install pillow-heif"
-        ) from None
+        what_to_do = remedy(
+            "install it with python -m pip install pillow-heif", page="save it as JPEG or PNG"
+        )
+        raise DataError(f"{path}: HEIC images need the package pillow-heif; {what_to_do}") from None
     pillow_heif.register_heif_opener(thumbnails=False)
 
 

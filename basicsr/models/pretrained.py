@@ -20,10 +20,10 @@ from basicsr.archs import (
     strict_load,
 )
 from basicsr.archs.released import looks_like, published_part, system_of
-from basicsr.io.checkpoints import Weights, load_weights
+from basicsr.io.checkpoints import HUB_WEIGHTS, Weights, load_weights
 from basicsr.io.state_dicts import listed
 from basicsr.utils.components import Component, OneOf
-from basicsr.utils.errors import CheckpointError, OptionsError
+from basicsr.utils.errors import CheckpointError, OptionsError, remedy
 from basicsr.utils.option_errors import error_lines
 from basicsr.utils.registry import ARCH_REGISTRY, options_of, suggest
 
@@ -103,8 +103,9 @@ def weights_file(name: str | Path) -> Path:
     """Return the file of weights that `name` means.
 
     Args:
-        name: a file; the name of shipped weights; or the folder or the name of a run in
-            `experiments`, whose latest weights are meant; or hf:OWNER/NAME on the Hugging Face hub.
+        name: a file; the name of shipped weights; the folder or the name of a run in
+            `experiments`, whose latest weights are meant; hf:OWNER/NAME on the Hugging Face hub, or
+            a folder with a copy of such a repository.
 
     Raises:
         CheckpointError: It is none of these; the message lists what there is.
@@ -121,7 +122,7 @@ def weights_file(name: str | Path) -> Path:
         return shipped[str(name)]
     for run in (path, RUNS / path):
         if run.is_dir():
-            return _latest_weights(run)
+            return _weights_in(run)
     runs = [file.parents[1].name for file in RUNS.glob("*/models/*latest.safetensors")]
     raise CheckpointError(
         f"weights '{name}': no such file, run or shipped weights"
@@ -131,14 +132,16 @@ def weights_file(name: str | Path) -> Path:
     )
 
 
-def _latest_weights(run: Path) -> Path:
-    file = run / "models" / "net_g_latest.safetensors"
-    if not file.is_file():
-        raise CheckpointError(
-            f"{run}: a folder without models/net_g_latest.safetensors, so no run with a "
-            "checkpoint; name a file of weights"
-        )
-    return file
+def _weights_in(folder: Path) -> Path:
+    """Return the latest weights of a run, or those of a copy of a repository of the hub."""
+    names = ("models/net_g_latest.safetensors", HUB_WEIGHTS)
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"{folder}: a folder without {' or '.join(names)}, so neither a run with a checkpoint nor "
+        "a copy of a repository of the hub; name a file of weights"
+    )
 
 
 def _network_of(options: Mapping[str, Any]) -> RestorationNetwork:
@@ -161,10 +164,13 @@ def _released_network(state_dict: Mapping[str, Tensor], type: str | None) -> Res
     state_dict = published_part(state_dict)
     system = system_of(state_dict)
     example = system if system and system in ARCH_REGISTRY else "NAME"
+    what_to_do = remedy(
+        f"name it with --type {example} (in a test file, with network_g), or convert the file "
+        "first with scripts/convert_weights.py",
+        page="choose weights that this project has trained or converted",
+    )
     raise CheckpointError(
-        f"does not say which network it holds{looks_like(state_dict)}; name it with "
-        f"--type {example} (in a test file, with network_g), or convert the file first with "
-        "scripts/convert_weights.py"
+        f"does not say which network it holds{looks_like(state_dict)}; {what_to_do}"
     )
 
 

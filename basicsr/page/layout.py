@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from pydantic import ValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
@@ -24,6 +26,8 @@ ASSETS = Path(__file__).parent
 DEFAULT_TASK = "derain"
 AUTOMATIC = "of the task"
 """Choice of weights: those of the task for RGB and for gray photographs."""
+LIST_HEIGHT = 240
+"""Height of lists of files, in pixels; longer ones scroll."""
 QUEUE = 32
 """Calls that may wait; more are refused."""
 POLICY = (
@@ -32,6 +36,30 @@ POLICY = (
 )
 Pictures = list[tuple[str, str, str]]
 """Names of photographs, with the previews of both versions."""
+
+
+class Page(gr.Blocks):
+    """Page that answers unsuitable values, which only programs send, with messages of one line."""
+
+    async def preprocess_data(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().preprocess_data(*arguments, **options)
+        except FileNotFoundError:
+            message = "The file was deleted, as all uploads are after an hour; upload it again."
+        except gr.Error as error:
+            message = error.message
+        except ValidationError:
+            message = (
+                "Photographs are sent as a list of uploaded files, and own weights as one uploaded "
+                "file; 'Use via API' on the page shows how."
+            )
+        except Exception as error:  # of gradio, for any other value
+            message = f"{error}; 'Use via API' on the page shows what to send"
+        raise _error(html.escape(" ".join(message.split()), quote=False))
+
+
+def _error(message: str) -> gr.Error:
+    return gr.Error(message, print_exception=False)
 
 
 def build_page(worker: Worker, storage: Storage, examples: Sequence[Path]) -> gr.Blocks:
@@ -49,14 +77,16 @@ def build_page(worker: Worker, storage: Storage, examples: Sequence[Path]) -> gr
 
     def restore(
         photographs: list[str] | None,
-        task: str = DEFAULT_TASK,
-        weights: str = AUTOMATIC,
+        task: str | None = DEFAULT_TASK,
+        weights: str | None = AUTOMATIC,
         own_weights: str | None = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio finds it)
     ) -> Iterator[Any]:
         """Restore photographs: the files as they came, and a table of time and memory."""
         if not photographs:
-            raise gr.Error("Choose photographs first.", print_exception=False)
+            raise _error("Choose photographs first.")
+        if task is None or weights is None:  # which only programs send
+            raise _error("Choose a task and weights first.")
         shipped = shipped_weights()
         chosen = tasks[task].names() if weights == AUTOMATIC else [weights]
         networks = [Path(own_weights)] if own_weights else [shipped[name] for name in chosen]
@@ -72,16 +102,17 @@ def build_page(worker: Worker, storage: Storage, examples: Sequence[Path]) -> gr
                         pictures.append((source.name, str(answer.before), str(answer.after)))
                         rows.append(_row(source.name, answer))
                     else:
-                        description = f"{source.name} ({i + 1} of {len(photographs)})"
-                        progress((i + answer.part) / len(photographs), description)
+                        number = f"{i + 1} of {len(photographs)}"
+                        words = filter(None, (source.name, number, answer.time_left))
+                        progress((i + answer.part) / len(photographs), ", ".join(words))
                         yield gr.skip()  # the user may stop it here
             except UserError as error:
-                gr.Warning(str(error), duration=None)
+                gr.Warning(html.escape(str(error), quote=False), duration=None)
                 message = str(error).removeprefix(f"{source.name}: ")
                 rows.append([source.name, "", "", "", message])
             yield files or None, rows, pictures
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with Page(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}")
         pictures = gr.State([])
         with gr.Row():
@@ -90,6 +121,7 @@ def build_page(worker: Worker, storage: Storage, examples: Sequence[Path]) -> gr
                     label="Photographs: drop, choose or paste them",
                     file_count="multiple",
                     file_types=sorted(SUFFIXES),
+                    height=LIST_HEIGHT,
                     elem_id="photographs",
                 )
                 offered = gr.Gallery(
@@ -127,7 +159,12 @@ def build_page(worker: Worker, storage: Storage, examples: Sequence[Path]) -> gr
                     wrap=True,
                     interactive=False,
                 )
-                restored = gr.File(label="Restored files", interactive=False, elem_id="restored")
+                restored = gr.File(
+                    label="Restored files",
+                    height=LIST_HEIGHT,
+                    interactive=False,
+                    elem_id="restored",
+                )
 
         offered.select(_example(examples), None, photographs, api_visibility="private")
         run = start.click(

@@ -42,6 +42,14 @@ class Step(NamedTuple):
     seconds: float
     part: float
 
+    @property
+    def time_left(self) -> str:
+        """Estimate of the time left in words, "" before anything is restored."""
+        if not self.part:
+            return ""
+        left = self.seconds * (1 - self.part) / self.part
+        return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
+
 
 class Restored(NamedTuple):
     """Restored file, 8-bit previews of both versions, and what restoring took."""

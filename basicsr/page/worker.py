@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from basicsr.page.messages import Request, Restored, Step, WorkerSettings
-from basicsr.utils.errors import UserError
+from basicsr.utils.errors import UserError, write_for_page
 
 
 class Worker:
@@ -95,6 +95,7 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which outlives a killed process
     from basicsr.page.restoring import PageRestorer  # here: it imports PyTorch
 
+    write_for_page()
     restorer = PageRestorer(settings)
     while True:
         try:

@@ -30,6 +30,25 @@ class Stopped(Exception):
     """A signal asked the run to stop. The message is the signal's name."""
 
 
+_on_page = False
+
+
+def write_for_page() -> None:
+    """Let the messages of this process address visitors of the web page (see `remedy`)."""
+    global _on_page
+    _on_page = True
+
+
+def remedy(command: str, page: str) -> str:
+    """Return the part of a message that says what to do.
+
+    Args:
+        command: for users of the commands and of the library.
+        page: for visitors of the web page, who can set no option and install nothing.
+    """
+    return page if _on_page else command
+
+
 @contextmanager
 def options_at(key: str) -> Iterator[None]:
     """Add the key path of the section in question, or the option file, to an OptionsError."""

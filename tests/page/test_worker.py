@@ -94,6 +94,12 @@ def test_a_changed_weights_file_is_read_again(tmp_path, restorer, request_for, n
         restorer(request_for(source))
 
 
+def test_the_time_left_is_estimated():
+    assert Step(3, 0).time_left == ""
+    assert Step(30, 0.5).time_left == "about 30 s left"
+    assert Step(60, 0.25).time_left == "about 3 min left"
+
+
 def test_previews_have_8_bits_and_a_limited_size(tmp_path, monkeypatch):
     monkeypatch.setattr(restoring, "PREVIEW_PIXELS", 200)
     write_png(tmp_path / "deep.png", np.full((20, 30, 3), 40_000, np.uint16))
