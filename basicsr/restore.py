@@ -231,9 +231,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     chosen.add_argument(
         "--weights",
-        metavar="NAME|FILE|RUN",
+        metavar="NAME|FILE|FOLDER",
         help="shipped weights; a file of weights; the name or folder of a training run, of which "
-        "the latest are meant; or hf:OWNER/NAME on the Hugging Face hub",
+        "the latest are meant; or hf:OWNER/NAME on the Hugging Face hub, or a copy in a folder",
     )
     parser.add_argument(
         "--type", metavar="NETWORK",

@@ -17,8 +17,8 @@ from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from basicsr.archs import RestorationNetwork
-from basicsr.io.checkpoints import Weights
-from basicsr.io.hub_files import WEIGHTS, download, hub_errors
+from basicsr.io.checkpoints import HUB_WEIGHTS, Weights
+from basicsr.io.hub_files import download, hub_errors
 from basicsr.models.pretrained import saved_network
 from basicsr.utils.errors import CheckpointError
 
@@ -56,7 +56,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="dtpnet-derain"):
         return restored
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        shutil.copyfile(self.file, save_directory / WEIGHTS)
+        shutil.copyfile(self.file, save_directory / HUB_WEIGHTS)
         config = json.dumps({"network_g": self.weights.network}, indent=2)
         (save_directory / CONFIG).write_text(config + "\n")
 
@@ -65,7 +65,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="dtpnet-derain"):
         cls, *, model_id: str, revision: str | None = None, **options: Any
     ) -> HubNetwork:
         if Path(model_id).is_dir():
-            return cls(Path(model_id) / WEIGHTS)
+            return cls(Path(model_id) / HUB_WEIGHTS)
         chosen = ("cache_dir", "force_download", "local_files_only", "token")
         kept = {key: options[key] for key in chosen if key in options}
         return cls(download(model_id, revision, **kept))
@@ -81,8 +81,9 @@ def from_pretrained(source: str | Path, revision: str | None = None) -> Restorat
     Raises CheckpointError if it cannot be reached or holds no weights of this project.
     """
     with hub_errors(str(source)):
-        model = HubNetwork.from_pretrained(source, revision=revision)
-    return model.network.eval()
+        is_folder = Path(source).is_dir()
+        file = Path(source) / HUB_WEIGHTS if is_folder else download(str(source), revision)
+    return HubNetwork(file).network.eval()
 
 
 def push_to_hub(
@@ -139,7 +140,7 @@ def _recipe(facts: dict[str, Any]) -> list[str]:
     return [
         f"- recipe: {facts.get('iteration', train.get('total_iter'))} iterations, "
         f"{optimizer.get('type')} with learning rate {optimizer.get('lr')}, losses {losses}; all "
-        f"options are in the metadata of `{WEIGHTS}`"
+        f"options are in the metadata of `{HUB_WEIGHTS}`"
     ]
 
 

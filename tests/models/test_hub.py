@@ -49,8 +49,11 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.rpartition("/")[2]
-        if not self.path.startswith("/someone/net/resolve/main/") or name not in self.files:
-            self.answer(status=404, X_Error_Code="RepoNotFound", X_Error_Message="no such repo")
+        repository = self.path.partition("/resolve/main/")[0]
+        if repository != "/someone/net" or name not in self.files:
+            known = {"/someone/net": ("EntryNotFound", 404), "/someone/gated": ("GatedRepo", 403)}
+            code, status = known.get(repository, ("RepoNotFound", 404))
+            self.answer(status=status, X_Error_Code=code, X_Error_Message=f"no access to {name}")
             return
         content = self.files[name]
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
@@ -159,6 +162,8 @@ def test_publishing_and_reading_from_a_server(hub, file, monkeypatch, tmp_path):
     ("name", "message"),
     [
         ("hf:someone/other", "hf:someone/other: the hub refuses (.*); check the name, and log in"),
+        ("hf:someone/gated", "hf:someone/gated: the hub refuses (.*); check the name, and log in"),
+        ("hf:someone/net", "hf:someone/net: the repository has no model.safetensors; name one"),
         ("hf:a/b/c", "hf:a/b/c: no repository of the hub; its name has the form OWNER/NAME"),
         ("hf:net", "hf:net: no repository of the hub; its name has the form OWNER/NAME"),
     ],
@@ -169,7 +174,7 @@ def test_wrong_names(hub, name, message):
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_without_a_network(monkeypatch, tmp_path, file, offline):
+def test_without_a_network(monkeypatch, tmp_path, file, offline, caplog, capfd):
     use(monkeypatch, "http://127.0.0.1:9", tmp_path / "empty")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     message = "someone/net: the hub cannot be reached, .*; check the network, or copy"
@@ -179,3 +184,6 @@ def test_without_a_network(monkeypatch, tmp_path, file, offline):
         from_pretrained("someone/net")
     with pytest.raises(CheckpointError, match=message):
         push_to_hub(file, "someone/net")
+    # the client logs each of its attempts
+    assert caplog.records == []
+    assert "".join(capfd.readouterr()) == ""

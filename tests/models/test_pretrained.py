@@ -293,6 +293,10 @@ def test_weights_are_named_by_a_file_a_run_its_folder_or_as_shipped(tmp_path, mo
     assert weights_file("DTPNet-T_any-rain").parent.name == "pretrained_models"
     with pytest.raises(CheckpointError, match=r"'mines': no such .* \(did you mean 'mine'\?\)"):
         weights_file("mines")
+    copy = tmp_path / "copy" / "model.safetensors"  # of a repository of the hub
+    copy.parent.mkdir()
+    copy.touch()
+    assert weights_file(copy.parent) == copy
     with pytest.raises(CheckpointError, match="experiments: a folder without models/net_g_latest"):
         weights_file("experiments")
 

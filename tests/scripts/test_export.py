@@ -12,7 +12,7 @@ import torch
 
 from basicsr.archs import build_network
 from basicsr.io.checkpoints import save_weights
-from basicsr.utils.registry import ARCH_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, options_of
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -30,7 +30,13 @@ SMALL: dict[str, Any] = {
     "n_feat": 8,
     "num_cab": 1,
     "localization_dim": 8,
+    "width": 4,
+    "middle_blk_num": 1,
+    "enc_blk_nums": (1, 1, 1, 1),
+    "dec_blk_nums": (1, 1, 1, 1),
 }
+SIZES_OF_DTPNET = ("DTPNet-S", "DTPNet-T")
+"""Names with other default sizes only, whose small networks are DTPNet's."""
 
 
 def small(name: str) -> dict[str, Any]:
@@ -61,7 +67,14 @@ FAST = {"Restormer", *(name for name in ARCH_REGISTRY.names() if name.startswith
 NETWORKS = [
     pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow])
     for name in ARCH_REGISTRY.names()
+    if name not in SIZES_OF_DTPNET
 ]
+
+
+@pytest.mark.parametrize("name", SIZES_OF_DTPNET)
+def test_sizes_of_dtpnet_are_exported_as_dtpnet(name):
+    own, other = (options_of(build_network(small(each))) for each in (name, "DTPNet"))
+    assert {**own, "type": ""} == {**other, "type": ""}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
