@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     with ProcessPoolExecutor(options.workers) as pool:
         print(f"matlab_y of the rainy images, {options.clean}, seed {options.seed}\n")
         print("| preset | PSNR (dB) | 5 % to 95 % of images | SSIM |\n|---|---|---|---|")
-        for preset in PRESETS:
+        for preset in (name for name in PRESETS if name != "none"):
             source = SyntheticRainDataset(options.clean, rain=preset, seed=options.seed)
             results = pool.map(partial(_scores, source), range(len(source)))
             scores = list(tqdm(results, total=len(source), desc=preset, disable=None, leave=False))

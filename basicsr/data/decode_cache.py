@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from basicsr.utils.files import private_folder, require_own
 
 CacheKind = Literal["none", "memory", "disk"]
 _UNUSED_DAYS = 30
+_memory_maps: WeakValueDictionary[str, mmap.mmap] = WeakValueDictionary()
 
 
 class _Place(NamedTuple):
@@ -42,9 +44,10 @@ class DecodeCache:
     Args:
         files: the images of the data set.
         kind: "none" decodes every time. "memory" is an anonymous map: loader workers forked from
-            this process fill and read the same pages. "disk" is a file in the user's cache folder,
-            named after the paths, sizes and times of the images, which later runs and other ranks
-            share; files unused for 30 days are removed.
+            this process, and other data sets of the same images, fill and read the same pages.
+            "disk" is a file in the user's cache folder, named after the paths, sizes and times of
+            the images, which later runs and other ranks share; files unused for 30 days are
+            removed.
         gib: size of the map.
         color: as in `read_image`.
         bit_depth: as in `read_image`.
@@ -105,7 +108,7 @@ class DecodeCache:
 
     def _open(self) -> None:
         if self.kind == "memory":
-            self._map = mmap.mmap(-1, max(self._bytes, 1))
+            self._map = _map_memory(self._key, max(self._bytes, 1))
         else:
             self._map = _map_file(_cache_folder() / f"{self._key}.pixels", max(self._bytes, 1))
         self._checksums = np.frombuffer(self._map, np.uint64, self._slots)
@@ -128,6 +131,15 @@ class DecodeCache:
 def _checksum(image: np.ndarray) -> np.uint64:
     """Return a checksum that is never zero, the word of an image that is not cached yet."""
     return np.uint64(zlib.crc32(image.data) | 1 << 32)
+
+
+def _map_memory(key: str, size: int) -> mmap.mmap:
+    """Return the map that other data sets of the same images use in this process, or a new one."""
+    name = f"{key} {size}"  # `cache_gib` may leave out images
+    memory = _memory_maps.get(name)
+    if memory is None:
+        memory = _memory_maps[name] = mmap.mmap(-1, size)
+    return memory
 
 
 def _cache_folder() -> Path:

@@ -86,7 +86,9 @@ def test_a_pickled_cache_works(files, decoded, kind, expected):
     cache = DecodeCache(files, kind, 1.0)
     _fill(cache, files)
     decoded.clear()
-    _fill(pickle.loads(pickle.dumps(cache)), files)
+    pickled = pickle.dumps(cache)
+    del cache  # in another process there is none
+    _fill(pickle.loads(pickled), files)
     assert len(decoded) == expected
 
 
@@ -197,3 +199,19 @@ def test_a_broken_header_does_not_stop_a_decode_cache(files, kind):
     for path, reason in ((broken, "not a readable image"), (gone, "no such file")):
         with pytest.raises(DataError, match=reason):
             cache(path)
+
+
+def test_data_sets_of_the_same_images_share_the_memory(files, decoded):
+    one, two, gray = (DecodeCache(files, "memory", 1.0, color) for color in ("rgb", "rgb", "gray"))
+    assert one(files[0]).ctypes.data == two(files[0]).ctypes.data
+    assert len(decoded) == 1
+    assert gray(files[0]).shape[2] == 1
+    smaller = DecodeCache(files, "memory", 1.5 * one(files[0]).nbytes / 2**30)
+    np.testing.assert_array_equal(smaller(files[0]), one(files[0]))
+    assert len(decoded) == 3
+
+
+def test_memory_that_no_data_set_uses_is_freed(files, decoded):
+    for _ in range(2):
+        DecodeCache(files, "memory", 1.0)(files[0])
+    assert len(decoded) == 2

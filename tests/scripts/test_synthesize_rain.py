@@ -59,6 +59,13 @@ def test_presets_are_measured(run_script, photographs):
     code, printed, _ = run_script("measure_rain_presets", "--clean", photographs, "--workers", 1)
     assert code == 0
     rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| ")]
-    assert [row[0].strip() for row in rows] == ["preset", "light", "heavy", "mixed", "misty"]
+    assert [row[0].strip() for row in rows] == [
+        "preset",
+        "light",
+        "heavy",
+        "mixed",
+        "misty",
+        "real",
+    ]
     light, heavy = float(rows[1][1]), float(rows[2][1])
     assert heavy < 18 < light
