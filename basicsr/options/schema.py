@@ -266,10 +266,12 @@ class Training(Strict):
     there is no progress for `stall_timeout` seconds. `accumulation_steps: auto` is the smallest
     number with which the batches fit into memory. A run ends after `time_limit` seconds, restarts
     counted together, if that is sooner than `total_iter`; the learning rates decay accordingly.
+    `time_limit_clock: cpu` counts processor time, which other programs do not use up.
     """
 
     total_iter: Positive
     time_limit: Annotated[float, Field(gt=0)] | None = None
+    time_limit_clock: Literal["wall", "cpu"] = "wall"
     optim_g: Optimizer
     scheduler: Scheduler
     losses: Annotated[list[Annotated[Loss, OneOf.registered(LOSS_REGISTRY)]], Field(min_length=1)]

@@ -193,7 +193,9 @@ def build_run(options: TrainOptions, process: Process, experiments: Path = RUNS)
         folder=RunFolder(path, logger_options.keep_checkpoints, logger_options.keep_every),
         report=TrainingReport(process.device, options.train.total_iter, process.world),
         nonfinite=NonFiniteSteps(path, process.world, options.train.nonfinite_limit),
-        clock=TrainingClock(options.train.time_limit, process.world),
+        clock=TrainingClock(
+            options.train.time_limit, process.world, options.train.time_limit_clock
+        ),
         bad_images=bad_images(options),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from basicsr.utils.distributed import World
 
@@ -16,21 +17,25 @@ class TrainingClock:
     Args:
         limit: seconds after which the run ends, or None.
         world: the processes of the run.
+        clock: "wall", or "cpu" for the processor time of all threads of the process.
     """
 
-    def __init__(self, limit: float | None, world: World) -> None:
+    def __init__(
+        self, limit: float | None, world: World, clock: Literal["wall", "cpu"] = "wall"
+    ) -> None:
         self.limit = limit
         self.world = world
         self.seconds = 0.0
-        self._started = time.monotonic()
+        self._now = time.process_time if clock == "cpu" else time.monotonic
+        self._started = self._now()
 
     def start(self) -> None:
         """Continue to count from `seconds`."""
-        self._started = time.monotonic() - self.seconds
+        self._started = self._now() - self.seconds
 
     def read(self) -> None:
         """Update `seconds`. Collective if there is a limit."""
-        seconds = time.monotonic() - self._started
+        seconds = self._now() - self._started
         if self.limit is not None:
             (seconds,) = self.world.sum([seconds if self.world.is_main else 0.0])
         self.seconds = seconds

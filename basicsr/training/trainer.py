@@ -112,6 +112,8 @@ class Trainer:
         if options.train.time_limit is not None:
             left = options.train.time_limit - self.run.clock.seconds
             where = f"{where}, for at most {left:.0f} s"
+            if options.train.time_limit_clock == "cpu":
+                where = f"{where} of processor time"
         logger.info("%s: iterations %d to %d on %s", options.name, first, last, where)
 
     def _remaining_iterations(self) -> Iterable[int]:

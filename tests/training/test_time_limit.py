@@ -64,6 +64,16 @@ def test_time_is_counted_over_restarts(seconds):
     assert clock.is_up
 
 
+def test_processor_time(monkeypatch):
+    now = [3.0]
+    monkeypatch.setattr(time_limit, "time", SimpleNamespace(process_time=lambda: now[0]))
+    clock = TrainingClock(10.0, World(), "cpu")
+    clock.start()
+    now[0] += 4
+    clock.read()
+    assert (clock.seconds, clock.is_up) == (4.0, False)
+
+
 class OtherProcess(World):
     """A process that is not the main one; the main one's clock says 7 s."""
 
