@@ -19,9 +19,9 @@ def step_where(accepted: Tensor, optimizer: torch.optim.Optimizer, first: bool =
         accepted: a boolean scalar on the device of the weights.
         optimizer: any optimizer of torch.optim; fused ones need no copy of weights and state.
         first: no step has been taken yet. Optimizers create their state in their first step and
-            cannot undo that, so this step alone reads the flag on the host.
+            cannot undo that, so this step alone reads the flag of a GPU on the host.
     """
-    if first:
+    if first or accepted.device.type == "cpu":
         if accepted:
             optimizer.step()
     elif getattr(optimizer, "_step_supports_amp_scaling", False):

@@ -21,6 +21,8 @@ SMALLEST_SIDE = 8
 """Weights with fewer input or output channels are trained by AdamW."""
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+STEPS = 4
+"""Newton-Schulz iterations; see `orthogonalized`."""
 
 # An abstract class, one that needs a closure, one that needs sparse gradients.
 _UNUSABLE = (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
@@ -93,7 +95,7 @@ class MuonAdamW(torch.optim.AdamW):
         momentum: Decay = 0.95,
         betas: tuple[Decay, Decay] = (0.9, 0.999),
         weight_decay: Factor = 0.0,
-        newton_schulz_steps: Annotated[int, Field(gt=0, le=100)] = 5,
+        newton_schulz_steps: Annotated[int, Field(gt=0, le=100)] = STEPS,
         fused: bool | None = None,
     ) -> None:
         matrices: list[nn.Parameter] = []
@@ -132,17 +134,14 @@ class MuonAdamW(torch.optim.AdamW):
         for parameter in group["params"]:
             if parameter.grad is not None:
                 same_shape[parameter.shape].append(parameter)
-        for shape, parameters in same_shape.items():
-            directions = [self._direction(parameter) for parameter in parameters]
-            updates = orthogonalized(
-                torch.stack([direction.flatten(1) for direction in directions]),
-                self.newton_schulz_steps,
-            )
-            rows, columns = updates.shape[1:]
-            rate = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+        for parameters in same_shape.values():
+            directions = torch.stack([_matrix(self._direction(each)) for each in parameters])
+            updates = orthogonalized(directions, self.newton_schulz_steps)
+            rate = group["lr"] * 0.2 * math.sqrt(max(updates.shape[1:]))
             for parameter, update in zip(parameters, updates, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.sub_(update.view(shape).to(parameter.dtype), alpha=rate)
+                if group["weight_decay"]:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.sub_(_like(parameter, update.to(parameter.dtype)), alpha=rate)
 
     def _direction(self, parameter: nn.Parameter) -> Tensor:
         """Update the averaged gradient; return it with Nesterov's momentum."""
@@ -156,22 +155,54 @@ class MuonAdamW(torch.optim.AdamW):
         return gradient.lerp(average, self.momentum)
 
 
-def orthogonalized(matrices: Tensor, steps: int = 5) -> Tensor:
+def _matrix(weight: Tensor) -> Tensor:
+    """Return a weight as output channels x (kernel * input channels): a view if channels last."""
+    return weight.movedim(1, -1).flatten(1)
+
+
+def _like(weight: Tensor, matrix: Tensor) -> Tensor:
+    """Return the `_matrix` of a weight in the shape of the weight."""
+    return matrix.view(weight.movedim(1, -1).shape).movedim(-1, 1)
+
+
+def orthogonalized(matrices: Tensor, steps: int = STEPS) -> Tensor:
     """Return B x M x N matrices with singular values of about 1 (0.7 to 1.2), in bfloat16.
 
     Newton-Schulz iteration with the coefficients of Muon's authors, which let small singular values
-    grow fast instead of converging to exactly 1.
+    grow fast instead of converging to exactly 1. They divide by the Frobenius norm first. Here the
+    largest singular value becomes 1, up to a few percent, which saves one of their five steps.
+
+    For elongated matrices X, two steps together are Q X, where Q is a polynomial of the small
+    matrix X X'. More steps at a time would amplify its rounding errors too much.
     """
-    a, b, c = _COEFFICIENTS
-    x = matrices.bfloat16()
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    x = x.bfloat16()
     tall = x.shape[1] > x.shape[2]
     if tall:
-        x = x.mT
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(steps):
+        x = x.mT.contiguous()
+    together = 2 if 2 * x.shape[2] > 3 * x.shape[1] else 1
+    for first in range(0, steps, together):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        square = gram @ gram
+        if first == 0:
+            # The norm of X X' X X' is the root of the sum of the singular values' 8th powers.
+            norm = square.norm(dim=(1, 2), keepdim=True, dtype=torch.float32)
+            largest = norm.clamp(min=1e-28).pow(0.25).bfloat16()
+            x, gram, square = x / largest, gram / largest**2, square / largest**4
+        factor = _step(gram, square)
+        for _ in range(1, min(together, steps - first)):
+            gram = factor @ (gram @ factor)
+            factor = factor @ _step(gram, gram @ gram)
+        x = factor @ x
     return x.mT if tall else x
+
+
+def _step(gram: Tensor, square: Tensor) -> Tensor:
+    """Return the matrix that a Newton-Schulz step multiplies X by, for X X' and its square."""
+    a, b, c = _COEFFICIENTS
+    factor = (b * gram).add_(square, alpha=c)
+    factor.diagonal(dim1=1, dim2=2).add_(a)
+    return factor
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:

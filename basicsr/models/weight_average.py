@@ -43,9 +43,12 @@ class WeightAverage:
         decay = ((1 + self._updates) / (10 + self._updates)).clamp(max=self.decay)
         weight = 1 - decay if accepted is None else (1 - decay) * accepted
         average, current = _floating_point(self.network), _floating_point(network)
-        change = torch._foreach_sub(current, average)
-        torch._foreach_mul_(change, weight.float())
-        torch._foreach_add_(average, change)
+        if weight.device.type == "cpu":
+            torch._foreach_lerp_(average, current, float(weight))
+        else:
+            change = torch._foreach_sub(current, average)
+            torch._foreach_mul_(change, weight.float())
+            torch._foreach_add_(average, change)
         for mine, other in zip(self.network.buffers(), network.buffers(), strict=True):
             if not mine.is_floating_point():  # a counter
                 mine.copy_(other)

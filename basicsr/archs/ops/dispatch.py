@@ -2,7 +2,8 @@
 
 - Triton: on CUDA, if DERAIN_FAST_GPU=1 is set in the environment and Triton can be imported. There
   are no kernels for float64.
-- C: the float32 gated depthwise convolution on a CPU with a C compiler.
+- C: on a CPU with a C compiler, the gated depthwise convolution in float32, which in bfloat16 is
+  slower than oneDNN's convolutions and the gate in C.
 
 Implementations are imported at their first use: Triton's take seconds, and the C version compiles.
 """
@@ -18,12 +19,14 @@ from torch import Tensor
 from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
 from basicsr.archs.ops.dwconv import dwconv as eager_dwconv
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
+from basicsr.archs.ops.gated_dwconv import gelu_gate as eager_gelu_gate
 from basicsr.archs.ops.gram import Gram
 from basicsr.archs.ops.gram import gram_sums as eager_gram_sums
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 FAST_GPU = os.environ.get("DERAIN_FAST_GPU") == "1"  # kernels and graphs are opt-in on a GPU
-C_CHANNELS = 16  # the C version needs a multiple of this
+C_TYPES = (torch.float32, torch.bfloat16)
+C_CHANNELS = 16  # the gated convolution in C needs a multiple of this
 
 
 def uses_triton(x: Tensor) -> bool:
@@ -32,18 +35,21 @@ def uses_triton(x: Tensor) -> bool:
 
 
 def uses_c(x: Tensor) -> bool:
-    """Return whether the C version can compute operations on `x`.
-
-    Fake tensors, on which costs are counted, and traces, which other programs read, are left to
-    PyTorch's own operations.
-    """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor:
-        return False
-    if torch.is_autocast_enabled("cpu") or torch.jit.is_tracing():
+    """Return whether the C version can compute the gated convolution of `x`."""
+    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not _left_to_c(x):
         return False
     from basicsr.archs.ops import gated_dwconv_c
 
     return gated_dwconv_c.AVAILABLE
+
+
+def _left_to_c(x: Tensor) -> bool:
+    """Return whether C may compute on `x`.
+
+    Fake tensors, on which costs are counted, and traces, which other programs read, are left to
+    PyTorch's own operations.
+    """
+    return x.device.type == "cpu" and type(x) is Tensor and not torch.jit.is_tracing()
 
 
 def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e-5) -> Tensor:
@@ -75,6 +81,16 @@ def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
         return gated_dwconv_c.gated_dwconv(x, weight, bias)
     return eager_gated_dwconv(x, weight, bias)
+
+
+def gelu_gate(gate: Tensor, value: Tensor) -> Tensor:
+    """Return gelu(gate) * value; see `gated_dwconv.py`."""
+    if gate.dtype == value.dtype and gate.dtype in C_TYPES and _left_to_c(gate):
+        from basicsr.archs.ops import pixelwise_c
+
+        if pixelwise_c.AVAILABLE:
+            return pixelwise_c.gelu_gate(gate, value)
+    return eager_gelu_gate(gate, value)
 
 
 def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:

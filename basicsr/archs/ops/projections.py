@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.ops.dispatch import dwconv, gated_dwconv, uses_c
-from basicsr.archs.ops.gated_dwconv import gelu_gate
+from basicsr.archs.ops.dispatch import dwconv, gated_dwconv, gelu_gate, uses_c
 
 # Hidden channels are padded to a multiple of this: in 16 bits, other widths are several times
 # slower on a GPU, and the C version has none.
@@ -76,7 +75,8 @@ def gated_projection(x: Tensor, point: nn.Conv2d, depth: nn.Conv2d) -> Tensor:
 
 def hidden_projection(x: Tensor, point: nn.Conv2d) -> Tensor:
     """Return point(x); `x` may have more channels than `point` takes, which are zero."""
-    weight = F.pad(point.weight.flatten(1), (0, x.shape[1] - point.in_channels))
+    missing = x.shape[1] - point.in_channels
+    weight = F.pad(point.weight.flatten(1), (0, missing)) if missing else point.weight
     return pointwise(x, weight, point.bias)
 
 
@@ -86,6 +86,8 @@ def aligned_halves(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
     def aligned(parameter: Tensor) -> Tensor:
         halves = parameter.unflatten(0, (2, -1))
         missing = -halves.shape[1] % ALIGNMENT
+        if not missing:
+            return parameter
         return F.pad(halves, [0, 0] * (halves.dim() - 2) + [0, missing]).flatten(0, 1)
 
     return aligned(conv.weight), None if conv.bias is None else aligned(conv.bias)

@@ -95,6 +95,29 @@ static inline void store_some(void *array, long index, long count, vec values, T
     }
 }
 
+/* The first `count` lanes, and zeros. */
+static inline vec first(vec values, long count)
+{
+    for (long i = count; i < LANES; i++)
+        values[i] = 0.0f;
+    return values;
+}
+
+/* The sum of all lanes. */
+static inline float total(vec values)
+{
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps((__m512)values);
+#else
+    float sums[LANES];
+    store(sums, values);
+    for (long half = LANES / 2; half > 0; half /= 2)
+        for (long i = 0; i < half; i++)
+            sums[i] += sums[i + half];
+    return sums[0];
+#endif
+}
+
 /* exp(x) of x <= 0: 2^whole * 2^part, a polynomial for [-1/2, 1/2] within 2e-8 of it. */
 static inline vec exponential(vec x)
 {

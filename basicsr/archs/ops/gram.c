@@ -1,0 +1,163 @@
+/* Sums over pixels of products of channels, and their gradients.
+
+   q and k are images x pixels x channels, float32 or bfloat16; sums and their gradients are float32.
+   The channels of each head are multiplied with each other. Heads and parts of an image's pixels are
+   distributed over threads, which copy CHUNK pixels of one head at a time into the cache. */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "vectors.h"
+
+enum { CHUNK = 64, ROWS = 8, VECTORS = 2, COLUMNS = VECTORS * LANES };
+
+typedef struct {
+    const void *q, *k;
+    long images, pixels, channels, heads, parts;
+    Type type;
+} Job;
+
+static long head_width(const Job *job) { return job->channels / job->heads; }
+
+/* Channels of a head, with room for whole blocks of COLUMNS. */
+static long padded_width(const Job *job) { return (head_width(job) + COLUMNS - 1) / COLUMNS * COLUMNS; }
+
+/* results += sum over t < count of a[r * a_row + t * a_step] * b[t * b_step + column], for ROWS
+   rows r and COLUMNS columns. */
+static inline void multiply(const float *a, long a_row, long a_step, const float *b, long b_step,
+                            long count, float *results, long results_step)
+{
+    vec sums[ROWS][VECTORS];
+    for (long r = 0; r < ROWS; r++)
+        for (long v = 0; v < VECTORS; v++)
+            sums[r][v] = load(results + r * results_step + v * LANES);
+    for (long t = 0; t < count; t++)
+        for (long r = 0; r < ROWS; r++)
+            for (long v = 0; v < VECTORS; v++)
+                sums[r][v] += a[r * a_row + t * a_step] * load(b + t * b_step + v * LANES);
+    for (long r = 0; r < ROWS; r++)
+        for (long v = 0; v < VECTORS; v++)
+            store(results + r * results_step + v * LANES, sums[r][v]);
+}
+
+/* Index of a pixel's channels of a head. */
+static long start_of(const Job *job, long image, long head, long pixel)
+{
+    return (image * job->pixels + pixel) * job->channels + head * head_width(job);
+}
+
+static void read_chunk(const Job *job, const void *from, long start, long count, float *to)
+{
+    const long width = head_width(job), padded = padded_width(job);
+    for (long pixel = 0; pixel < count; pixel++)
+        for (long i = 0; i < width; i += LANES)
+            store(to + pixel * padded + i,
+                  load_some(from, start + pixel * job->channels + i, width - i, job->type));
+}
+
+static void add_squares(const float *chunk, long count, long padded, float *squares)
+{
+    for (long i = 0; i < padded; i += LANES) {
+        vec sum = load(squares + i);
+        for (long pixel = 0; pixel < count; pixel++) {
+            const vec x = load(chunk + pixel * padded + i);
+            sum += x * x;
+        }
+        store(squares + i, sum);
+    }
+}
+
+/* Sums of one part of an image's pixels: (products, squares of q, squares of k) of a head. */
+static void sum_part(const Job *job, long image, long head, long part, float *work, float *sums)
+{
+    const long width = head_width(job), padded = padded_width(job);
+    const long last = (part + 1) * job->pixels / job->parts;
+    float *q = work, *k = q + CHUNK * padded, *products = k + CHUNK * padded;
+    float *squares = products + padded * padded;
+    memset(products, 0, (padded * padded + 2 * padded) * sizeof(float));
+    for (long pixel = part * job->pixels / job->parts; pixel < last; pixel += CHUNK) {
+        const long count = last - pixel < CHUNK ? last - pixel : CHUNK;
+        const long start = start_of(job, image, head, pixel);
+        read_chunk(job, job->q, start, count, q);
+        read_chunk(job, job->k, start, count, k);
+        add_squares(q, count, padded, squares);
+        add_squares(k, count, padded, squares + padded);
+        for (long i = 0; i < width; i += ROWS)
+            for (long j = 0; j < width; j += COLUMNS)
+                multiply(q + i, 1, padded, k + j, padded, count, products + i * padded + j, padded);
+    }
+    for (long row = 0; row < width; row++)
+        memcpy(sums + row * width, products + row * padded, width * sizeof(float));
+    for (long i = 0; i < 2; i++)
+        memcpy(sums + (width + i) * width, squares + i * padded, width * sizeof(float));
+}
+
+/* Gradient of x of a chunk: other @ factors + 2 * x * d_squares. */
+static void write_chunk(const Job *job, const float *x, const float *other, const float *factors,
+                        const float *d_squares, float *results, void *to, long start, long count)
+{
+    const long width = head_width(job), padded = padded_width(job);
+    memset(results, 0, CHUNK * padded * sizeof(float));
+    for (long pixel = 0; pixel < count; pixel += ROWS)
+        for (long j = 0; j < width; j += COLUMNS)
+            multiply(other + pixel * padded, padded, 1, factors + j, padded, width,
+                     results + pixel * padded + j, padded);
+    for (long pixel = 0; pixel < count; pixel++)
+        for (long i = 0; i < width; i += LANES) {
+            const long at = pixel * padded + i;
+            store_some(to, start + pixel * job->channels + i, width - i,
+                       load(results + at) + 2.0f * load(x + at) * load(d_squares + i), job->type);
+        }
+}
+
+static void gradients_of_part(const Job *job, long image, long head, long part,
+                              const float *d_sums, float *work, void *dq, void *dk)
+{
+    const long width = head_width(job), padded = padded_width(job);
+    const long last = (part + 1) * job->pixels / job->parts;
+    float *q = work, *k = q + CHUNK * padded, *factors = k + CHUNK * padded;
+    float *transposed = factors + padded * padded, *squares = transposed + padded * padded;
+    float *results = squares + 2 * padded;
+    for (long i = 0; i < width; i++)
+        for (long j = 0; j < width; j++)
+            factors[i * padded + j] = transposed[j * padded + i] = d_sums[i * width + j];
+    for (long i = 0; i < 2; i++)
+        memcpy(squares + i * padded, d_sums + (width + i) * width, width * sizeof(float));
+    for (long pixel = part * job->pixels / job->parts; pixel < last; pixel += CHUNK) {
+        const long count = last - pixel < CHUNK ? last - pixel : CHUNK;
+        const long start = start_of(job, image, head, pixel);
+        read_chunk(job, job->q, start, count, q);
+        read_chunk(job, job->k, start, count, k);
+        write_chunk(job, q, k, transposed, squares, results, dq, start, count);
+        write_chunk(job, k, q, factors, squares + padded, results, dk, start, count);
+    }
+}
+
+/* `sums`, images x heads x parts x (c + 2) x c for the c channels of a head: the products of
+   channels of q and k, and the squares of q and of k, of each part of the pixels. With `dq`, `sums`
+   are the gradients of the whole images' sums, images x heads x (c + 2) x c, and the gradients of q
+   and k are computed. Returns the number of threads that could not allocate their memory. */
+int gram(const void *q, const void *k, float *sums, void *dq, void *dk, long images, long pixels,
+         long channels, long heads, long parts, long type)
+{
+    const Job job = {q, k, images, pixels, channels, heads, parts, type};
+    const long width = head_width(&job), padded = padded_width(&job);
+    int failures = 0;
+#pragma omp parallel reduction(+ : failures)
+    {
+        float *work = calloc((3 * CHUNK + 2 * padded + 2) * padded, sizeof(float));
+        failures += work == NULL;
+#pragma omp for
+        for (long number = 0; number < images * heads * parts; number++) {
+            const long part = number % parts, head = number / parts % heads;
+            const long image = number / parts / heads;
+            if (work && dq)
+                gradients_of_part(&job, image, head, part,
+                                  sums + number / parts * (width + 2) * width, work, dq, dk);
+            else if (work)
+                sum_part(&job, image, head, part, work, sums + number * (width + 2) * width);
+        }
+        free(work);
+    }
+    return failures;
+}
