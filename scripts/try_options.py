@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -89,6 +90,7 @@ class Result:
 
 @command
 def main(arguments: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     plan = read_tries(options.file)
     names = options.only or list(plan.tries)
@@ -108,7 +110,18 @@ def main(arguments: list[str] | None = None) -> None:
     text = table(results, options.protocol)
     print(text)
     if options.record is not None:
-        record(options, plan, folders, results, text)
+        command_line = shlex.join(["scripts/try_options.py", *arguments])
+        document = {
+            "command": command_line,
+            "protocol": options.protocol,
+            **plan.model_dump(exclude={"tries"}),
+            "tries": {
+                name: {"assignments": plan.tries[name], **asdict(result)}
+                for name, result in results.items()
+                if result is not None
+            },
+        }
+        record(options.record, text, document, folders)
 
 
 def read_tries(file: Path) -> Tries:
@@ -190,8 +203,9 @@ def read_result(folder: Path, protocol: str) -> Result | None:
         macs=cost.macs,
         iterations=iterations,
         patches=patches_seen(options["datasets"]["train"]["patches"], iterations),
-        time_limit=options["train"]["time_limit"],
-        time_limit_clock=options["train"]["time_limit_clock"],
+        # runs of earlier versions have neither
+        time_limit=options["train"].get("time_limit"),
+        time_limit_clock=options["train"].get("time_limit_clock", "wall"),
         scores=read_scores(folder, curves, options, protocol),
         training={fact: environment[fact] for fact in FACTS},
     )
@@ -255,35 +269,23 @@ def table(results: Mapping[str, Result | None], protocol: str) -> str:
     return "\n".join(lines)
 
 
-def record(
-    options: argparse.Namespace,
-    plan: Tries,
-    folders: Mapping[str, Path],
-    results: Mapping[str, Result | None],
-    text: str,
-) -> None:
-    """Write the table, its figures with their provenance, and the logs of all tries."""
-    document = {
-        "file": str(options.file),
-        "protocol": options.protocol,
-        **plan.model_dump(exclude={"tries"}),
-        "tries": {
-            name: {"assignments": plan.tries[name], **asdict(result)}
-            for name, result in results.items()
-            if result is not None
-        },
-    }
-    options.record.mkdir(parents=True, exist_ok=True)
-    for name, content in (
-        ("table.md", text),
-        ("table.json", json.dumps(document, indent=1)),
-    ):
-        with atomic_write(options.record / name) as file:
-            file.write(f"{content}\n".encode())
-    for name, folder in folders.items():
-        if results[name] is not None:
-            (options.record / name).mkdir(exist_ok=True)
-            shutil.copy(folder / "metrics.jsonl", options.record / name)
+def record(out: Path, text: str, document: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
+    """Write the table, its figures with their provenance, and the logs of the tries to `out`.
+
+    Args:
+        out: folder, which is created.
+        text: the table.
+        document: its figures and how they were measured.
+        folders: folder of the run of each try.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out / "table.md") as file:
+        file.write(f"{text}\n".encode())
+    with atomic_write(out / "table.json") as file:
+        file.write(f"{json.dumps(document, indent=1)}\n".encode())
+    for name in document["tries"]:
+        (out / name).mkdir(exist_ok=True)
+        shutil.copy(folders[name] / "metrics.jsonl", out / name)
 
 
 def _parser() -> argparse.ArgumentParser:

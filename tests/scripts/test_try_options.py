@@ -77,6 +77,7 @@ def test_every_try_is_trained_and_tested_once(run_script, tries):
     assert Path("kept", "table.md").read_text() in printed
     assert Path("kept", "l1", "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
     assert (kept["base"], kept["threads"]) == ("train.yml", 1)
+    assert kept["command"] == f"scripts/try_options.py {tries} --record kept"
     result = kept["tries"]["l1"]
     assert result["scores"]["photographs"]["ssim"] == ssim
     assert (result["macs"], result["patches"]) == (cost.macs, 5)
