@@ -205,6 +205,70 @@ def test_the_page_names_no_other_host_to_load_from(page):
     assert "cdnjs" not in answer.text
 
 
+@pytest.fixture
+def view():
+    """Page of a real browser; needs Chromium and the package playwright."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as driver:
+        # the sandbox of Chromium does not work for root
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": 1280, "height": 900})
+        browser.close()
+
+
+def test_in_a_browser(page, view, folder, tmp_path):
+    """Choose a good and a broken file, restore, drag the divider, zoom, download."""
+    write_png(tmp_path / "a.png", IMAGE)
+    (tmp_path / "b.png").write_text("no photograph")
+    failures = []
+    view.on("pageerror", lambda error: failures.append(error))
+    view.on("requestfailed", lambda request: failures.append(request.url))
+    view.goto(page.src)
+    chosen = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    view.set_input_files("#photographs input[type=file]", chosen)
+    view.wait_for_selector("#photographs a[download] >> nth=1")
+    view.click("#restore")
+    view.wait_for_selector("text=b.png: not a readable image")
+    with view.expect_download() as download:
+        view.click("#restored a[download]")
+    download.value.save_as(tmp_path / "restored.png")
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "restored.png"), expected(folder, "shipped", IMAGE)
+    )
+
+    divider = view.locator("#comparison .inner")
+    before = divider.bounding_box()
+    middle = before["y"] + before["height"] / 2
+    view.mouse.move(before["x"], middle)
+    view.mouse.down()
+    view.mouse.move(before["x"] - 200, middle, steps=5)
+    view.mouse.up()
+    assert divider.bounding_box()["x"] == pytest.approx(before["x"] - 200, abs=5)
+    picture = view.locator("#comparison img").first
+    width = picture.bounding_box()["width"]
+    view.mouse.move(before["x"] + 100, middle)
+    view.mouse.wheel(0, -300)
+    view.wait_for_timeout(500)
+    assert picture.bounding_box()["width"] > width
+    assert failures == []
+
+
+def test_pasted_files_are_added(page, view):
+    view.goto(page.src)
+    view.wait_for_selector("#photographs input[type=file]", state="attached")
+    view.evaluate(
+        """() => {
+            const data = new DataTransfer();
+            data.items.add(new File(["x"], "pasted.png", {type: "image/png"}));
+            document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data}));
+        }"""
+    )
+    view.wait_for_selector("#photographs a[download='pasted.png']")
+
+
 def start(folder, *arguments):
     """Start the page with `folder` for temporary files; return the process when it serves."""
     process = subprocess.Popen(

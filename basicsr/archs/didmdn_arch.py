@@ -185,10 +185,15 @@ class RainEstimator(RestorationNetwork):
         """
         self.check_input(x)
         count, _, height, width = x.shape
-        labels = torch.as_tensor(label, dtype=x.dtype, device=x.device).reshape(-1)
-        if len(labels) not in (1, count):
-            raise ValueError(f"{len(labels)} density labels were given for {count} images")
-        planes = labels.view(-1, 1, 1, 1).expand(count, self.label_planes, height, width)
+        # not `torch.as_tensor`, which becomes a constant where the network is traced
+        labels = label if isinstance(label, Tensor) else x.new_full((1,), label)
+        labels = labels.to(x).reshape(-1)
+        try:
+            planes = labels.view(-1, 1, 1, 1).expand(count, self.label_planes, height, width)
+        except RuntimeError:
+            raise ValueError(
+                f"{len(labels)} density labels were given for {count} images"
+            ) from None
         seen = torch.cat([self.dense0(x), x, self.dense1(x), self.dense2(x), planes], 1)
         features = F.leaky_relu(self.conv_refin(seen), 0.2)
         convs = (self.conv1010, self.conv1020, self.conv1030, self.conv1040)
@@ -288,8 +293,7 @@ class DensityClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size = (CLASSIFIER_SIZE, CLASSIFIER_SIZE)
-        if x.shape[2:] != size:
-            x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+        x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
         averages = F.avg_pool2d(F.relu(self.conv16(self.feature(x))), 7)
         return self.dense_classifier1(F.relu(self.dense_classifier(averages.flatten(1))))
 

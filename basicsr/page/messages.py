@@ -25,6 +25,10 @@ class WorkerSettings:
     memory_gib: float | None = None
 
 
+SMALLEST_PART = 0.01
+"""Part of a photograph that must be restored before the time left is estimated."""
+
+
 class Request(NamedTuple):
     """Photograph to restore into the folder `out`.
 
@@ -44,8 +48,8 @@ class Step(NamedTuple):
 
     @property
     def time_left(self) -> str:
-        """Estimate of the time left in words, "" before anything is restored."""
-        if not self.part:
+        """Estimate of the time left in words, "" before there is one."""
+        if self.part < SMALLEST_PART:
             return ""
         left = self.seconds * (1 - self.part) / self.part
         return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"

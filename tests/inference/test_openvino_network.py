@@ -17,9 +17,17 @@ from basicsr.utils.errors import OptionsError
 CPU = torch.device("cpu")
 TINY = {"dim": 8, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "heads": (1, 1, 2, 2)}
 NETWORKS = {
-    "DTPNet": {"type": "DTPNet", "in_channels": 1, "out_channels": 1, **TINY},
+    "DTPNet": {
+        "type": "DTPNet",
+        "in_channels": 1,
+        "out_channels": 1,
+        **TINY,
+        "recurrent_iter": 2,
+        "recurrent_channels": 8,
+    },
     "Restormer": {"type": "Restormer", **TINY},
     "PReNet": {"type": "PReNet", "recurrent_iter": 2, "channels": 8},
+    "DIDMDNDerainer": {"type": "DIDMDNDerainer", "label": 2},
 }
 
 
@@ -59,6 +67,17 @@ def test_the_results_are_those_of_pytorch(name):
         restored = in_openvino(lq)
         assert restored.dtype == np.float32
         np.testing.assert_allclose(restored, in_pytorch(lq), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_label_that_didmdn_estimates_is_computed_for_each_image():
+    pytest.importorskip("openvino")
+    net = build_network({"type": "DIDMDN"}).eval()
+    openvino_network.OpenVINONetwork(net, "fp32")  # compares the outputs
+    net.density_logits = lambda x: torch.stack([0.5 - x.mean(), x.mean() - 0.5])[None]
+    in_pytorch, in_openvino = both(net)
+    for lq in (image(64, 32) / 4, 1 - image(64, 32) / 4):
+        np.testing.assert_allclose(in_openvino(lq), in_pytorch(lq), rtol=0, atol=1e-4)
 
 
 def test_tiles_and_self_ensemble():

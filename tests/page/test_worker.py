@@ -95,7 +95,7 @@ def test_a_changed_weights_file_is_read_again(tmp_path, restorer, request_for, n
 
 
 def test_the_time_left_is_estimated():
-    assert Step(3, 0).time_left == ""
+    assert Step(3, 0.009).time_left == ""
     assert Step(30, 0.5).time_left == "about 30 s left"
     assert Step(60, 0.25).time_left == "about 3 min left"
 
