@@ -23,7 +23,7 @@ from basicsr.inference.notes import notes, printable
 from basicsr.inference.tasks import TASKS, shipped_for
 from basicsr.io.images import SUFFIXES, to_levels
 from basicsr.io.opening import set_max_megapixels
-from basicsr.io.videos import VIDEO_SUFFIXES
+from basicsr.io.video.reading import VIDEO_SUFFIXES
 from basicsr.utils.cli import (
     add_backend,
     add_device,

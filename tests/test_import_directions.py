@@ -99,7 +99,7 @@ def test_there_are_no_cycles():
     ("line", "found"),
     [
         ("import basicsr.io.images as images", ["basicsr.io.images"]),
-        ("from basicsr.io import images, videos", ["basicsr.io.images", "basicsr.io.videos"]),
+        ("from basicsr.io import images, video", ["basicsr.io.images", "basicsr.io.video"]),
         ("from basicsr.data import build_dataset", ["basicsr.data"]),
         ("from basicsr import __version__, losses", ["basicsr", "basicsr.losses"]),
         ("def f():\n    from ..io import images", ["basicsr.io.images"]),

@@ -24,8 +24,8 @@ from basicsr.inference.segments import FrameReader, RestoredFrames, Segment, seg
 from basicsr.io.animations import is_animation, read_animation
 from basicsr.io.images import natural_key, read_image, to_levels
 from basicsr.io.photographs import read_photograph
-from basicsr.io.video_writing import change_video
-from basicsr.io.videos import read_frames
+from basicsr.io.video.reading import read_frames
+from basicsr.io.video.writing import change_video
 from basicsr.utils.devices import is_out_of_memory
 from basicsr.utils.errors import (
     CheckpointError,

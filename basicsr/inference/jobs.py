@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from basicsr.io.folders import list_folder
 from basicsr.io.images import SUFFIXES, image_size
-from basicsr.io.videos import VIDEO_SUFFIXES, WRITTEN_SUFFIXES, video_facts
+from basicsr.io.video.reading import VIDEO_SUFFIXES, WRITTEN_SUFFIXES, video_facts
 from basicsr.utils.errors import DataError
 from basicsr.utils.files import extended_name, open_own
 

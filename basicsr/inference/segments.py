@@ -15,7 +15,7 @@ import numpy as np
 
 from basicsr.inference.jobs import Records, RestoreJob
 from basicsr.io.images import read_image, write_png
-from basicsr.io.videos import read_frames, video_facts
+from basicsr.io.video.reading import read_frames, video_facts
 from basicsr.utils.errors import DataError
 
 FRAMES = 32

@@ -31,7 +31,7 @@ from basicsr.inference.files import (
 from basicsr.inference.jobs import RECORDS, Findings, Records, RestoreJob, find_jobs
 from basicsr.inference.segments import FrameReader, RestoredFrames
 from basicsr.io.images import read_image, write_png
-from basicsr.io.videos import read_frames, video_facts
+from basicsr.io.video.reading import read_frames, video_facts
 from basicsr.utils.errors import CheckpointError, DataError
 from basicsr.utils.team import Team
 

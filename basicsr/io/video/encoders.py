@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from basicsr.io.video_frames import BT709, bits_of, has_alpha, side_data
+from basicsr.io.video.frames import BT709, bits_of, has_alpha, side_data
 from basicsr.utils.errors import DataError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from clips import HEIGHT, WIDTH, colours, write_clip
 
-from basicsr.io.video_frames import Orientation
-from basicsr.io.videos import read_frames, video_facts
+from basicsr.io.video.frames import Orientation
+from basicsr.io.video.reading import read_frames, video_facts
 from basicsr.utils.errors import DataError
 
 

@@ -13,9 +13,9 @@ import pytest
 from clips import HEIGHT, WIDTH, add_picture, colours, encoded, times_of, write_clip
 from PIL import Image
 
-from basicsr.io.video_encoders import _ENCODERS
-from basicsr.io.video_writing import change_video
-from basicsr.io.videos import read_frames, video_facts
+from basicsr.io.video.encoders import _ENCODERS
+from basicsr.io.video.reading import read_frames, video_facts
+from basicsr.io.video.writing import change_video
 from basicsr.utils.errors import DataError
 
 HLG = {"color_primaries": 9, "color_trc": 18, "colorspace": 9, "color_range": 1}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from basicsr.io.video_encoders import CONTAINERS, choose_coding
-from basicsr.io.video_frames import FrameColours, orientation_of
-from basicsr.io.videos import Video, is_cover, opened_video, reason
+from basicsr.io.video.encoders import CONTAINERS, choose_coding
+from basicsr.io.video.frames import FrameColours, orientation_of
+from basicsr.io.video.reading import Video, is_cover, opened_video, reason
 from basicsr.utils.errors import DataError
 
 if TYPE_CHECKING:

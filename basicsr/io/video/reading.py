@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from basicsr.io.opening import TooLarge, max_megapixels, require_pixels
-from basicsr.io.video_frames import FrameColours, orientation_of
+from basicsr.io.video.frames import FrameColours, orientation_of
 from basicsr.utils.errors import DataError
 
 if TYPE_CHECKING:  # loading PyAV takes as long as all of this library
