@@ -6,7 +6,7 @@
 - Functions that look at a neighbourhood of each pixel are marked `row_local`. They are computed
   strip by strip, each strip with the rows above and below that it needs.
 - Functions that look at the whole image must be sums over its pixels, as the Gram matrix of a
-  transposed attention is; `strips` gives the terms of the sum.
+  transposed attention is; `strip_sums` gives the terms of the sum.
 
 Networks do not say which feature maps they still need. A run on a small image records the last
 operation that reads each map. In the run on the image itself, this operation writes its result over
@@ -267,24 +267,20 @@ def _temporary_folder() -> str:
 Span = tuple[int, int]  # a strip's first row, and the row below its last
 
 
-def strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tuple[Span, Any]]:
-    """Call `function` on every strip of the inputs that are `StripMap`s.
-
-    Other inputs are passed on as they are. Maps and results (a tensor or a tuple of tensors) may
-    have different scales.
+def strip_sums(function: Callable[[Tensor, slice], Any], x: StripMap, halo: int) -> Iterator[Any]:
+    """Yield `function(strip, rows)` for every strip of `x`.
 
     Args:
-        function: is called with tensors in place of maps.
-        inputs: arguments of `function`; at least one is a map.
-        halo: receptive-field radius of `function`, in rows of its first map.
-
-    Yields:
-        The span of each strip in the first map, and the strip's results without the halo.
+        function: returns a tensor or a tuple of tensors, computed from some rows of a strip. The
+            strip has `halo` rows above and below them, except at the image's border.
+        x: feature map.
+        halo: receptive-field radius of `function`, in rows.
     """
-    unused = _begin_operation(inputs)
-    yield from _strips(function, *inputs, halo=halo)
-    for x in unused:
-        x.release()
+    unused = _begin_operation([x])
+    for _, sums in _strips(function, x, halo=halo):
+        yield sums
+    for each in unused:
+        each.release()
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -315,6 +311,10 @@ def _begin_operation(inputs: Sequence[Any]) -> list[StripMap]:
 
 
 def _strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tuple[Span, Any]]:
+    """Yield the span of each strip in the first map, and what `function` returns for it.
+
+    `function` is called with the inputs, strips in place of maps, and the strip's own rows.
+    """
     first_map = next(x for x in inputs if isinstance(x, StripMap))
     height, budget = first_map.shape[2], first_map.storage.budget
     progress, operation = first_map.run.progress, first_map.run.operations
@@ -323,19 +323,25 @@ def _strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[t
         bottom = min(top + rows, height)
         first, last = max(0, top - halo), min(bottom + halo, height)
         arguments = [_rows_of(x, first, last, height) for x in inputs]
-        results = function(*arguments)
+        results = function(*arguments, slice(top - first, bottom - first))
         if top == 0:
             pairs = zip(arguments, inputs, strict=True)
             read = [rows for rows, x in pairs if isinstance(x, StripMap)]
-            row_values = sum(x.numel() for x in (*read, *_as_tuple(results))) // (last - first)
-            row_bytes = sum(x.nbytes for x in (*read, *_as_tuple(results))) / (last - first)
-        inner = tuple(_without_halo(y, first, top, bottom, last) for y in _as_tuple(results))
-        yield (top, bottom), inner if isinstance(results, tuple) else inner[0]
-        del arguments, results, inner  # before the next strip is read
+            row_values, row_bytes = (
+                _per_row(read, last, size) + _per_row(_as_tuple(results), bottom, size)
+                for size in (Tensor.numel, lambda x: x.nbytes)
+            )
+        yield (top, bottom), results
+        del arguments, results  # before the next strip is read
         progress.add_strip(operation, (bottom - top) / height, (bottom - top) * row_values)
         top = bottom
         if top < height:
             rows = budget.strip_height(row_bytes, halo)
+
+
+def _per_row(tensors: Sequence[Tensor], rows: int, size: Callable[[Tensor], int]) -> int:
+    """Return the size of a row of all tensors, whose strips are as high as `rows` of the map."""
+    return sum(size(x) for x in tensors) // rows
 
 
 def _as_tuple(results: Any) -> tuple[Tensor, ...]:
@@ -349,10 +355,9 @@ def _rows_of(x: Any, first: int, last: int, height: int) -> Any:
     return x.read(first * x.shape[2] // height, last * x.shape[2] // height)
 
 
-def _without_halo(y: Tensor, first: int, top: int, bottom: int, last: int) -> Tensor:
-    """Return rows [top, bottom) of `y`, which has been computed for rows [first, last)."""
-    start, stop = ((row - first) * y.shape[2] // (last - first) for row in (top, bottom))
-    return y[:, :, start:stop]
+def _without_halo(y: Tensor, rows: slice, height: int) -> Tensor:
+    """Return some rows of a strip of that `height`, of which `y` has been computed."""
+    return y[:, :, rows.start * y.shape[2] // height : rows.stop * y.shape[2] // height]
 
 
 def _map_in_strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Any:
@@ -363,12 +368,19 @@ def _map_in_strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Any
     outputs: list[RowStorage] = []
     waiting: deque[tuple[int, int, tuple[Tensor, ...]]] = deque()
 
+    def own_rows(*arguments: Any) -> Any:
+        *tensors, rows = arguments
+        strip = next(t for t, x in zip(tensors, inputs, strict=True) if isinstance(x, StripMap))
+        results = function(*tensors)
+        inner = tuple(_without_halo(y, rows, strip.shape[2]) for y in _as_tuple(results))
+        return inner if isinstance(results, tuple) else inner[0]
+
     def write_first() -> None:
         top, _, values = waiting.popleft()
         for storage, y in zip(outputs, values, strict=True):
             storage.write(top * storage.shape[2] // height, y)
 
-    for (top, bottom), results in _strips(function, *inputs, halo=halo):
+    for (top, bottom), results in _strips(own_rows, *inputs, halo=halo):
         waiting.append((top, bottom, _as_tuple(results)))
         if not outputs:
             candidates = len(free)

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import (
 )
 
 from basicsr.archs import ops
-from basicsr.archs.strips import StripMap, row_local, strips
+from basicsr.archs.strips import StripMap, row_local, strip_sums
 from basicsr.utils.errors import OptionsError
 
 NormType = Literal["WithBias", "BiasFree"]
@@ -76,6 +76,11 @@ class MDTA(nn.Module):
         q, k = ops.projections(x, self.qkv, self.qkv_dwconv, 0, 2, 3)
         return q, k
 
+    def parameters_of(self, first: int, last: int) -> tuple[Parameters, Parameters]:
+        """Return those of `qkv` and `qkv_dwconv` for some of the parts q, k and v."""
+        channels = slice(first * self.qkv.in_channels, last * self.qkv.in_channels)
+        return _parameters(self.qkv, channels), _parameters(self.qkv_dwconv, channels)
+
     def projection(self, gram: ops.Gram) -> Tensor:
         """Return the matrix from values to outputs, N x C x C, in float32."""
         with ops.autocast_off(gram.products.device.type):
@@ -93,7 +98,7 @@ class MDTA(nn.Module):
         pixels = values.permute(0, 2, 3, 1).flatten(1, 2)
         out = (pixels @ projection.to(pixels.dtype).transpose(1, 2)).unflatten(1, x.shape[2:])
         if self.project_out.bias is not None:
-            out = out + self.project_out.bias
+            out = out + self.project_out.bias.to(out.dtype)
         return out.permute(0, 3, 1, 2)
 
 
@@ -171,25 +176,51 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(x, StripMap):
             return self._with_projection(self._projection_of_strips(x), x)
+        if ops.uses_c_passes(x):
+            return self._with_projection(
+                self.attn.projection(self._gram(x, slice(0, x.shape[2]))), x
+            )
         x = x + self.attn(self.norm1(x))
         return x + self.ffn(self.norm2(x))
 
     def _projection_of_strips(self, x: StripMap) -> Tensor:
         """Return the attention's projection, from the Gram matrices of all strips of `x`."""
+        return self.attn.projection(ops.sum_grams(strip_sums(self._gram, x, halo=1)))
 
-        def queries_and_keys(x: Tensor) -> tuple[Tensor, Tensor]:
-            return self.attn.queries_and_keys(self.norm1(x))
+    def _gram(self, x: Tensor, rows: slice) -> ops.Gram:
+        """Return the sums over some rows of `x`, which has the rows around them too."""
+        if ops.uses_c_passes(x):
+            from basicsr.archs.ops import transformer_block_c
 
-        grams = (
-            ops.gram_sums(q, k, self.attn.heads)
-            for _, (q, k) in strips(queries_and_keys, x, halo=1)
-        )
-        return self.attn.projection(ops.sum_grams(grams))
+            parameters = _parameters(self.norm1.body), *self.attn.parameters_of(0, 2)
+            return transformer_block_c.gram_sums(x, *parameters, self.attn.heads, rows)
+        q, k = self.attn.queries_and_keys(self.norm1(x))
+        return ops.gram_sums(q[:, :, rows], k[:, :, rows], self.attn.heads)
 
     @row_local(halo=2)
     def _with_projection(self, projection: Tensor, x: Tensor) -> Tensor:
-        x = x + self.attn.project(self.norm1(x), projection)
-        return x + self.ffn(self.norm2(x))
+        if not ops.uses_c_passes(x):
+            x = x + self.attn.project(self.norm1(x), projection)
+            return x + self.ffn(self.norm2(x))
+        from basicsr.archs.ops.transformer_block_c import add_gates, add_values
+
+        last = projection, self.attn.project_out.bias
+        x = add_values(x, _parameters(self.norm1.body), *self.attn.parameters_of(2, 3), last)
+        if type(self.ffn) is not GDFN:
+            return x + self.ffn(self.norm2(x))
+        convolutions = (self.ffn.project_in, self.ffn.dwconv, self.ffn.project_out)
+        return add_gates(x, _parameters(self.norm2.body), *map(_parameters, convolutions))
+
+
+Parameters = tuple[Tensor, Tensor | None]
+
+
+def _parameters(
+    module: nn.Conv2d | nn.LayerNorm | BiasFreeNorm, channels: slice = slice(None)
+) -> Parameters:
+    """Return weight and bias of some output channels."""
+    bias = module.bias
+    return module.weight[channels], None if bias is None else bias[channels]
 
 
 Checkpointing = Literal["none", "selective", "blocks"]

@@ -14,6 +14,7 @@ from basicsr.archs.ops.dispatch import (
     gated_dwconv,
     gram_sums,
     uses_c,
+    uses_c_passes,
     uses_triton,
 )
 from basicsr.archs.ops.gram import Gram, autocast_off, cosine_similarity, sum_grams
@@ -40,5 +41,6 @@ __all__ = [
     "split_channels",
     "sum_grams",
     "uses_c",
+    "uses_c_passes",
     "uses_triton",
 ]

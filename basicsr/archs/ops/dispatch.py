@@ -3,7 +3,8 @@
 - Triton: on CUDA, if DERAIN_FAST_GPU=1 is set in the environment and Triton can be imported. There
   are no kernels for float64.
 - C: on a CPU with a C compiler, the gated depthwise convolution in float32, which in bfloat16 is
-  slower than oneDNN's convolutions and the gate in C.
+  slower than oneDNN's convolutions and the gate in C. Without gradients, whole passes of
+  transformer blocks in both types (`transformer_block_c.py`).
 
 Implementations are imported at their first use: Triton's take seconds, and the C version compiles.
 """
@@ -15,6 +16,7 @@ import os
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
 from basicsr.archs.ops.dwconv import dwconv as eager_dwconv
@@ -41,6 +43,23 @@ def uses_c(x: Tensor) -> bool:
     from basicsr.archs.ops import gated_dwconv_c
 
     return gated_dwconv_c.AVAILABLE
+
+
+def uses_c_passes(x: Tensor) -> bool:
+    """Return whether C computes whole passes of a network's blocks on `x`: without gradients.
+
+    The types of `x` and of autocast are float32 or bfloat16, and no mode watches the operations.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not _left_to_c(x):
+        return False
+    if _get_current_dispatch_mode() is not None:
+        return False
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    if (x.dtype, autocast) not in ((torch.float32, None), (torch.bfloat16, torch.bfloat16)):
+        return False
+    from basicsr.archs.ops import transformer_block_c
+
+    return transformer_block_c.AVAILABLE
 
 
 def _left_to_c(x: Tensor) -> bool:

@@ -69,9 +69,15 @@ static inline void store_to(void *array, long index, vec values, Type type)
 /* Elements [index, index + count) of an array, then zeros. */
 static inline vec load_some(const void *array, long index, long count, Type type)
 {
-    float values[LANES] = {0};
     if (count >= LANES)
         return load_from(array, index, type);
+#ifdef __AVX512BW__
+    const uint32_t mask = (1u << count) - 1;
+    if (type == BFLOAT16)
+        return from_bfloat16((halves)_mm256_maskz_loadu_epi16(mask, (const uint16_t *)array + index));
+    return (vec)_mm512_maskz_loadu_ps(mask, (const float *)array + index);
+#else
+    float values[LANES] = {0};
     for (long i = 0; i < count; i++) {
         if (type == BFLOAT16) {
             const uint32_t value = (uint32_t)((const uint16_t *)array)[index + i] << 16;
@@ -81,18 +87,28 @@ static inline vec load_some(const void *array, long index, long count, Type type
         }
     }
     return load(values);
+#endif
 }
 
 static inline void store_some(void *array, long index, long count, vec values, Type type)
 {
     if (count >= LANES) {
         store_to(array, index, values, type);
-    } else if (type == BFLOAT16) {
-        const halves rounded = to_bfloat16(values);
-        memcpy((uint16_t *)array + index, &rounded, count * sizeof(uint16_t));
-    } else {
-        memcpy((float *)array + index, &values, count * sizeof(float));
+        return;
     }
+#ifdef __AVX512BW__
+    const uint32_t mask = (1u << count) - 1;
+    if (type == BFLOAT16)
+        _mm256_mask_storeu_epi16((uint16_t *)array + index, mask, (__m256i)to_bfloat16(values));
+    else
+        _mm512_mask_storeu_ps((float *)array + index, mask, (__m512)values);
+#else
+    const halves rounded = to_bfloat16(values);
+    if (type == BFLOAT16)
+        memcpy((uint16_t *)array + index, &rounded, count * sizeof(uint16_t));
+    else
+        memcpy((float *)array + index, &values, count * sizeof(float));
+#endif
 }
 
 /* The first `count` lanes, and zeros. */

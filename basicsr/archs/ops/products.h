@@ -1,0 +1,183 @@
+/* Products of pixels' channels and matrices of weights, on words of 32 bits.
+
+   A word holds one float32 value or, where the processor multiplies bfloat16 (PAIRS), two bfloat16
+   values, which are multiplied with those of another word and added up in float32. */
+
+#ifndef PRODUCTS_H
+#define PRODUCTS_H
+
+#include "vectors.h"
+
+#ifdef __AVX512BF16__
+enum { PAIRS = 1 };
+#else
+enum { PAIRS = 0 };
+#endif
+
+/* Sums are kept in registers: of at most WIDEST vectors of channels and MOST_PIXELS pixels. */
+enum { WIDEST = LANES == 16 ? 4 : 2, MOST_PIXELS = 16 };
+enum { LINE = 64 }; /* bytes of a line of the cache */
+
+typedef uint32_t word;
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE long up_to_multiple(long count, long of) { return (count + of - 1) / of * of; }
+INLINE long smaller(long a, long b) { return a < b ? a : b; }
+INLINE long larger(long a, long b) { return a > b ? a : b; }
+
+INLINE vec load_words(const word *at) { return load((const float *)at); }
+INLINE void store_words(word *at, vec values) { store((float *)at, values); }
+INLINE vec everywhere(word value) { return (vec)(value - (bits){0}); }
+
+INLINE uint16_t rounded_to_bfloat16(float value)
+{
+    word number;
+    memcpy(&number, &value, sizeof number);
+    return value != value ? 0x7fc0 : (number + 0x7fff + (number >> 16 & 1)) >> 16;
+}
+
+/* The word of the first value, or of the first two. */
+INLINE word word_of(const float *values, long count, int pairs)
+{
+    word number;
+    memcpy(&number, values, sizeof number);
+    if (pairs) {
+        number = rounded_to_bfloat16(values[0]);
+        number |= count > 1 ? (word)rounded_to_bfloat16(values[1]) << 16 : 0;
+    }
+    return number;
+}
+
+INLINE vec pairs_of(vec low, vec high)
+{
+    const bits lower = __builtin_convertvector(to_bfloat16(low), bits);
+    return (vec)(lower | __builtin_convertvector(to_bfloat16(high), bits) << 16);
+}
+
+/* Writes LANES channels of a pixel as words; with `pairs` these are half as many. */
+INLINE void store_channels(word *pixel, long channel, vec values, int pairs)
+{
+    if (pairs)
+        *(halves *)(pixel + channel / 2) = to_bfloat16(values);
+    else
+        store_words(pixel + channel, values);
+}
+
+/* sum + a * b for every channel, of float32 values or of pairs of bfloat16 values. */
+INLINE vec add_product(vec sum, vec a, vec b, int pairs)
+{
+#ifdef __AVX512BF16__
+    if (pairs)
+        return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#endif
+    (void)pairs;
+    return sum + a * b;
+}
+
+/* Adds to sums[pixel][vector] the products of `depth` words of each of `pixels` pixels with as many
+   rows of weights. Strides are in words: from pixel to pixel, from word to word of a pixel, and
+   from row to row of the weights. */
+INLINE void add_products(vec sums[MOST_PIXELS][WIDEST], int pixels, int vectors, const word *x,
+                         long pixel_stride, long word_stride, const word *weights,
+                         long weight_stride, long depth, int pairs)
+{
+    for (long k = 0; k < depth; k++) {
+        vec w[WIDEST];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            w[v] = load_words(weights + k * weight_stride + v * LANES);
+#pragma GCC unroll 16
+        for (int p = 0; p < pixels; p++) {
+            const vec value = everywhere(x[p * pixel_stride + k * word_stride]);
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++)
+                sums[p][v] = add_product(sums[p][v], w[v], value, pairs);
+        }
+    }
+}
+
+INLINE void begin_sums(vec sums[MOST_PIXELS][WIDEST], int pixels, int vectors, const float *bias)
+{
+#pragma GCC unroll 16
+    for (int p = 0; p < pixels; p++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            sums[p][v] = bias ? load(bias + v * LANES) : (vec){0};
+}
+
+/* Pixels whose sums, of that many vectors, fit into the registers; an even number. */
+INLINE int pixels_of(int vectors)
+{
+    if (LANES == 16)
+        return vectors == 1 ? 16 : vectors == 2 ? 12 : vectors == 3 ? 8 : 6;
+    return vectors == 1 ? 8 : 6;
+}
+
+/* Vectors to compute together when so many are left. */
+INLINE int vectors_of(long left)
+{
+    return left >= WIDEST && left != WIDEST + 1 ? WIDEST : left > WIDEST ? WIDEST - 1 : left;
+}
+
+/* Calls `work` with the number of vectors as a constant. */
+#define WITH_VECTORS(vectors, work, ...)                                                          \
+    do {                                                                                          \
+        switch (vectors) {                                                                        \
+        case 1:                                                                                   \
+            work(1, __VA_ARGS__);                                                                 \
+            break;                                                                                \
+        case 2:                                                                                   \
+            work(2, __VA_ARGS__);                                                                 \
+            break;                                                                                \
+        case 3:                                                                                   \
+            work(WIDEST - 1, __VA_ARGS__);                                                        \
+            break;                                                                                \
+        default:                                                                                  \
+            work(WIDEST, __VA_ARGS__);                                                            \
+        }                                                                                         \
+    } while (0)
+
+/* Packs the weights of `parts` times `part` channels, outputs x inputs, by vectors that are computed
+   together: words x vectors x LANES. Every part begins with a vector. Called by all threads. */
+static void pack_products(word *to, const float *weights, long parts, long part, long inputs,
+                          int pairs)
+{
+    const long group = pairs ? 2 : 1, depth = (inputs + group - 1) / group;
+    const long part_vectors = up_to_multiple(part, LANES) / LANES, vectors = parts * part_vectors;
+#pragma omp for schedule(dynamic) nowait
+    for (long vector = 0; vector < vectors; vector++) {
+        long first = 0; /* of the vectors that are computed together */
+        int together = vectors_of(vectors);
+        while (first + together <= vector) {
+            first += together;
+            together = vectors_of(vectors - first);
+        }
+        word *panel = to + first * LANES * depth + (vector - first) * LANES;
+        for (long lane = 0; lane < LANES; lane++) {
+            const long within = vector % part_vectors * LANES + lane;
+            const float *row = weights + (vector / part_vectors * part + within) * inputs;
+            for (long k = 0; k < depth; k++)
+                panel[k * together * LANES + lane] =
+                    within < part ? word_of(row + k * group, inputs - k * group, pairs) : 0;
+        }
+    }
+}
+
+/* Copies parts of a vector of channels so that each begins with a whole vector; NULL has zeros. */
+static void pack_channels(float *to, const float *values, long parts, long part)
+{
+    const long padded = up_to_multiple(part, LANES);
+    for (long i = 0; i < parts * padded; i++)
+        to[i] = values && i % padded < part ? values[i / padded * part + i % padded] : 0.0f;
+}
+
+/* Takes `count` words from a block of memory; with a block of NULL it only counts. */
+static void *take(char *block, long *used, long count)
+{
+    char *at = block ? block + *used : NULL;
+    *used += up_to_multiple(count * sizeof(word), LINE);
+    return at;
+}
+
+#endif
