@@ -236,9 +236,10 @@ def test_a_cache_that_was_open_to_others_is_closed_and_what_they_wrote_is_not_lo
     assert c_compiler.compiled_library("gated_dwconv.c") is not None
     cache.chmod(0o775)
     (library,) = cache.iterdir()
-    library.chmod(0o666)
     planted = b"written by somebody"
+    library.unlink()  # this process has loaded the file, and must not see it change
     library.write_bytes(planted)
+    library.chmod(0o666)
     assert c_compiler.compiled_library("gated_dwconv.c") is not None
     assert cache.stat().st_mode & 0o777 == 0o700
     assert library.read_bytes() != planted
