@@ -36,7 +36,7 @@ from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = "options/train/Deraining/DTPNet-T_RainTrainL_swap.yml"
+RECIPE = "options/train/Deraining/DTPNet-T_RainTrainL_gpu.yml"
 STOPPED = 75  # exit code of a run that saved everything and can go on
 
 Result = dict[str, Any]

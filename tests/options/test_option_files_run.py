@@ -90,7 +90,9 @@ def on_tiny_images(datasets: dict[str, Any]) -> dict[str, Any]:
         for key in ("split", "files", "cache"):
             options.pop(key, None)
         depth = "16" if options.get("bit_depth") == 16 else ""
-        if "layout" in options:
+        if options["type"] == "RainTransplantDataset":
+            options |= {"dataroot_gt": "gt", "dataroot": options["layout"]}
+        elif "layout" in options:
             views = [f"lq{depth}", f"right{depth}"]
             dual = options.pop("layout").endswith("dual")
             del options["dataroot"]
@@ -105,8 +107,11 @@ def on_tiny_images(datasets: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_benchmarks() -> None:
-    """Write SIDD's validation blocks and DND's regions as their authors do."""
+    """Write pairs of RainTrainL, SIDD's validation blocks and DND's regions as their authors do."""
     rng = np.random.default_rng(1)
+    for folder in ("rain", "norain"):
+        pixels = rng.integers(0, 256, (40, 44, 3), np.uint8)
+        write_png(Path("RainTrainL", folder, "norain-1.png"), pixels)
     Path("SIDDBlocksDataset").mkdir()
     for each in ("ValidationNoisyBlocksSrgb", "ValidationGtBlocksSrgb"):
         blocks = rng.integers(0, 256, (1, 2, 32, 32, 3), dtype=np.uint8)
