@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from basicsr.io.video.frames import BT709, bits_of, has_alpha, side_data
@@ -220,6 +222,9 @@ def _coding(
     options = dict(_VISUALLY_LOSSLESS[encoder])
     if encoder == "prores_ks":
         options["profile"] = "4444" if pix_fmt.startswith(("yuv444", "yuva444")) else "hq"
+    if encoder == "libx264" and _has_avx512():
+        # With AVX-512, the rate control of PyAV 18.1's libx264 differs from run to run.
+        options["x264-params"] = "asm=AVX2"
     return Coding(
         encoder,
         pix_fmt,
@@ -232,6 +237,13 @@ def _coding(
         options,
         lost + _add_hdr(options, encoder, first),
     )
+
+
+@functools.cache
+def _has_avx512() -> bool:
+    """Return whether Linux says so of the processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and " avx512f " in cpuinfo.read_text()
 
 
 def _colour(context: VideoCodecContext, is_rgb: bool) -> tuple[int, int, int, int]:

@@ -100,12 +100,14 @@ class _Writer:
         old = video.container
         keys = [key for key in old.metadata if key not in _BRANDS]
         # Keys as com.apple.quicktime.make are written in another place than the common ones.
-        flags = {"movflags": "use_metadata_tags"} if any("." in key for key in keys) else {}
+        flags = {"fflags": "+bitexact"}  # no random identifiers, so that equal files are equal
+        if self.name in ("mp4", "mov") and any("." in key for key in keys):
+            flags["movflags"] = "use_metadata_tags"
         self.container: OutputContainer = av.open(
             file,
             "w",
             format=self.name,
-            container_options=flags if self.name in ("mp4", "mov") else {},
+            container_options=flags,
             metadata_errors="surrogateescape",
         )
         self.container.metadata.update({key: old.metadata[key] for key in keys})

@@ -56,6 +56,21 @@ def ramp(count=10, dtype=np.uint8):
     return frames
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm"])
+def test_equal_frames_become_equal_files(tmp_path, name):
+    rows, columns = np.mgrid[:240, :320]
+    frames = [
+        np.stack([columns + 3 * i, 2 * rows + i, rows + columns + 2 * i], -1).astype(np.uint8)
+        for i in range(30)
+    ]
+    codec = {"encoder": "libvpx-vp9"} if name == "a.webm" else {}
+    write_clip(tmp_path / name, frames, **codec)
+    files = [io.BytesIO() for _ in range(3)]
+    for file in files:
+        change_video(tmp_path / name, file, (tmp_path / name).suffix, lambda frame: 255 - frame)
+    assert len({file.getvalue() for file in files}) == 1
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
 def test_variable_frame_rates_keep_every_time(tmp_path, suffix):
     source, target = tmp_path / f"a{suffix}", tmp_path / f"out{suffix}"
