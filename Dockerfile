@@ -2,7 +2,7 @@
 #     docker build -t derain .                                        with CUDA (or on a CPU)
 #     docker build -t derain --build-arg TORCH_INDEX=URL .            without CUDA, 4 GB smaller
 #     docker run --rm --gpus all -p 127.0.0.1:7860:7860 derain        the page, on a GPU
-#     docker run --rm -p 127.0.0.1:7860:7860 derain         the page, at http://127.0.0.1:7860
+#     docker run --rm -p 127.0.0.1:7860:7860 derain                   the page, at http://127.0.0.1:7860
 #     docker run --rm -v "$PWD:/data" derain derain photographs -o restored
 # The versions are those of requirements.txt.
 FROM python:3.12-slim-bookworm
