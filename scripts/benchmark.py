@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py
     python scripts/benchmark.py --device cuda --networks DTPNet --sizes 256 1024 --precisions bf16
+    python scripts/benchmark.py --subjects runtimes --networks DTPNet-T DTPNet Restormer --sizes 256
 
 The baseline of a network is its plain twin (tests/archs/plain_blocks.py): the same weights in
 float32, written as the formulas of the papers, without our kernels. Variants and baseline run
@@ -10,6 +11,9 @@ returning it to the system; the baseline is measured without this, like publishe
 ("memory kept"). Peak memory is measured in a new process for each variant. The floor is the time
 of the network's multiply-accumulates at the speed of a large matrix product, or of its memory
 traffic at the speed of a large copy if that is longer, measured before and after the runs.
+
+With --subjects runtimes, inference on a CPU is compared with ONNX Runtime and OpenVINO; see
+benchmarks/runtimes.py.
 
 A training step uses Adam and 4 patches of 96 x 96 (Restormer: 8 of 128 x 128), fewer if --memory is
 too small for the baseline. Results go to benchmark.json and benchmark.png in --out, rewritten after
@@ -25,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import loader, metrics, networks, picture, tables
+from benchmarks import loader, metrics, networks, picture, runtimes, tables
 from benchmarks.networks import Case
 
 from basicsr.archs import ops
@@ -37,6 +41,7 @@ from basicsr.utils.provenance import provenance
 from basicsr.utils.registry import ARCH_REGISTRY
 
 SUBJECTS = ("inference", "training", "loader", "metrics")
+RUNTIMES = "runtimes"  # not by default: needs their packages
 PATCHES = {"Restormer": (8, 128)}  # batch size and side, as in its paper
 DEFAULT_PATCHES = (4, 96)
 KERNELS = {"Triton": ops.uses_triton, "C": ops.uses_c}
@@ -58,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         "repeats": options.repeats,
         "memory_limit": memory,
         "networks": [],
+        "runtimes": [],
         "loader": None,
         "metrics": None,
     }
@@ -71,6 +77,11 @@ def main(arguments: list[str] | None = None) -> None:
         row = networks.measure(case, options.repeats, memory, options.shrink)
         document["networks"].append(row)
         report(tables.network(row))
+    for name in options.networks if RUNTIMES in options.subjects else ():
+        for side in options.sizes:
+            row = runtimes.compare(name, side, options.repeats)
+            document["runtimes"].append(row)
+            report(f"\n{runtimes.table(row)}")
     if "loader" in options.subjects:
         document["loader"] = loader.measure(batches=600 // options.shrink, repeats=options.repeats)
         report(tables.loader(document["loader"]))
@@ -130,7 +141,7 @@ def native_precisions(device: torch.device) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
     add = parser.add_argument
-    add("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS)
+    add("--subjects", nargs="+", choices=[*SUBJECTS, RUNTIMES], default=SUBJECTS)
     add("--networks", nargs="+", default=["DTPNet", "Restormer"], metavar="NAME")
     add_device(parser)
     add(

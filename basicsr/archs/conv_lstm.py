@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.ops import split_channels
+from basicsr.archs.ops import split_channels, uses_c_lstm
 
 
 class ConvLSTMCell(nn.Module):
@@ -26,11 +26,16 @@ class ConvLSTMCell(nn.Module):
         self, x: Tensor, state: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return the new h and the new state (h, c). A state of None is all zeros."""
-        channels = x.shape[1]
-        if state is None:  # the convolution of zeros is left out
-            gates = F.conv2d(x, self.gates.weight[:, :channels], self.gates.bias, padding=1)
-        else:
-            gates = self.gates(torch.cat([x, state[0]], dim=1))
+        inputs = (x,) if state is None else (x, state[0])
+        # Without a state, the convolution of zeros is left out.
+        weight, bias = self.gates.weight[:, : len(inputs) * x.shape[1]], self.gates.bias
+        if uses_c_lstm(x):
+            from basicsr.archs.ops import lstm_c
+
+            last_h, last_c = state or (None, None)
+            h, c = lstm_c.lstm(x, last_h, last_c, weight, bias)
+            return h, (h, c)
+        gates = F.conv2d(torch.cat(inputs, dim=1), weight, bias, padding=1)
         i, f, o, g = split_channels(gates, 4)
         i, g = i.sigmoid(), g.tanh()
         c = i * g if state is None else torch.addcmul(i * g, f.sigmoid(), state[1])

@@ -1,40 +1,29 @@
-"""Compare PyTorch as used here with ONNX Runtime and OpenVINO, on the same exported network.
+"""Comparison of PyTorch as used here with ONNX Runtime and OpenVINO, on the same exported network.
 
-    python scripts/benchmarks/runtimes.py --networks DTPNet-T PReNet --size 256 --runs 5
-
-Each network, with random weights, is exported as ONNX for images of this size. Every runtime then
-computes the same image in a process of its own, with as many threads as PyTorch uses; the time is
-the shortest of --runs after a warm-up, and the memory the peak of the process. In bf16, PyTorch
-runs under autocast and OpenVINO with inference precision bf16; differences are the largest to
-PyTorch in float32.
+Each network, with random weights, is exported as ONNX for images of one size. Every runtime has a
+process of its own, with as many threads as PyTorch uses, and they compute the same image in turns.
+The time is the shortest run after a warm-up, and the memory the peak of the process. In bf16,
+PyTorch runs under autocast and OpenVINO with inference precision bf16; differences are the largest
+to PyTorch in float32.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-if not __package__:  # run as a file: import modules and library from the folders above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 import torch
 
 from basicsr.archs import RestorationNetwork, build_network
 from basicsr.inference.restorer import Restorer, RestorerSettings
-from basicsr.utils.cli import command, positive, script_parser
 from basicsr.utils.devices import peak_memory_gib, select_device
-from basicsr.utils.files import atomic_write
-from basicsr.utils.provenance import provenance
 
 RUNTIMES = ("PyTorch fp32", "PyTorch bf16", "ONNX Runtime fp32", "OpenVINO fp32", "OpenVINO bf16")
 Run = Callable[[np.ndarray], np.ndarray]
@@ -87,44 +76,68 @@ def runner(runtime: str, name: str, file: Path, threads: int) -> Run:
     return lambda image: np.asarray(compiled(image)[0])
 
 
-def measured(
-    runtime: str, name: str, file: Path, side: int, threads: int, runs: int
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Return the figures of a runtime and its result, in a process of its own."""
-    image = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
-    run = runner(runtime, name, file, threads)
-    seconds = []
-    for _ in range(runs + 1):
+class Measured:
+    """A runtime with a network, which restores the same image at every call."""
+
+    def __init__(self, runtime: str, name: str, file: Path, side: int, threads: int) -> None:
+        self.run = runner(runtime, name, file, threads)
+        self.image = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
+
+    def __call__(self) -> tuple[float, np.ndarray]:
+        """Return the seconds of a run, and the restored image."""
         start = time.perf_counter()
-        restored = run(image)
-        seconds.append(time.perf_counter() - start)
-    figures = {"seconds": min(seconds[1:]), "runs": seconds[1:]}
-    figures["peak_gib"] = peak_memory_gib(torch.device("cpu"))
-    return figures, restored.clip(0, 1)
+        restored = self.run(self.image)
+        return time.perf_counter() - start, restored.clip(0, 1)
 
 
-def compare(name: str, side: int, threads: int, runs: int) -> dict[str, Any]:
+_measured: Measured | None = None  # of a runtime's process
+
+
+def _prepare(*arguments: Any) -> None:
+    global _measured
+    _measured = Measured(*arguments)
+
+
+def _run() -> tuple[float, np.ndarray, float]:
+    assert _measured is not None
+    return *_measured(), peak_memory_gib(torch.device("cpu"))
+
+
+def compare(name: str, side: int, runs: int) -> dict[str, Any]:
     """Return the figures of all runtimes for a network."""
-    variants: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "network.onnx"
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    threads = torch.get_num_threads()
+    context = get_context("spawn")
+    figures: dict[str, dict[str, Any]] = {runtime: {"runs": []} for runtime in RUNTIMES}
+    with ExitStack() as stack:
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "network.onnx"
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
             pool.submit(exported, name, side, file).result()
-        for runtime in RUNTIMES:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                arguments = (runtime, name, file, side, threads, runs)
-                figures, restored = pool.submit(measured, *arguments).result()
-            if not variants:
-                expected = restored
-            figures["difference"] = float(np.abs(restored - expected).max())
-            variants[runtime] = figures
-    return {"network": name, "size": side, "variants": variants}
+        pools = {
+            runtime: stack.enter_context(ProcessPoolExecutor(1, context)) for runtime in RUNTIMES
+        }
+        for runtime, pool in pools.items():
+            pool.submit(_prepare, runtime, name, file, side, threads).result()
+        expected = None
+        for number in range(runs + 1):  # the first run is a warm-up
+            for runtime, pool in pools.items():
+                seconds, restored, peak = pool.submit(_run).result()
+                expected = restored if expected is None else expected
+                if number:
+                    figures[runtime]["runs"].append(seconds)
+                figures[runtime]["peak_gib"] = peak
+                figures[runtime]["difference"] = float(np.abs(restored - expected).max())
+    for each in figures.values():
+        each["seconds"] = min(each["runs"])
+    return {"network": name, "size": side, "threads": threads, "variants": figures}
+
+
+HEADINGS = ("network", "side", "runtime", "time", "faster", "peak memory (GiB)", "difference")
 
 
 def table(row: dict[str, Any]) -> str:
-    """Return the figures of a network as rows of a Markdown table."""
+    """Return the figures of a network as a Markdown table."""
     reference = row["variants"][RUNTIMES[0]]["seconds"]
-    rows = []
+    rows = [HEADINGS, ("---",) * len(HEADINGS)]
     for runtime, each in row["variants"].items():
         figures = (
             f"{each['seconds']:.3g} s",
@@ -132,36 +145,5 @@ def table(row: dict[str, Any]) -> str:
             f"{each['peak_gib']:.2f}",
             f"{each['difference']:.1e}",
         )
-        rows.append(f"| {' | '.join((row['network'], runtime, *figures))} |")
-    return "\n".join(rows)
-
-
-@command
-def main(arguments: list[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
-    threads = len(os.sched_getaffinity(0))
-    print("| network | runtime | time | faster | peak memory (GiB) | difference |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    document = {"provenance": provenance(torch.device("cpu")), "threads": threads, "networks": []}
-    for name in options.networks:
-        row = compare(name, options.size, threads, options.runs)
-        document["networks"].append(row)
-        print(table(row), flush=True)
-        if options.json is not None:
-            with atomic_write(options.json) as file:
-                file.write(json.dumps(document, indent=2).encode() + b"\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = script_parser(__doc__)
-    add = parser.add_argument
-    names = ["DTPNet-T", "DTPNet", "Restormer", "PReNet"]
-    add("--networks", nargs="+", default=names, metavar="NAME")
-    add("--size", type=positive, default=256, metavar="SIDE", help="default: %(default)s")
-    add("--runs", type=positive, default=5, metavar="N", help="default: %(default)s")
-    add("--json", type=Path, metavar="FILE", help="write all figures to this file")
-    return parser
-
-
-if __name__ == "__main__":
-    main()
+        rows.append((row["network"], str(row["size"]), runtime, *figures))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +92,7 @@ def test_commands(load_script, monkeypatch, capsys):
     assert "| `restore photograph.png` | 0.00 |" in capsys.readouterr().out
 
 
-def test_runtimes(load_script, monkeypatch, capsys, tmp_path):
+def test_runtimes(load_script, monkeypatch, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
     pytest.importorskip("onnxscript")
@@ -102,11 +104,55 @@ def test_runtimes(load_script, monkeypatch, capsys, tmp_path):
     script.exported("PRN_r", 16, file)
     reference = None
     for runtime in script.RUNTIMES:
-        figures, restored = script.measured(runtime, "PRN_r", file, 16, 1, 2)
-        assert figures["seconds"] == min(figures["runs"])
-        assert len(figures["runs"]) == 2
+        seconds, restored = script.Measured(runtime, "PRN_r", file, 16, 1)()
+        assert seconds > 0
         reference = restored if reference is None else reference
         tolerance = 1e-5 if runtime.endswith("fp32") else 2e-2
         np.testing.assert_allclose(restored, reference, rtol=0, atol=tolerance)
-    row = {"network": "PRN_r", "variants": {"PyTorch fp32": {**figures, "difference": 0.0}}}
-    assert script.table(row).startswith("| PRN_r | PyTorch fp32 | ")
+
+
+class InThisProcess:
+    """Pool of one worker, which is this process."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def submit(self, function: Any, *arguments: Any) -> Any:
+        result = function(*arguments)
+        return SimpleNamespace(result=lambda: result)
+
+
+def test_runtimes_run_in_turns(load_script, monkeypatch):
+    script = load_script("benchmarks/runtimes")
+    calls = []
+
+    def runner(runtime, name, file, threads):
+        return lambda image: calls.append(runtime) or image + (runtime == "OpenVINO bf16") / 8
+
+    monkeypatch.setattr(script, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(script, "exported", lambda *_: None)
+    monkeypatch.setattr(script, "runner", runner)
+    monkeypatch.setattr(script, "_prepare", lambda *arguments: prepared.append(arguments))
+    prepared: list[Any] = []
+
+    def run():
+        runtime = script.RUNTIMES[len(calls) % len(script.RUNTIMES)]
+        return *script.Measured(runtime, "a", None, 8, 1)(), 0.5
+
+    monkeypatch.setattr(script, "_run", run)
+    row = script.compare("a", 8, runs=2)
+    assert calls == list(script.RUNTIMES) * 3
+    assert len(prepared) == len(script.RUNTIMES)
+    for runtime, figures in row["variants"].items():
+        assert figures["seconds"] == min(figures["runs"])
+        assert len(figures["runs"]) == 2
+        assert figures["difference"] == pytest.approx(
+            0.125 if "bf16" in runtime and "V" in runtime else 0
+        )
+    assert "| a | 8 | PyTorch fp32 | " in script.table(row)

@@ -14,6 +14,7 @@ from basicsr.archs.ops.dispatch import (
     gated_dwconv,
     gram_sums,
     uses_c,
+    uses_c_lstm,
     uses_c_passes,
     uses_triton,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "split_channels",
     "sum_grams",
     "uses_c",
+    "uses_c_lstm",
     "uses_c_passes",
     "uses_triton",
 ]

@@ -4,7 +4,7 @@
   are no kernels for float64.
 - C: on a CPU with a C compiler, the gated depthwise convolution in float32, which in bfloat16 is
   slower than oneDNN's convolutions and the gate in C. Without gradients, whole passes of
-  transformer blocks in both types (`transformer_block_c.py`).
+  transformer blocks and LSTMs in both types (`transformer_block_c.py`, `lstm_c.py`).
 
 Implementations are imported at their first use: Triton's take seconds, and the C version compiles.
 """
@@ -46,20 +46,36 @@ def uses_c(x: Tensor) -> bool:
 
 
 def uses_c_passes(x: Tensor) -> bool:
-    """Return whether C computes whole passes of a network's blocks on `x`: without gradients.
+    """Return whether C computes whole passes of a transformer block on `x`: without gradients.
 
-    The types of `x` and of autocast are float32 or bfloat16, and no mode watches the operations.
+    `x` has the type that it is computed in: float32, or bfloat16 under autocast.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not _left_to_c(x):
-        return False
-    if _get_current_dispatch_mode() is not None:
-        return False
-    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-    if (x.dtype, autocast) not in ((torch.float32, None), (torch.bfloat16, torch.bfloat16)):
+    if x.dtype != _type_without_gradients(x):
         return False
     from basicsr.archs.ops import transformer_block_c
 
     return transformer_block_c.AVAILABLE
+
+
+def uses_c_lstm(x: Tensor) -> bool:
+    """Return whether C computes a step of an LSTM on `x`: without gradients."""
+    if _type_without_gradients(x) not in (x.dtype, torch.bfloat16) or x.dtype not in C_TYPES:
+        return False
+    from basicsr.archs.ops import lstm_c
+
+    return lstm_c.AVAILABLE
+
+
+def _type_without_gradients(x: Tensor) -> torch.dtype | None:
+    """Return the type in which C computes on `x`, or None if gradients or modes need PyTorch."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not _left_to_c(x):
+        return None
+    if _get_current_dispatch_mode() is not None:
+        return None
+    if not torch.is_autocast_enabled("cpu"):
+        return torch.float32
+    autocast = torch.get_autocast_dtype("cpu")
+    return autocast if autocast == torch.bfloat16 else None
 
 
 def _left_to_c(x: Tensor) -> bool:

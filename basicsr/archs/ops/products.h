@@ -138,10 +138,11 @@ INLINE int vectors_of(long left)
         }                                                                                         \
     } while (0)
 
-/* Packs the weights of `parts` times `part` channels, outputs x inputs, by vectors that are computed
-   together: words x vectors x LANES. Every part begins with a vector. Called by all threads. */
-static void pack_products(word *to, const float *weights, long parts, long part, long inputs,
-                          int pairs)
+/* Packs weights, outputs x taps x inputs, by vectors of outputs that are computed together: taps x
+   words x vectors x LANES. Outputs are `parts` times `part` channels, of which each part begins with
+   a vector. Called by all threads. */
+static void pack_products(word *to, const float *weights, long parts, long part, long taps,
+                          long inputs, int pairs)
 {
     const long group = pairs ? 2 : 1, depth = (inputs + group - 1) / group;
     const long part_vectors = up_to_multiple(part, LANES) / LANES, vectors = parts * part_vectors;
@@ -153,23 +154,28 @@ static void pack_products(word *to, const float *weights, long parts, long part,
             first += together;
             together = vectors_of(vectors - first);
         }
-        word *panel = to + first * LANES * depth + (vector - first) * LANES;
+        word *panel = to + first * LANES * taps * depth + (vector - first) * LANES;
         for (long lane = 0; lane < LANES; lane++) {
             const long within = vector % part_vectors * LANES + lane;
-            const float *row = weights + (vector / part_vectors * part + within) * inputs;
-            for (long k = 0; k < depth; k++)
-                panel[k * together * LANES + lane] =
-                    within < part ? word_of(row + k * group, inputs - k * group, pairs) : 0;
+            const long output = vector / part_vectors * part + within;
+            for (long i = 0; i < taps * depth; i++) {
+                const long input = i % depth * group;
+                const float *from = weights + (output * taps + i / depth) * inputs + input;
+                panel[i * together * LANES + lane] =
+                    within < part ? word_of(from, inputs - input, pairs) : 0;
+            }
         }
     }
 }
 
-/* Copies parts of a vector of channels so that each begins with a whole vector; NULL has zeros. */
+/* Copies one value for every output, in the order of `pack_products`; NULL stands for zeros. */
 static void pack_channels(float *to, const float *values, long parts, long part)
 {
     const long padded = up_to_multiple(part, LANES);
-    for (long i = 0; i < parts * padded; i++)
-        to[i] = values && i % padded < part ? values[i / padded * part + i % padded] : 0.0f;
+    for (long i = 0; i < parts * padded; i++) {
+        const long within = i % padded;
+        to[i] = values && within < part ? values[i / padded * part + within] : 0.0f;
+    }
 }
 
 /* Takes `count` words from a block of memory; with a block of NULL it only counts. */

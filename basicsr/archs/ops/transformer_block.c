@@ -457,11 +457,11 @@ static void pack_matrices(const Job *job, const Weights *weights, Pass pass, int
 {
     const long size = job->channels * job->hidden;
     const long packed_size = weights->last_vectors * LANES * weights->hidden_depth;
-    pack_products(weights->point, job->point_weight, weights->parts, job->hidden, job->channels,
-                  pairs);
+    pack_products(weights->point, job->point_weight, weights->parts, job->hidden, 1,
+                  job->channels, pairs);
     for (long i = 0; i < job->last_weights && pass != GRAM; i++)
         pack_products(weights->last + i * packed_size, job->last_weight + i * size, 1,
-                      job->channels, job->hidden, pairs);
+                      job->channels, 1, job->hidden, pairs);
 }
 
 static long lay_out_tile(const Job *job, const Weights *weights, Tile *tile, char *block)

@@ -1,0 +1,214 @@
+/* A step of a convolutional LSTM, without gradients: i, f, o and g are the parts of a 3x3 convolution
+   of x and h, and the new state is c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c).
+
+   Images are images x height x width x channels, float32 or bfloat16. Padding is zero. With `pairs`,
+   x and h are rounded to bfloat16.
+
+   A thread computes tiles of some columns in bands of rows, and goes down a tile by two rows at a
+   time. The rows of x and h stay in the core's cache, and so do the sums of the convolution. */
+
+#include <stdlib.h>
+
+#include "products.h"
+
+enum { ROWS = 2, TAPS = 3, EDGE = 1 };
+enum { SPARE = MOST_PIXELS }; /* columns that are computed beyond a tile, and not used */
+enum { I, F, O, G, GATES };
+
+typedef struct {
+    const void *x, *h, *c;        /* h, c: NULL for zeros */
+    const float *weight, *bias;   /* 4 channels x 3 x 3 x channels of x and h */
+    void *next_h, *next_c;
+    long x_type, h_type, c_type, next_type;
+    long images, height, width, channels; /* channels of each image */
+    long bands, tiles;
+} Job;
+
+typedef struct {
+    long part, vectors, depth; /* channels of a gate, vectors of all gates, words of a pixel */
+    word *products;
+    float *bias;
+} Weights;
+
+typedef struct {
+    long image, top, bottom, left, right;
+    word *ring;  /* rows x columns x depth, with a column more at either side */
+    float *sums; /* rows x columns x vectors */
+    long columns;
+} Tile;
+
+INLINE word *ring_row(const Weights *weights, const Tile *tile, long row)
+{
+    const long slots = ROWS + 2 * EDGE;
+    return tile->ring + (row + slots) % slots * tile->columns * weights->depth;
+}
+
+/* Reads a row of x and h, with zeros around the images. */
+static void read_row(const Job *job, const Weights *weights, const Tile *tile, long row, int pairs)
+{
+    word *to = ring_row(weights, tile, row);
+    const long channels = job->channels, width = tile->right - tile->left + 2 * EDGE;
+    const long first = larger(0, EDGE - tile->left);
+    const long last = smaller(width, job->width - tile->left + EDGE);
+    const long elements = weights->depth * (pairs ? 2 : 1);
+    const long start = (tile->image * job->height + row) * job->width + tile->left - EDGE;
+    const Type type = pairs ? BFLOAT16 : FLOAT32;
+    memset(to, 0, width * weights->depth * sizeof(word));
+    if (row < 0 || row >= job->height)
+        return;
+    for (long column = first; column < last; column++)
+        for (long c = 0; c < channels; c += LANES) {
+            const long index = (start + column) * channels + c, at = column * elements + c;
+            store_some(to, at, channels - c, load_some(job->x, index, channels - c, job->x_type),
+                       type);
+            if (job->h)
+                store_some(to, at + channels, channels - c,
+                           load_some(job->h, index, channels - c, job->h_type), type);
+        }
+}
+
+/* Convolves two rows, for some vectors of channels. */
+INLINE void multiply(int vectors, const Weights *weights, const Tile *tile, long row, long first,
+                     int pairs)
+{
+    const int pixels = pixels_of(vectors);
+    const long width = tile->right - tile->left, depth = TAPS * weights->depth;
+    const word *products = weights->products + first * LANES * TAPS * depth;
+    for (long r = 0; r < ROWS; r++)
+        for (long column = 0; column < width; column += pixels) {
+            vec sums[MOST_PIXELS][WIDEST];
+            begin_sums(sums, pixels, vectors, weights->bias + first * LANES);
+            for (long tap = 0; tap < TAPS; tap++)
+                add_products(sums, pixels, vectors,
+                             ring_row(weights, tile, row + r + tap - EDGE) +
+                                 column * weights->depth,
+                             weights->depth, 1, products + tap * depth * vectors * LANES,
+                             vectors * LANES, depth, pairs);
+            float *to = tile->sums + (r * tile->columns + column) * weights->vectors * LANES;
+#pragma GCC unroll 16
+            for (int p = 0; p < pixels; p++)
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++)
+                    store(to + (p * weights->vectors + first + v) * LANES, sums[p][v]);
+        }
+}
+
+INLINE vec sigmoid(vec x)
+{
+    const vec e = exponential(-magnitude(x));
+    return choose(x < 0.0f, e, all(1.0f)) / (e + 1.0f);
+}
+
+INLINE vec hyperbolic_tangent(vec x)
+{
+    const vec e = exponential(magnitude(x) * -2.0f), size = (1.0f - e) / (1.0f + e);
+    return choose(x < 0.0f, -size, size);
+}
+
+static void write_row(const Job *job, const Weights *weights, const Tile *tile, long row,
+                      const float *sums)
+{
+    const long channels = job->channels, part = weights->part;
+    const long start = (tile->image * job->height + row) * job->width;
+    for (long column = tile->left; column < tile->right; column++)
+        for (long channel = 0; channel < channels; channel += LANES) {
+            const float *gates = sums + (column - tile->left) * weights->vectors * LANES + channel;
+            const long index = (start + column) * channels + channel, count = channels - channel;
+            vec c = sigmoid(load(gates + I * part)) * hyperbolic_tangent(load(gates + G * part));
+            if (job->c)
+                c += sigmoid(load(gates + F * part)) * load_some(job->c, index, count, job->c_type);
+            const vec h = sigmoid(load(gates + O * part)) * hyperbolic_tangent(c);
+            store_some(job->next_c, index, count, c, job->next_type);
+            store_some(job->next_h, index, count, h, job->next_type);
+        }
+}
+
+INLINE void compute(const Job *job, const Weights *weights, const Tile *tile, int pairs)
+{
+    for (long row = tile->top - EDGE; row < tile->top + EDGE; row++)
+        read_row(job, weights, tile, row, pairs);
+    for (long row = tile->top; row < tile->bottom; row += ROWS) {
+        for (long r = 0; r < ROWS; r++)
+            read_row(job, weights, tile, row + EDGE + r, pairs);
+        for (long first = 0; first < weights->vectors;) {
+            const int vectors = vectors_of(weights->vectors - first);
+            WITH_VECTORS(vectors, multiply, weights, tile, row, first, pairs);
+            first += vectors;
+        }
+        for (long r = 0; r < ROWS && row + r < tile->bottom; r++)
+            write_row(job, weights, tile, row + r,
+                      tile->sums + r * tile->columns * weights->vectors * LANES);
+    }
+}
+
+INLINE long inputs_of(const Job *job) { return job->channels * (job->h ? 2 : 1); }
+
+static long lay_out_weights(const Job *job, Weights *weights, char *block, int pairs)
+{
+    long used = 0;
+    weights->part = up_to_multiple(job->channels, LANES);
+    weights->vectors = GATES * weights->part / LANES;
+    weights->depth = pairs ? (inputs_of(job) + 1) / 2 : inputs_of(job);
+    weights->bias = take(block, &used, weights->vectors * LANES);
+    weights->products =
+        take(block, &used, weights->vectors * LANES * TAPS * TAPS * weights->depth);
+    return used;
+}
+
+static long lay_out_tile(const Job *job, const Weights *weights, Tile *tile, char *block)
+{
+    long used = 0;
+    tile->columns = (job->width + job->tiles - 1) / job->tiles + 2 * EDGE + SPARE;
+    tile->ring = take(block, &used, (ROWS + 2 * EDGE) * tile->columns * weights->depth);
+    tile->sums = take(block, &used, ROWS * tile->columns * weights->vectors * LANES);
+    return used;
+}
+
+static Tile tile_of(const Job *job, long number, Tile tile)
+{
+    const long column = number % job->tiles, band = number / job->tiles % job->bands;
+    tile.image = number / job->tiles / job->bands;
+    tile.top = band * job->height / job->bands;
+    tile.bottom = (band + 1) * job->height / job->bands;
+    tile.left = column * job->width / job->tiles;
+    tile.right = (column + 1) * job->width / job->tiles;
+    return tile;
+}
+
+/* Returns the number of allocations that failed. */
+INLINE int run(const Job *job, int pairs)
+{
+    Weights weights;
+    int failures = 0;
+    char *packed = aligned_alloc(LINE, lay_out_weights(job, &weights, NULL, pairs));
+    if (!packed)
+        return 1;
+    lay_out_weights(job, &weights, packed, pairs);
+    pack_channels(weights.bias, job->bias, GATES, job->channels);
+#pragma omp parallel reduction(+ : failures)
+    {
+        Tile memory;
+        const long bytes = lay_out_tile(job, &weights, &memory, NULL);
+        char *block = aligned_alloc(LINE, bytes);
+        failures += block == NULL;
+        if (block) {
+            memset(block, 0, bytes); /* pixels that are computed, but not used, are numbers */
+            lay_out_tile(job, &weights, &memory, block);
+        }
+        pack_products(weights.products, job->weight, GATES, job->channels, TAPS * TAPS,
+                      inputs_of(job), pairs);
+#pragma omp barrier
+#pragma omp for schedule(dynamic)
+        for (long number = 0; number < job->images * job->bands * job->tiles; number++)
+            if (block) {
+                const Tile tile = tile_of(job, number, memory);
+                compute(job, &weights, &tile, pairs);
+            }
+        free(block);
+    }
+    free(packed);
+    return failures;
+}
+
+int lstm_float32(const Job *job) { return run(job, 0); }
+int lstm_bfloat16(const Job *job) { return run(job, PAIRS); }

@@ -1,0 +1,76 @@
+"""Step of a convolutional LSTM in C, without gradients, for float32 and bfloat16 on a CPU.
+
+Importing this module compiles it (see `c_compiler.py`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+
+import torch
+from torch import Tensor
+
+from basicsr.archs.ops.c_compiler import compiled_library
+from basicsr.archs.ops.custom_op import channels_last
+
+TYPES = [torch.float32, torch.bfloat16]  # numbered as in vectors.h
+CACHE = 256 * 1024  # bytes of a core's cache for the rows of inputs and gates
+BAND = 16  # least rows of a band; the rows around a band are read twice
+
+_LIBRARY = compiled_library("lstm.c")
+AVAILABLE = _LIBRARY is not None
+
+
+class _Job(ctypes.Structure):
+    """Job of lstm.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "h", "c", "weight", "bias")),
+        *((name, ctypes.c_void_p) for name in ("next_h", "next_c")),
+        *((name, ctypes.c_long) for name in ("x_type", "h_type", "c_type", "next_type")),
+        *((name, ctypes.c_long) for name in ("images", "height", "width", "channels")),
+        *((name, ctypes.c_long) for name in ("bands", "tiles")),
+    ]
+
+
+def lstm(
+    x: Tensor, h: Tensor | None, c: Tensor | None, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the new h and c of a `ConvLSTMCell`, in bfloat16 under autocast.
+
+    Args:
+        x: N x C x H x W, float32 or bfloat16.
+        h: the last h, like `x`, or None for zeros.
+        c: the last c, or None.
+        weight: of the gates, 4C x 2C x 3 x 3; without h, 4C x C x 3 x 3.
+        bias: of the gates, 4C, or None.
+    """
+    dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
+    x = channels_last(x)
+    h, c = (None if each is None else channels_last(each) for each in (h, c))
+    next_h, next_c = (torch.empty_like(x, dtype=dtype) for _ in range(2))
+    job = _job(x, dtype)
+    job.next_type = TYPES.index(dtype)
+    for name, tensor in (("x", x), ("h", h), ("c", c)):
+        if tensor is not None:
+            setattr(job, f"{name}_type", TYPES.index(tensor.dtype))
+    weight = weight.float().permute(0, 2, 3, 1).contiguous()
+    bias = None if bias is None else bias.float().contiguous()
+    tensors = {"x": x, "h": h, "c": c, "weight": weight, "bias": bias}
+    for name, tensor in {**tensors, "next_h": next_h, "next_c": next_c}.items():
+        setattr(job, name, None if tensor is None else tensor.data_ptr())
+    name = "lstm_bfloat16" if dtype == torch.bfloat16 else "lstm_float32"
+    if getattr(_LIBRARY, name)(ctypes.byref(job)):
+        raise MemoryError(f"lstm: cannot allocate memory for {job.width} columns")
+    return next_h, next_c
+
+
+def _job(x: Tensor, dtype: torch.dtype) -> _Job:
+    """Return the job's sizes: tiles that fit the cache, and bands that keep all threads busy."""
+    n, c, h, w = x.shape
+    threads = torch.get_num_threads()
+    column = 4 * dtype.itemsize * 2 * c + 2 * 4 * 4 * c  # four rows of x and h, two of gates
+    tiles = math.ceil(w / max(BAND, CACHE // column))
+    bands = min(h // BAND, math.ceil(4 * threads / max(1, n * tiles))) if threads > 1 else 1
+    return _Job(images=n, channels=c, height=h, width=w, tiles=tiles, bands=max(1, bands))
