@@ -86,7 +86,10 @@ class MDTA(nn.Module):
         with ops.autocast_off(gram.products.device.type):
             out = self.project_out.weight.to(gram.products.dtype)
             out = out.view(-1, self.heads, gram.products.shape[-1])
-            return (out.transpose(0, 1) @ self.attention(gram)).transpose(1, 2).flatten(2)
+            # one product for each head, of all images: many small ones are slow
+            attention = self.attention(gram).permute(1, 2, 0, 3)
+            products = out.transpose(0, 1) @ attention.flatten(2)
+            return products.unflatten(2, attention.shape[2:]).permute(2, 1, 0, 3).flatten(2)
 
     def attention(self, gram: ops.Gram) -> Tensor:
         """Return softmax(cosine similarity * temperature), N x heads x C/heads x C/heads."""

@@ -2,9 +2,9 @@
 
 - Triton: on CUDA, if DERAIN_FAST_GPU=1 is set in the environment and Triton can be imported. There
   are no kernels for float64.
-- C: on a CPU with a C compiler, the gated depthwise convolution in float32, which in bfloat16 is
-  slower than oneDNN's convolutions and the gate in C. Without gradients, whole passes of
-  transformer blocks and LSTMs in both types (`transformer_block_c.py`, `lstm_c.py`).
+- C: float32 and bfloat16 on a CPU with a C compiler; but depthwise convolutions without a gate are
+  faster in oneDNN. Without gradients, whole passes of transformer blocks and LSTMs
+  (`transformer_block_c.py`, `lstm_c.py`).
 
 Implementations are imported at their first use: Triton's take seconds, and the C version compiles.
 """
@@ -21,14 +21,12 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
 from basicsr.archs.ops.dwconv import dwconv as eager_dwconv
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
-from basicsr.archs.ops.gated_dwconv import gelu_gate as eager_gelu_gate
 from basicsr.archs.ops.gram import Gram
 from basicsr.archs.ops.gram import gram_sums as eager_gram_sums
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 FAST_GPU = os.environ.get("DERAIN_FAST_GPU") == "1"  # kernels and graphs are opt-in on a GPU
 C_TYPES = (torch.float32, torch.bfloat16)
-C_CHANNELS = 16  # the gated convolution in C needs a multiple of this
 
 
 def uses_triton(x: Tensor) -> bool:
@@ -37,8 +35,10 @@ def uses_triton(x: Tensor) -> bool:
 
 
 def uses_c(x: Tensor) -> bool:
-    """Return whether the C version can compute the gated convolution of `x`."""
-    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not _left_to_c(x):
+    """Return whether the C versions can compute operations on `x`."""
+    if x.dtype not in C_TYPES or not _left_to_c(x):
+        return False
+    if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") not in C_TYPES:
         return False
     from basicsr.archs.ops import gated_dwconv_c
 
@@ -93,6 +93,10 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e
         from basicsr.archs.ops import channel_norm_triton
 
         return channel_norm_triton.channel_norm(x, weight, bias, eps)
+    if uses_c(x) and weight.dtype in C_TYPES:
+        from basicsr.archs.ops import channel_norm_c
+
+        return channel_norm_c.channel_norm(x, weight, bias, eps)
     return eager_channel_norm(x, weight, bias, eps)
 
 
@@ -111,21 +115,11 @@ def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         from basicsr.archs.ops import gated_dwconv_triton
 
         return gated_dwconv_triton.gated_dwconv(x, weight, bias)
-    if x.shape[1] % C_CHANNELS == 0 and uses_c(x):
+    if uses_c(x):
         from basicsr.archs.ops import gated_dwconv_c
 
         return gated_dwconv_c.gated_dwconv(x, weight, bias)
     return eager_gated_dwconv(x, weight, bias)
-
-
-def gelu_gate(gate: Tensor, value: Tensor) -> Tensor:
-    """Return gelu(gate) * value; see `gated_dwconv.py`."""
-    if gate.dtype == value.dtype and gate.dtype in C_TYPES and _left_to_c(gate):
-        from basicsr.archs.ops import pixelwise_c
-
-        if pixelwise_c.AVAILABLE:
-            return pixelwise_c.gelu_gate(gate, value)
-    return eager_gelu_gate(gate, value)
 
 
 def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
@@ -134,4 +128,8 @@ def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
         from basicsr.archs.ops import gram_triton
 
         return gram_triton.gram_sums(q, k, heads)
+    if uses_c(q):
+        from basicsr.archs.ops import gram_c
+
+        return gram_c.gram_sums(q, k, heads)
     return eager_gram_sums(q, k, heads)

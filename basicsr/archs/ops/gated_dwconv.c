@@ -21,7 +21,6 @@ typedef struct {
     void *out;                  /* the result, or the gradient of x */
     float *sums;                /* see below */
     long images, height, width, channels, bands;
-    Type type;
 } Job;
 
 typedef struct { /* rows [top, bottom) of an image, `count` channels from `channel` on */
@@ -48,12 +47,7 @@ static Task task_of(const Job *job, long number)
     return task;
 }
 
-static inline void prefetch(const void *array, long index, Type type)
-{
-    __builtin_prefetch((const char *)array + index * (type == BFLOAT16 ? 2 : 4));
-}
-
-/* Offset of `row` of the task's image and channels, in images of `width` channels. */
+/* Index of `row` of the task's image and channels, in images of `width` channels. */
 static long row_start(const Job *job, const Task *task, long row, long width)
 {
     return (task->image * job->height + row) * job->width * width + task->channel;
@@ -81,53 +75,46 @@ static void clear_row(const Job *job, float *ring, long row)
         memset(ring_row(job, ring, half, row), 0, ring_stride(job) * sizeof(float));
 }
 
-static void read_row(const Job *job, const Task *task, float *ring, long row)
+INLINE void read_row(const Job *job, const Task *task, float *ring, long row, Type type)
 {
     const long columns = job->width, width = 2 * job->channels, count = task->count;
+    const long size = type == BFLOAT16 ? 2 : 4;
     if (outside(job, row)) {
         clear_row(job, ring, row);
         return;
     }
     for (long half = GATE; half <= VALUE; half++) {
         float *to = ring_row(job, ring, half, row) + BLOCK;
-        const long start = row_start(job, task, row, width) + half * job->channels;
-        for (long column = 0; column < columns; column++) {
-            const long from = start + column * width;
-            prefetch(job->x, from + columns * width, job->type); /* the next row */
+        long from = row_start(job, task, row, width) + half * job->channels;
+        for (long column = 0; column < columns; column++, from += width) {
+            __builtin_prefetch((const char *)job->x + (from + columns * width) * size); /* next row */
             for (long i = 0; i < count; i += LANES)
-                store(to + column * BLOCK + i, load_some(job->x, from + i, count - i, job->type));
+                store(to + column * BLOCK + i, load_some(job->x, from + i, count - i, type));
         }
     }
 }
 
-/* The convolution at COLUMNS pixels from `column` on; with `back`, that of its input's gradient. */
-static inline void convolve(float *const rows[3], const float (*weight)[BLOCK], int back, vec bias,
-                            long column, long i, vec results[COLUMNS])
+/* The convolution at COLUMNS pixels from `column` on. */
+INLINE void convolve(const Task *task, long half, float *const rows[3], long column, long i,
+                     vec results[COLUMNS])
 {
     for (long k = 0; k < COLUMNS; k++)
-        results[k] = bias;
+        results[k] = load(task->bias[half] + i);
 #pragma GCC unroll 3
     for (long row = 0; row < 3; row++) {
         vec x[COLUMNS + 2];
         for (long k = 0; k < COLUMNS + 2; k++)
-            x[k] = load(rows[row] + (column + k) * BLOCK + i);
+            x[k] = keep(rows[row] + (column + k) * BLOCK + i);
+#pragma GCC unroll 3
         for (long j = 0; j < 3; j++) {
-            const long tap = 3 * row + j;
-            const vec factor = load(weight[back ? TAPS - 1 - tap : tap] + i);
+            const vec factor = keep(task->weight[half][3 * row + j] + i);
             for (long k = 0; k < COLUMNS; k++)
                 results[k] += x[k + j] * factor;
         }
     }
 }
 
-static inline void gates_and_values(const Task *task, float *rows[2][3], long column, long i,
-                                    vec gates[COLUMNS], vec values[COLUMNS])
-{
-    convolve(rows[GATE], task->weight[GATE], 0, load(task->bias[GATE] + i), column, i, gates);
-    convolve(rows[VALUE], task->weight[VALUE], 0, load(task->bias[VALUE] + i), column, i, values);
-}
-
-static void write_result(const Job *job, const Task *task, float *ring, long row)
+INLINE void write_result(const Job *job, const Task *task, float *ring, long row, Type type)
 {
     const long columns = job->width, width = job->channels, count = task->count;
     const long start = row_start(job, task, row, width);
@@ -136,18 +123,19 @@ static void write_result(const Job *job, const Task *task, float *ring, long row
         rows_around(job, ring, half, row, rows[half]);
     for (long i = 0; i < count; i += LANES)
         for (long column = 0; column < columns; column += COLUMNS) {
-            vec gates[COLUMNS], values[COLUMNS], density;
-            gates_and_values(task, rows, column, i, gates, values);
+            vec gates[COLUMNS], values[COLUMNS], slope;
+            convolve(task, GATE, rows[GATE], column, i, gates);
+            convolve(task, VALUE, rows[VALUE], column, i, values);
             for (long k = 0; k < COLUMNS; k++)
-                values[k] *= gates[k] * normal(gates[k], &density);
+                values[k] *= gates[k] * normal_and_slope(gates[k], &slope, type);
             for (long k = 0; k < COLUMNS && column + k < columns; k++)
-                store_some(job->out, start + (column + k) * width + i, count - i, values[k],
-                           job->type);
+                store_some(job->out, start + (column + k) * width + i, count - i, values[k], type);
         }
 }
 
 /* Computes the gradient of a row of the convolution's result. */
-static void gate_gradient(const Job *job, const Task *task, float *ring, float *d_ring, long row)
+INLINE void gate_gradient(const Job *job, const Task *task, float *ring, float *d_ring, long row,
+                          Type type)
 {
     const long columns = job->width, width = job->channels, count = task->count;
     const long start = row_start(job, task, row, width);
@@ -157,61 +145,58 @@ static void gate_gradient(const Job *job, const Task *task, float *ring, float *
         rows_around(job, ring, half, row, rows[half]);
     for (long i = 0; i < count; i += LANES)
         for (long column = 0; column < columns; column += COLUMNS) {
-            vec gates[COLUMNS], values[COLUMNS], below[COLUMNS], density[COLUMNS];
-            gates_and_values(task, rows, column, i, gates, values);
-            for (long k = 0; k < COLUMNS; k++)
-                below[k] = normal(gates[k], &density[k]);
+            vec gates[COLUMNS], values[COLUMNS];
+            convolve(task, GATE, rows[GATE], column, i, gates);
+            convolve(task, VALUE, rows[VALUE], column, i, values);
             for (long k = 0; k < COLUMNS && column + k < columns; k++) {
-                const vec d = load_some(job->d_out, start + (column + k) * width + i, count - i,
-                                        job->type);
-                const vec slope = below[k] + gates[k] * density[k];
+                const long at = start + (column + k) * width + i;
+                const vec d = load_some(job->d_out, at, count - i, type);
+                vec slope, below = normal_and_slope(gates[k], &slope, type);
                 store(d_gate + (column + k) * BLOCK + i, d * values[k] * slope);
-                store(d_value + (column + k) * BLOCK + i, d * gates[k] * below[k]);
+                store(d_value + (column + k) * BLOCK + i, d * gates[k] * below);
             }
         }
 }
 
-/* Computes the gradient of a row of x. */
-static void write_gradient(const Job *job, const Task *task, float *d_ring, long row)
+/* Computes the gradient of a row of x, and adds its part to the gradients of weight and bias. */
+INLINE void write_gradient(const Job *job, Task *task, long half, float *ring, float *d_ring,
+                           long row, Type type)
 {
     const long columns = job->width, width = 2 * job->channels, count = task->count;
-    for (long half = GATE; half <= VALUE; half++) {
-        const long start = row_start(job, task, row, width) + half * job->channels;
-        float *rows[3];
-        rows_around(job, d_ring, half, row, rows);
-        for (long i = 0; i < count; i += LANES)
-            for (long column = 0; column < columns; column += COLUMNS) {
-                vec results[COLUMNS];
-                convolve(rows, task->weight[half], 1, (vec){0}, column, i, results);
-                for (long k = 0; k < COLUMNS && column + k < columns; k++)
-                    store_some(job->out, start + (column + k) * width + i, count - i, results[k],
-                               job->type);
-            }
-    }
-}
-
-/* Adds the part of a row of x to the gradients of weight and bias. */
-static void add_to_sums(const Job *job, Task *task, float *ring, float *d_ring, long row)
-{
-    const long columns = job->width, count = task->count;
-    for (long half = GATE; half <= VALUE; half++) {
-        const float *x = ring_row(job, ring, half, row) + BLOCK;
-        float *rows[3];
-        rows_around(job, d_ring, half, row, rows);
-        for (long i = 0; i < count; i += LANES) {
-            vec sums[SUMS] = {0};
-            for (long column = 0; column < columns; column++) {
-                const vec values = load(x + column * BLOCK + i);
-#pragma GCC unroll 9
-                for (long tap = 0; tap < TAPS; tap++) {
-                    const long to = TAPS - 1 - tap; /* the output that x reaches through `tap` */
-                    sums[tap] += values * load(rows[to / 3] + (column + to % 3) * BLOCK + i);
+    const long start = row_start(job, task, row, width) + half * job->channels;
+    const float *x = ring_row(job, ring, half, row) + BLOCK;
+    float *rows[3];
+    rows_around(job, d_ring, half, row, rows);
+    for (long i = 0; i < count; i += LANES) {
+        vec sums[SUMS];
+        for (long k = 0; k < SUMS; k++)
+            sums[k] = load(task->sums[half][k] + i);
+        for (long column = 0; column < columns; column += COLUMNS) {
+            vec values[COLUMNS], results[COLUMNS] = {0};
+            for (long k = 0; k < COLUMNS; k++)
+                values[k] = keep(x + (column + k) * BLOCK + i);
+#pragma GCC unroll 3
+            for (long above = 0; above < 3; above++) {
+                vec d[COLUMNS + 2];
+                for (long k = 0; k < COLUMNS + 2; k++)
+                    d[k] = keep(rows[above] + (column + k) * BLOCK + i);
+#pragma GCC unroll 3
+                for (long j = 0; j < 3; j++) {
+                    const long tap = TAPS - 1 - 3 * above - j; /* leads from x to this output */
+                    const vec factor = keep(task->weight[half][tap] + i);
+                    for (long k = 0; k < COLUMNS; k++) {
+                        results[k] += d[k + j] * factor;
+                        sums[tap] += d[k + j] * values[k];
+                    }
                 }
-                sums[TAPS] += load(rows[1] + (column + 1) * BLOCK + i);
+                for (long k = 0; above == 1 && k < COLUMNS; k++)
+                    sums[TAPS] += d[k + 1];
             }
-            for (long k = 0; k < SUMS; k++)
-                store(task->sums[half][k] + i, load(task->sums[half][k] + i) + sums[k]);
+            for (long k = 0; k < COLUMNS && column + k < columns; k++)
+                store_some(job->out, start + (column + k) * width + i, count - i, results[k], type);
         }
+        for (long k = 0; k < SUMS; k++)
+            store(task->sums[half][k] + i, sums[k]);
     }
 }
 
@@ -225,32 +210,50 @@ static void write_sums(const Job *job, const Task *task)
                    task->count * sizeof(float));
 }
 
-static void forward(const Job *job, Task *task, float *ring)
+INLINE void forward(const Job *job, Task *task, float *ring, Type type)
 {
     for (long row = task->top - 1; row <= task->bottom; row++) {
-        read_row(job, task, ring, row);
+        read_row(job, task, ring, row, type);
         if (row > task->top)
-            write_result(job, task, ring, row - 1);
+            write_result(job, task, ring, row - 1, type);
     }
 }
 
-static void backward(const Job *job, Task *task, float *ring)
+INLINE void backward(const Job *job, Task *task, float *ring, Type type)
 {
     float *d_ring = ring + 6 * ring_stride(job);
     for (long row = task->top - 2; row <= task->bottom + 1; row++) {
-        read_row(job, task, ring, row);
+        read_row(job, task, ring, row, type);
         if (row < task->top)
             continue;
         if (outside(job, row - 1))
             clear_row(job, d_ring, row - 1);
         else
-            gate_gradient(job, task, ring, d_ring, row - 1);
-        if (row >= task->top + 2) {
-            write_gradient(job, task, d_ring, row - 2);
-            add_to_sums(job, task, ring, d_ring, row - 2);
-        }
+            gate_gradient(job, task, ring, d_ring, row - 1, type);
+        for (long half = GATE; row >= task->top + 2 && half <= VALUE; half++)
+            write_gradient(job, task, half, ring, d_ring, row - 2, type);
     }
     write_sums(job, task);
+}
+
+static void forward_float32(const Job *job, Task *task, float *ring)
+{
+    forward(job, task, ring, FLOAT32);
+}
+
+static void forward_bfloat16(const Job *job, Task *task, float *ring)
+{
+    forward(job, task, ring, BFLOAT16);
+}
+
+static void backward_float32(const Job *job, Task *task, float *ring)
+{
+    backward(job, task, ring, FLOAT32);
+}
+
+static void backward_bfloat16(const Job *job, Task *task, float *ring)
+{
+    backward(job, task, ring, BFLOAT16);
 }
 
 /* Returns the number of threads that could not allocate their rings. */
@@ -276,9 +279,8 @@ static int run(const Job *job, void (*work)(const Job *, Task *, float *), long 
 int gated_dwconv(const void *x, const float *weight, const float *bias, void *out, long images,
                  long height, long width, long channels, long bands, long type)
 {
-    const Job job = {x,      NULL,  weight,   bias,  out, NULL, images,
-                     height, width, channels, bands, type};
-    return run(&job, forward, 1);
+    const Job job = {x, NULL, weight, bias, out, NULL, images, height, width, channels, bands};
+    return run(&job, type == BFLOAT16 ? forward_bfloat16 : forward_float32, 1);
 }
 
 /* dx has the shape of x. `sums` receive each band's part of the gradients of the nine weights and
@@ -287,7 +289,6 @@ int gated_dwconv_backward(const void *x, const float *weight, const float *bias,
                           void *dx, float *sums, long images, long height, long width,
                           long channels, long bands, long type)
 {
-    const Job job = {x,      d_out, weight,   bias,  dx, sums, images,
-                     height, width, channels, bands, type};
-    return run(&job, backward, 2);
+    const Job job = {x, d_out, weight, bias, dx, sums, images, height, width, channels, bands};
+    return run(&job, type == BFLOAT16 ? backward_bfloat16 : backward_float32, 2);
 }

@@ -24,20 +24,22 @@ static long padded_width(const Job *job) { return (head_width(job) + COLUMNS - 1
 
 /* results += sum over t < count of a[r * a_row + t * a_step] * b[t * b_step + column], for ROWS
    rows r and COLUMNS columns. */
-static inline void multiply(const float *a, long a_row, long a_step, const float *b, long b_step,
+INLINE void multiply(const float *a, long a_row, long a_step, const float *b, long b_step,
                             long count, float *results, long results_step)
 {
-    vec sums[ROWS][VECTORS];
-    for (long r = 0; r < ROWS; r++)
+    vec sums[ROWS][VECTORS] = {0}; /* of a chunk alone, which is more exact than one long sum */
+    for (long t = 0; t < count; t++) {
+        vec factors[VECTORS];
         for (long v = 0; v < VECTORS; v++)
-            sums[r][v] = load(results + r * results_step + v * LANES);
-    for (long t = 0; t < count; t++)
+            factors[v] = keep(b + t * b_step + v * LANES);
         for (long r = 0; r < ROWS; r++)
             for (long v = 0; v < VECTORS; v++)
-                sums[r][v] += a[r * a_row + t * a_step] * load(b + t * b_step + v * LANES);
+                sums[r][v] += a[r * a_row + t * a_step] * factors[v];
+    }
     for (long r = 0; r < ROWS; r++)
         for (long v = 0; v < VECTORS; v++)
-            store(results + r * results_step + v * LANES, sums[r][v]);
+            store(results + r * results_step + v * LANES,
+                  load(results + r * results_step + v * LANES) + sums[r][v]);
 }
 
 /* Index of a pixel's channels of a head. */
@@ -58,12 +60,12 @@ static void read_chunk(const Job *job, const void *from, long start, long count,
 static void add_squares(const float *chunk, long count, long padded, float *squares)
 {
     for (long i = 0; i < padded; i += LANES) {
-        vec sum = load(squares + i);
+        vec sum = {0};
         for (long pixel = 0; pixel < count; pixel++) {
             const vec x = load(chunk + pixel * padded + i);
             sum += x * x;
         }
-        store(squares + i, sum);
+        store(squares + i, load(squares + i) + sum);
     }
 }
 

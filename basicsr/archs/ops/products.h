@@ -20,8 +20,6 @@ enum { LINE = 64 }; /* bytes of a line of the cache */
 
 typedef uint32_t word;
 
-#define INLINE static inline __attribute__((always_inline))
-
 INLINE long up_to_multiple(long count, long of) { return (count + of - 1) / of * of; }
 INLINE long smaller(long a, long b) { return a < b ? a : b; }
 INLINE long larger(long a, long b) { return a > b ? a : b; }

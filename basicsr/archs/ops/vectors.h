@@ -8,7 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef __AVX512F__
+#if defined __AVX512F__ && defined __AVX512BW__ && defined __AVX512VL__
+#define HAS_AVX512
 #include <immintrin.h>
 enum { LANES = 16 };
 #else
@@ -24,6 +25,17 @@ typedef enum { FLOAT32, BFLOAT16 } Type; /* of the elements of an array */
 
 static inline vec load(const float *at) { return *(const vec *)at; }
 static inline void store(float *at, vec values) { *(vec *)at = values; }
+
+/* Load into a register. GCC repeats a plain load for each use instead. */
+static inline vec keep(const float *at)
+{
+    vec values = load(at);
+#ifdef HAS_AVX512
+    __asm__("" : "+v"(values));
+#endif
+    return values;
+}
+
 static inline vec all(float value) { return value - (vec){0}; }
 
 static inline vec choose(ints where, vec yes, vec no)
@@ -31,12 +43,18 @@ static inline vec choose(ints where, vec yes, vec no)
     return (vec)((where & (ints)yes) | (~where & (ints)no));
 }
 
-static inline vec magnitude(vec x) { return (vec)((ints)x & 0x7fffffff); }
+/* For functions whose last arguments become constants in the functions that they are inlined into. */
+#define INLINE __attribute__((always_inline)) static inline
 
-static inline vec from_bfloat16(halves values)
-{
-    return (vec)(__builtin_convertvector(values, bits) << 16);
-}
+#ifdef HAS_AVX512
+static inline vec smallest(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
+static inline vec largest(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+#else
+static inline vec smallest(vec a, vec b) { return choose(a < b, a, b); }
+static inline vec largest(vec a, vec b) { return choose(a > b, a, b); }
+#endif
+
+static inline vec magnitude(vec x) { return (vec)((ints)x & 0x7fffffff); }
 
 /* Rounds to the nearest number, and to the even one of two. */
 static inline halves to_bfloat16(vec values)
@@ -46,70 +64,73 @@ static inline halves to_bfloat16(vec values)
 #else
     const bits all_bits = (bits)values, rounded = all_bits + 0x7fff + ((all_bits >> 16) & 1);
     const bits not_a_number = (bits)(values != values); /* must not become infinity */
-    return __builtin_convertvector((rounded & ~not_a_number | not_a_number) >> 16, halves);
+    return __builtin_convertvector(((rounded & ~not_a_number) | not_a_number) >> 16, halves);
 #endif
 }
 
-/* Elements [index, index + LANES) of an array. */
-static inline vec load_from(const void *array, long index, Type type)
-{
-    if (type == BFLOAT16)
-        return from_bfloat16(*(const halves *)((const uint16_t *)array + index));
-    return load((const float *)array + index);
-}
+#ifdef HAS_AVX512
 
-static inline void store_to(void *array, long index, vec values, Type type)
-{
-    if (type == BFLOAT16)
-        *(halves *)((uint16_t *)array + index) = to_bfloat16(values);
-    else
-        store((float *)array + index, values);
-}
-
-/* Elements [index, index + count) of an array, then zeros. */
+/* Elements [index, index + count) of an array, then zeros; all lanes if `count` is larger. */
 static inline vec load_some(const void *array, long index, long count, Type type)
 {
-    if (count >= LANES)
-        return load_from(array, index, type);
-#ifdef __AVX512BW__
-    const uint32_t mask = (1u << count) - 1;
-    if (type == BFLOAT16)
-        return from_bfloat16((halves)_mm256_maskz_loadu_epi16(mask, (const uint16_t *)array + index));
-    return (vec)_mm512_maskz_loadu_ps(mask, (const float *)array + index);
-#else
-    float values[LANES] = {0};
-    for (long i = 0; i < count; i++) {
-        if (type == BFLOAT16) {
-            const uint32_t value = (uint32_t)((const uint16_t *)array)[index + i] << 16;
-            memcpy(values + i, &value, sizeof value);
-        } else {
-            values[i] = ((const float *)array)[index + i];
-        }
+    const __mmask16 lanes = count < LANES ? (1u << count) - 1 : 0xffff;
+    if (type == FLOAT32)
+        return (vec)_mm512_maskz_loadu_ps(lanes, (const float *)array + index);
+    const __m256i values = _mm256_maskz_loadu_epi16(lanes, (const uint16_t *)array + index);
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16);
+}
+
+/* Stores `count` lanes; all if `count` is larger. */
+static inline void store_some(void *array, long index, long count, vec values, Type type)
+{
+    const __mmask16 lanes = count < LANES ? (1u << count) - 1 : 0xffff;
+    if (type == FLOAT32) {
+        _mm512_mask_storeu_ps((float *)array + index, lanes, (__m512)values);
+        return;
     }
-    return load(values);
-#endif
+    _mm256_mask_storeu_epi16((uint16_t *)array + index, lanes, (__m256i)to_bfloat16(values));
+}
+
+#else
+
+static inline vec load_some(const void *array, long index, long count, Type type)
+{
+    float values[LANES] = {0};
+    if (type == FLOAT32) {
+        const float *from = (const float *)array + index;
+        if (count >= LANES)
+            return load(from);
+        memcpy(values, from, count * sizeof(float));
+        return load(values);
+    }
+    halves bfloat16 = {0};
+    const uint16_t *from = (const uint16_t *)array + index;
+    if (count >= LANES)
+        bfloat16 = *(const halves *)from;
+    else
+        memcpy(&bfloat16, from, count * sizeof(uint16_t));
+    return (vec)(__builtin_convertvector(bfloat16, bits) << 16);
 }
 
 static inline void store_some(void *array, long index, long count, vec values, Type type)
 {
-    if (count >= LANES) {
-        store_to(array, index, values, type);
+    if (type == FLOAT32) {
+        float *to = (float *)array + index;
+        if (count >= LANES)
+            store(to, values);
+        else
+            memcpy(to, &values, count * sizeof(float));
         return;
     }
-#ifdef __AVX512BW__
-    const uint32_t mask = (1u << count) - 1;
-    if (type == BFLOAT16)
-        _mm256_mask_storeu_epi16((uint16_t *)array + index, mask, (__m256i)to_bfloat16(values));
-    else
-        _mm512_mask_storeu_ps((float *)array + index, mask, (__m512)values);
-#else
+    uint16_t *to = (uint16_t *)array + index;
     const halves rounded = to_bfloat16(values);
-    if (type == BFLOAT16)
-        memcpy((uint16_t *)array + index, &rounded, count * sizeof(uint16_t));
+    if (count >= LANES)
+        *(halves *)to = rounded;
     else
-        memcpy((float *)array + index, &values, count * sizeof(float));
-#endif
+        memcpy(to, &rounded, count * sizeof(uint16_t));
 }
+
+#endif
 
 /* The first `count` lanes, and zeros. */
 static inline vec first(vec values, long count)
@@ -122,7 +143,7 @@ static inline vec first(vec values, long count)
 /* The sum of all lanes. */
 static inline float total(vec values)
 {
-#ifdef __AVX512F__
+#ifdef HAS_AVX512
     return _mm512_reduce_add_ps((__m512)values);
 #else
     float sums[LANES];
@@ -171,6 +192,40 @@ static inline vec normal(vec x, vec *density)
     tail = tail * bell * 0.5f;
     *density = bell * 0.398942280f;
     return choose(x < 0.0f, tail, 1.0f - tail);
+}
+
+/* The normal distribution's cumulative function at x, and the slope of x times it. In bfloat16 both
+   are polynomials within 8e-5 (least squares, reweighted for the maximum), constant beyond -4 and 4;
+   without the slope, its computation is left out. */
+static inline vec normal_and_slope(vec x, vec *slope, Type type)
+{
+    if (type == FLOAT32) {
+        vec density, below = normal(x, &density);
+        *slope = below + x * density;
+        return below;
+    }
+    x = largest(smallest(x, all(4.0f)), all(-4.0f));
+    const vec square = x * x;
+    vec below = all(-1.58088253e-09f);
+    below = below * square + 1.21720172e-07f;
+    below = below * square - 4.10122093e-06f;
+    below = below * square + 8.06751531e-05f;
+    below = below * square - 1.04831239e-03f;
+    below = below * square + 9.66590676e-03f;
+    below = below * square - 6.61825466e-02f;
+    below = below * square + 3.98890837e-01f;
+    vec rise = all(-5.24776499e-11f);
+    rise = rise * square + 4.92695060e-09f;
+    rise = rise * square - 2.07031381e-07f;
+    rise = rise * square + 5.18398214e-06f;
+    rise = rise * square - 8.70309102e-05f;
+    rise = rise * square + 1.04357707e-03f;
+    rise = rise * square - 9.20868799e-03f;
+    rise = rise * square + 5.94156429e-02f;
+    rise = rise * square - 2.65671538e-01f;
+    rise = rise * square + 7.97826062e-01f;
+    *slope = rise * x + 0.5f;
+    return largest(below * x + 0.5f, all(0.0f));
 }
 
 #endif

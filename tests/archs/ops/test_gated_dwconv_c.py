@@ -139,7 +139,7 @@ def test_a_block_with_and_without_c(compiled, monkeypatch):
 
 
 @in_c
-def test_only_float32_is_computed_in_c(monkeypatch):
+def test_float32_and_bfloat16_are_computed_in_c(monkeypatch):
     called = []
     monkeypatch.setattr(
         gated_dwconv_c, "gated_dwconv", lambda x, *_: called.append(x.dtype) or x[:, ::2]
@@ -147,13 +147,15 @@ def test_only_float32_is_computed_in_c(monkeypatch):
     part, x = GDFN(4, 2.0), torch.randn(1, 4, 3, 3)
     part.double()(x.double())
     part.float()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         part(x)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         part(fake.from_tensor(x))
     assert called == []
     part(x)
-    assert called == [torch.float32]
+    with torch.autocast("cpu", torch.bfloat16):
+        part(x)
+    assert called == [torch.float32, torch.bfloat16]
 
 
 @in_c

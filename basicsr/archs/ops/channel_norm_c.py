@@ -1,4 +1,4 @@
-"""Channel normalisation and GELU gate in C, with gradients, for float32 and bfloat16 on a CPU.
+"""Channel normalisation in C, with gradients, for float32 and bfloat16 on a CPU.
 
 `AVAILABLE` is false without a compiler; PyTorch's own operations are used then.
 """
@@ -13,11 +13,10 @@ from torch import Tensor
 from basicsr.archs.ops.c_compiler import compiled_library
 from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
 from basicsr.archs.ops.custom_op import Gradients, channels_last, register_gradients
-from basicsr.archs.ops.gated_dwconv import gelu_gate as eager_gelu_gate
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}  # of vectors.h
 
-_LIBRARY = compiled_library("pixelwise.c")
+_LIBRARY = compiled_library("channel_norm.c")
 AVAILABLE = _LIBRARY is not None
 
 
@@ -34,42 +33,6 @@ def _converted(argument: Tensor | float | None) -> object:
 
 def _long(argument: int | None) -> object:
     return None if argument is None else ctypes.c_long(argument)
-
-
-def _compute_gate(gate: Tensor, value: Tensor) -> Tensor:
-    gate, value = channels_last(gate), channels_last(value)
-    out = torch.empty_like(gate)
-    _call("gelu_gate", gate, value, out, gate.numel(), dtype=gate.dtype)
-    return out
-
-
-@torch.library.custom_op("derain::gelu_gate_c", mutates_args=(), device_types="cpu")
-def _gelu_gate(gate: Tensor, value: Tensor) -> Tensor:
-    return _compute_gate(gate, value)
-
-
-@torch.library.custom_op("derain::gelu_gate_c_backward", mutates_args=(), device_types="cpu")
-def _gelu_gate_backward(d_out: Tensor, gate: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    d_out, gate, value = (channels_last(each) for each in (d_out, gate, value))
-    d_gate, d_value = torch.empty_like(gate), torch.empty_like(gate)
-    _call("gelu_gate_backward", gate, value, d_out, d_gate, d_value, gate.numel(), dtype=gate.dtype)
-    return d_gate, d_value
-
-
-@_gelu_gate.register_fake
-def _(gate: Tensor, value: Tensor) -> Tensor:
-    return torch.empty_like(gate, memory_format=torch.channels_last)
-
-
-@_gelu_gate_backward.register_fake
-def _(d_out: Tensor, gate: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    return (
-        torch.empty_like(gate, memory_format=torch.channels_last),
-        torch.empty_like(gate, memory_format=torch.channels_last),
-    )
-
-
-register_gradients(_gelu_gate, _gelu_gate_backward, eager_gelu_gate)
 
 
 def _compute_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
@@ -132,11 +95,6 @@ def _direct() -> bool:
     PyTorch imports its compiler when it first calls a custom operator, which takes a second.
     """
     return not (torch.compiler.is_compiling() or torch.is_grad_enabled())
-
-
-def gelu_gate(gate: Tensor, value: Tensor) -> Tensor:
-    """Return gelu(gate) * value, for tensors of one type; see `gated_dwconv.py`."""
-    return _compute_gate(gate, value) if _direct() else _gelu_gate(gate, value)
 
 
 def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e-5) -> Tensor:

@@ -1,0 +1,191 @@
+"""The C versions for every vector width, in float32 and bfloat16, against float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from basicsr.archs.ops import (
+    c_compiler,
+    channel_norm_c,
+    gated_dwconv_c,
+    gram_c,
+)
+from basicsr.archs.ops.channel_norm import channel_norm
+from basicsr.archs.ops.gated_dwconv import gated_dwconv
+from basicsr.archs.ops.gram import gram_sums
+from basicsr.archs.transformer_blocks import TransformerBlock
+
+pytestmark = pytest.mark.skipif(not gated_dwconv_c.AVAILABLE, reason="there is no C compiler here")
+
+MODULES = (channel_norm_c, gated_dwconv_c, gram_c)
+LIMITS = {torch.float32: 3e-6, torch.bfloat16: 4e-3}
+Operation = Callable[..., Tensor | tuple[Tensor, ...]]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(
+    scope="module", params=["", "-mno-avx512f", "-mno-avx"], ids=["native", "AVX2", "SSE"]
+)
+def processor(request, tmp_path_factory):
+    """Compile for a processor that has less than this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param:
+            patch.setenv("CC", f"cc {request.param}")
+            patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+            for module in MODULES:
+                name = module.__name__.rpartition(".")[2].removesuffix("_c")
+                library = c_compiler.compiled_library(f"{name}.c")
+                if library is None:
+                    pytest.skip("not an x86 processor")
+                patch.setattr(module, "_LIBRARY", library)
+        yield
+
+
+def image(dtype: torch.dtype, *shape: int) -> Tensor:
+    x = (torch.randn(shape) + 0.5).to(dtype).contiguous(memory_format=torch.channels_last)
+    return x.requires_grad_()
+
+
+def parameter(*shape: int) -> Tensor:
+    return torch.randn(shape).requires_grad_()
+
+
+def error(value: Tensor, expected: Tensor) -> float:
+    assert value.shape == expected.shape
+    return ((value.double() - expected).norm() / expected.norm().clamp_min(1e-12)).item()
+
+
+def check(in_c: Operation, eager: Operation, inputs: list[Tensor]) -> None:
+    """Compare results and gradients with those of the definition in float64."""
+    limit = LIMITS[inputs[0].dtype]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    results, expected = in_c(*inputs), eager(*exact)
+    results, expected = (r if isinstance(r, tuple) else (r,) for r in (results, expected))
+    weights = [torch.randn_like(result) for result in results]
+    gradients = torch.autograd.grad(results, inputs, weights)
+    references = torch.autograd.grad(expected, exact, [w.double() for w in weights])
+    for value, reference in zip((*results, *gradients), (*expected, *references), strict=True):
+        assert error(value, reference) < limit
+    for value, given in zip(gradients, inputs, strict=True):
+        assert value.dtype == given.dtype
+    with torch.no_grad():
+        without = in_c(*inputs)
+    for value, other in zip(
+        results, without if isinstance(without, tuple) else (without,), strict=True
+    ):
+        assert torch.equal(value, other)
+
+
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize("shape", [(1, 5, 1, 1), (2, 24, 5, 7), (1, 33, 1, 9), (2, 128, 3, 3)])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_channel_norm(processor, dtype, shape, has_bias):
+    inputs = [image(dtype, *shape), *(parameter(shape[1]) for _ in range(1 + has_bias))]
+
+    def in_c(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return channel_norm_c.channel_norm(x, weight, bias)
+
+    def eager(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return channel_norm(x, weight, bias)
+
+    check(in_c, eager, inputs)
+
+
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "heads"),
+    [((1, 2, 1, 5), 1), ((2, 24, 17, 7), 1), ((1, 66, 6, 11), 2), ((2, 192, 4, 4), 8)],
+)
+def test_gram(processor, dtype, shape, heads, monkeypatch):
+    monkeypatch.setattr(gram_c, "PART", 32)  # several parts of the pixels
+    inputs = [image(dtype, *shape), image(dtype, *shape)]
+    check(
+        lambda q, k: tuple(gram_c.gram_sums(q, k, heads)),
+        lambda q, k: tuple(gram_sums(q, k, heads)),
+        inputs,
+    )
+
+
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (2, 30, 5, 7), (1, 48, 1, 9), (1, 64, 35, 3)])
+def test_gated_dwconv(processor, dtype, shape):
+    c = shape[1]
+    inputs = [image(dtype, *shape), parameter(c, 1, 3, 3), parameter(c)]
+    check(gated_dwconv_c.gated_dwconv, gated_dwconv, inputs)
+
+
+def test_gelu_in_bfloat16():
+    gates = torch.linspace(-50, 50, 8001).bfloat16().view(1, 1, 1, -1)
+    weight = torch.zeros(2, 1, 3, 3)
+    weight[:, :, 1, 1] = 1  # the identity
+    x = torch.cat([gates, torch.ones_like(gates)], dim=1).requires_grad_()
+    result = gated_dwconv_c.gated_dwconv(x, weight, None)
+    exact = gates.double().requires_grad_()
+    expected = torch.nn.functional.gelu(exact)
+    torch.testing.assert_close(result.double(), expected, rtol=4e-3, atol=4e-4)
+    assert not result[gates < -4].any()
+    (slope,) = torch.autograd.grad(result.sum(), x)
+    (reference,) = torch.autograd.grad(expected.sum(), exact)
+    torch.testing.assert_close(slope[:, :1].double(), reference, rtol=4e-3, atol=6e-4)
+
+
+def check_second_derivatives(in_c: Operation, eager: Operation, inputs: list[Tensor]) -> None:
+    seconds = []
+    for function in (in_c, eager):
+        results = function(*inputs)
+        results = results if isinstance(results, tuple) else (results,)
+        total = sum(result.pow(3).sum() for result in results)
+        firsts = torch.autograd.grad(total, inputs, create_graph=True)
+        seconds.append(torch.autograd.grad(sum(g.square().sum() for g in firsts), inputs))
+    for value, expected in zip(*seconds, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-2)
+
+
+def test_second_derivatives_are_those_of_the_definition():
+    x, y = (image(torch.float32, 1, 4, 3, 2) for _ in range(2))
+    check_second_derivatives(
+        lambda q, k: tuple(gram_c.gram_sums(q, k, 2)),
+        lambda q, k: tuple(gram_sums(q, k, 2)),
+        [x, y],
+    )
+    check_second_derivatives(
+        channel_norm_c.channel_norm, channel_norm, [x, parameter(4), parameter(4)]
+    )
+
+
+def test_operators_pass_the_checks_of_torch_library():
+    x, weight = image(torch.float32, 1, 6, 3, 4), parameter(6)
+    sums = torch.randn(1, 2, 5, 3)
+    operators = torch.ops.derain
+    for operator, arguments in (
+        (operators.channel_norm_c, (x, weight, weight, 1e-5)),
+        (operators.channel_norm_c_backward, (x, x, weight, None, 1e-5)),
+        (operators.gram_c, (x, x, 2)),
+        (operators.gram_c_backward, (sums, x, x)),
+    ):
+        checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+        torch.library.opcheck(operator.default, arguments, test_utils=checks)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize(("dim", "heads"), [(8, 2), (20, 1)])
+def test_a_block_with_and_without_c(autocast, dim, heads, monkeypatch):
+    block, x = TransformerBlock(dim, heads, 2.66), image(torch.float32, 2, dim, 9, 6)
+
+    def gradients() -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = block(x)
+        return [y, *torch.autograd.grad(y.float().square().sum(), [x, *block.parameters()])]
+
+    in_c = gradients()
+    monkeypatch.setattr(gated_dwconv_c, "AVAILABLE", False)
+    for value, expected in zip(in_c, gradients(), strict=True):
+        assert error(value, expected.double()) < (0.05 if autocast else 1e-5)
