@@ -21,7 +21,7 @@ SMALLEST_SIDE = 8
 """Weights with fewer input or output channels are trained by AdamW."""
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-STEPS = 4
+STEPS = 5
 """Newton-Schulz iterations; see `orthogonalized`."""
 
 # An abstract class, one that needs a closure, one that needs sparse gradients.
@@ -170,7 +170,7 @@ def orthogonalized(matrices: Tensor, steps: int = STEPS) -> Tensor:
 
     Newton-Schulz iteration with the coefficients of Muon's authors, which let small singular values
     grow fast instead of converging to exactly 1. They divide by the Frobenius norm first. Here the
-    largest singular value becomes 1, up to a few percent, which saves one of their five steps.
+    largest singular value becomes 1, up to a few percent, so that small ones grow further.
 
     For elongated matrices X, two steps together are Q X, where Q is a polynomial of the small
     matrix X X'. More steps at a time would amplify its rounding errors too much.
