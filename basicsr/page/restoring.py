@@ -19,6 +19,7 @@ from basicsr.models.pretrained import saved_network
 from basicsr.page.messages import Request, Restored, WorkerSettings
 from basicsr.utils.devices import (
     available_memory,
+    keep_freed_memory,
     peak_memory_gib,
     release_freed_memory,
     reset_peak_memory,
@@ -42,7 +43,9 @@ class PageRestorer:
         self.device = select_device(settings.device)
         self.memory_gib = settings.memory_gib
         if self.device.type == "cpu":
-            # Restorers compute large images in strips that fit into what the limit leaves.
+            # Restorers compute large images in strips that fit into what the limit leaves. It
+            # counts addresses, and large freed blocks that glibc keeps would use them up.
+            keep_freed_memory(False)
             limit_memory(self.memory_gib or available_memory(self.device) / 2**31)
             self.memory_gib = None
         self._restorer = functools.lru_cache(maxsize=2)(self._loaded)
