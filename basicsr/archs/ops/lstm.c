@@ -1,8 +1,9 @@
-/* A step of a convolutional LSTM, without gradients: i, f, o and g are the parts of a 3x3 convolution
-   of x and h, and the new state is c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c).
+/* A step of a convolutional LSTM, without gradients: i, f, o and g are the parts of a 3x3
+   convolution of x and h, and the new state is c = sigmoid(f) c + sigmoid(i) tanh(g),
+   h = sigmoid(o) tanh(c).
 
-   Images are images x height x width x channels, float32 or bfloat16. Padding is zero. With `pairs`,
-   x and h are rounded to bfloat16.
+   Images are images x height x width x channels, float32 or bfloat16. Padding is zero. With
+   `pairs`, x and h are rounded to bfloat16.
 
    A thread computes tiles of some columns in bands of rows, and goes down a tile by two rows at a
    time. The rows of x and h stay in the core's cache, and so do the sums of the convolution. */
@@ -175,8 +176,11 @@ static Tile tile_of(const Job *job, long number, Tile tile)
     return tile;
 }
 
-/* Returns the number of allocations that failed. */
-INLINE int run(const Job *job, int pairs)
+typedef void Compute(const Job *job, const Weights *weights, const Tile *tile);
+
+/* Returns the number of allocations that failed. `compute_tile` is a function of its own, as in the
+   parallel region the compiler takes arguments for variables. */
+static int run(const Job *job, int pairs, Compute *compute_tile)
 {
     Weights weights;
     int failures = 0;
@@ -202,7 +206,7 @@ INLINE int run(const Job *job, int pairs)
         for (long number = 0; number < job->images * job->bands * job->tiles; number++)
             if (block) {
                 const Tile tile = tile_of(job, number, memory);
-                compute(job, &weights, &tile, pairs);
+                compute_tile(job, &weights, &tile);
             }
         free(block);
     }
@@ -210,5 +214,15 @@ INLINE int run(const Job *job, int pairs)
     return failures;
 }
 
-int lstm_float32(const Job *job) { return run(job, 0); }
-int lstm_bfloat16(const Job *job) { return run(job, PAIRS); }
+static void compute_float32(const Job *job, const Weights *weights, const Tile *tile)
+{
+    compute(job, weights, tile, 0);
+}
+
+static void compute_bfloat16(const Job *job, const Weights *weights, const Tile *tile)
+{
+    compute(job, weights, tile, PAIRS);
+}
+
+int lstm_float32(const Job *job) { return run(job, 0, compute_float32); }
+int lstm_bfloat16(const Job *job) { return run(job, PAIRS, compute_bfloat16); }

@@ -137,8 +137,8 @@ INLINE int vectors_of(long left)
     } while (0)
 
 /* Packs weights, outputs x taps x inputs, by vectors of outputs that are computed together: taps x
-   words x vectors x LANES. Outputs are `parts` times `part` channels, of which each part begins with
-   a vector. Called by all threads. */
+   words x vectors x LANES. Outputs are `parts` times `part` channels, and every part begins with a
+   vector. Called by all threads. */
 static void pack_products(word *to, const float *weights, long parts, long part, long taps,
                           long inputs, int pairs)
 {

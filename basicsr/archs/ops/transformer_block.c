@@ -21,6 +21,7 @@
 
 typedef enum { GRAM, VALUES, GATES } Pass;
 enum { COLUMNS = 4, ROWS = 2, TAPS = 9, PAIRED_TAPS = 12 };
+enum { TOGETHER = 4 }; /* pixels that are normalised together */
 enum { SPARE = MOST_PIXELS }; /* columns that are computed beyond a tile, and not used */
 
 typedef struct {
@@ -51,7 +52,7 @@ typedef struct {                     /* weights in the order in which they are m
 typedef struct {
     long image, top, bottom, left, right, columns; /* columns: with one more at either side */
     word *x, *ring[2], *middle; /* two rows; hidden channels of the two rows before, and of two */
-    float *pixel, *sums;
+    float *pixels, *sums;
 } Tile;
 
 /* Normal distribution's cumulative function, for results in bfloat16: a polynomial, which is 0 and
@@ -79,45 +80,68 @@ INLINE vec gelu(vec x, int rough)
     return x * (rough ? rough_normal(x) : normal(x, &density));
 }
 
-INLINE float sum_of(vec values)
+/* Sums over the lanes of four vectors: the four sums, repeated in every four lanes. */
+INLINE vec sums_of(const vec x[TOGETHER])
 {
-    typedef float half __attribute__((vector_size(2 * LANES)));
-    typedef float quarter __attribute__((vector_size(LANES)));
-    half halves_of[2];
-    quarter quarters[2];
-    memcpy(halves_of, &values, sizeof values);
-    const half sums = halves_of[0] + halves_of[1];
-    memcpy(quarters, &sums, sizeof sums);
-    const quarter last = quarters[0] + quarters[1];
-    float sum = 0;
-    for (int i = 0; i < LANES / 4; i++)
-        sum += last[i];
-    return sum;
+#ifdef __AVX512F__
+#define PICK(a, b, c, d)                                                                          \
+    (ints){a,     b,     c,     d,     a + 4,  b + 4,  c + 4,  d + 4,                             \
+           a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12}
+    const ints turned[2] = {{4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3},
+                            {8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}};
+#else
+#define PICK(a, b, c, d) (ints){a, b, c, d, a + 4, b + 4, c + 4, d + 4}
+    const ints turned[1] = {{4, 5, 6, 7, 0, 1, 2, 3}};
+#endif
+    const ints even = PICK(0, LANES, 2, LANES + 2), odd = PICK(1, LANES + 1, 3, LANES + 3);
+    const ints low = PICK(0, 1, LANES, LANES + 1), high = PICK(2, 3, LANES + 2, LANES + 3);
+    const vec a = __builtin_shuffle(x[0], x[1], even) + __builtin_shuffle(x[0], x[1], odd);
+    const vec b = __builtin_shuffle(x[2], x[3], even) + __builtin_shuffle(x[2], x[3], odd);
+    vec sums = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+    for (int i = 0; i < LANES / 8; i++)
+        sums += __builtin_shuffle(sums, turned[i]);
+    return sums;
 }
 
-/* Normalises the pixel that begins at an index of x. */
-INLINE void normalise(const Job *job, const Weights *weights, const Tile *tile, long index, word *to,
-                      Type type, int pairs)
+/* Normalises four pixels, which begin at the indices of x. */
+INLINE void normalise(const Job *job, const Weights *weights, const Tile *tile,
+                      const long index[TOGETHER], word *const to[TOGETHER], Type type, int pairs)
 {
-    const long channels = job->channels;
-    float *values = tile->pixel;
-    vec sums = {0}, squares = {0};
-    for (long c = 0; c < channels; c += LANES) {
-        const vec x = load_some(job->x, index + c, channels - c, type);
-        store(values + c, x);
-        sums += x;
+    const long channels = job->channels, padded = up_to_multiple(channels, LANES);
+    vec sums[TOGETHER], squares[TOGETHER];
+#pragma GCC unroll 4
+    for (int p = 0; p < TOGETHER; p++) {
+        float *values = tile->pixels + p * padded;
+        sums[p] = (vec){0};
+        for (long c = 0; c < channels; c += LANES) {
+            const vec x = load_some(job->x, index[p] + c, channels - c, type);
+            store(values + c, x);
+            sums[p] += x;
+        }
     }
-    const float mean = sum_of(sums) / channels;
-    for (long c = 0; c < channels; c += LANES) {
-        const vec centred = (load(values + c) - mean) * load(weights->is_channel + c);
-        squares += centred * centred;
+    const vec means = sums_of(sums) / (float)channels;
+#pragma GCC unroll 4
+    for (int p = 0; p < TOGETHER; p++) {
+        const float *values = tile->pixels + p * padded;
+        squares[p] = (vec){0};
+        for (long c = 0; c < channels; c += LANES) {
+            const vec centred = (load(values + c) - means[p]) * load(weights->is_channel + c);
+            squares[p] += centred * centred;
+        }
     }
-    const float scale = 1.0f / __builtin_sqrtf(sum_of(squares) / channels + job->epsilon);
-    const float shift = job->norm_bias ? mean : 0.0f;
-    for (long c = 0; c < channels; c += LANES) {
-        const vec x = (load(values + c) - shift) * scale;
-        const vec result = x * load(weights->norm_weight + c) + load(weights->norm_bias + c);
-        store_channels(to, c, result, pairs);
+    const vec variances = sums_of(squares) / (float)channels + job->epsilon;
+    float scales[TOGETHER];
+    for (int p = 0; p < TOGETHER; p++)
+        scales[p] = 1.0f / __builtin_sqrtf(variances[p]);
+#pragma GCC unroll 4
+    for (int p = 0; p < TOGETHER; p++) {
+        const float *values = tile->pixels + p * padded;
+        const float shift = job->norm_bias ? means[p] : 0.0f;
+        for (long c = 0; c < channels; c += LANES) {
+            const vec x = (load(values + c) - shift) * scales[p];
+            const vec result = x * load(weights->norm_weight + c) + load(weights->norm_bias + c);
+            store_channels(to[p], c, result, pairs);
+        }
     }
 }
 
@@ -130,10 +154,16 @@ INLINE void normalise_rows(const Job *job, const Weights *weights, const Tile *t
         if (row + r < 0 || row + r >= job->height)
             continue;
         const long start = (tile->image * job->height + row + r) * job->width;
-        for (long column = first; column < last; column++)
-            normalise(job, weights, tile, (start + column) * job->channels,
-                      tile->x + ((column - tile->left + 1) * ROWS + r) * weights->x_words, type,
-                      pairs);
+        for (long column = first; column < last; column += TOGETHER) {
+            long index[TOGETHER];
+            word *to[TOGETHER];
+            for (long p = 0; p < TOGETHER; p++) { /* beyond the last column, the last one again */
+                const long at = smaller(column + p, last - 1);
+                index[p] = (start + at) * job->channels;
+                to[p] = tile->x + ((at - tile->left + 1) * ROWS + r) * weights->x_words;
+            }
+            normalise(job, weights, tile, index, to, type, pairs);
+        }
     }
 }
 
@@ -472,7 +502,7 @@ static long lay_out_tile(const Job *job, const Weights *weights, Tile *tile, cha
     for (long i = 0; i < 2; i++)
         tile->ring[i] = take(block, &used, columns * weights->column_words);
     tile->middle = take(block, &used, columns * ROWS * weights->hidden_words);
-    tile->pixel = take(block, &used, up_to_multiple(job->channels, LANES));
+    tile->pixels = take(block, &used, TOGETHER * up_to_multiple(job->channels, LANES));
     return used;
 }
 
@@ -490,8 +520,11 @@ static Tile tile_of(const Job *job, const Weights *weights, long number, Tile ti
     return tile;
 }
 
-/* Returns the number of allocations that failed. */
-INLINE int run(const Job *job, Pass pass, Type type, int pairs)
+typedef void Compute(const Job *job, const Weights *weights, Tile *tile);
+
+/* Returns the number of allocations that failed. `compute_tile` is a function of its own, as in the
+   parallel region the compiler takes arguments for variables. */
+static int run(const Job *job, Pass pass, int pairs, Compute *compute_tile)
 {
     Weights weights;
     int failures = 0;
@@ -516,7 +549,7 @@ INLINE int run(const Job *job, Pass pass, Type type, int pairs)
         for (long number = 0; number < job->images * job->bands * job->tiles; number++)
             if (block) {
                 Tile tile = tile_of(job, &weights, number, memory);
-                compute(job, &weights, &tile, pass, type, pairs);
+                compute_tile(job, &weights, &tile);
             }
         free(block);
     }
@@ -524,12 +557,18 @@ INLINE int run(const Job *job, Pass pass, Type type, int pairs)
     return failures;
 }
 
-#define PASS(name, pass)                                                                          \
-    int name##_float32(const Job *job) { return run(job, pass, FLOAT32, 0); }                     \
-    int name##_bfloat16(const Job *job) { return run(job, pass, BFLOAT16, PAIRS); }
-
 const int lanes = LANES;
 
-PASS(gram_sums, GRAM)
-PASS(add_values, VALUES)
-PASS(add_gates, GATES)
+#define PASS(name, pass, type, pairs)                                                             \
+    static void compute_##name(const Job *job, const Weights *weights, Tile *tile)                \
+    {                                                                                             \
+        compute(job, weights, tile, pass, type, pairs);                                           \
+    }                                                                                             \
+    int name(const Job *job) { return run(job, pass, pairs, compute_##name); }
+
+PASS(gram_sums_float32, GRAM, FLOAT32, 0)
+PASS(gram_sums_bfloat16, GRAM, BFLOAT16, PAIRS)
+PASS(add_values_float32, VALUES, FLOAT32, 0)
+PASS(add_values_bfloat16, VALUES, BFLOAT16, PAIRS)
+PASS(add_gates_float32, GATES, FLOAT32, 0)
+PASS(add_gates_bfloat16, GATES, BFLOAT16, PAIRS)
