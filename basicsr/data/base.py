@@ -96,6 +96,10 @@ class RestorationDataset(ABC):
     def files(self, index: int) -> Sequence[Path]:
         """Return the files that an image is read from."""
 
+    def shared_files(self) -> Sequence[Path]:
+        """Return further files, which `degrade` may read for any image."""
+        return ()
+
     def degrade(self, index: int, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
         """Degrade a cropped and flipped pair; pairs from disk stay as they are.
 
@@ -133,11 +137,11 @@ class RestorationDataset(ABC):
         """
         digest = hashlib.sha256(self.description.encode())
         sizes: dict[Path, int] = {}
-        for index, name in enumerate(self.names):
-            for path in self.files(index):
-                if path not in sizes:
-                    sizes[path] = _size(path)
-                digest.update(f"\0{name}\0{path.name}\0{sizes[path]}".encode())
+        read = [(name, path) for i, name in enumerate(self.names) for path in self.files(i)]
+        for name, path in [*read, *(("", path) for path in self.shared_files())]:
+            if path not in sizes:
+                sizes[path] = _size(path)
+            digest.update(f"\0{name}\0{path.name}\0{sizes[path]}".encode())
         paths = list(sizes)
         for position in np.linspace(0, len(paths) - 1, min(len(paths), HASHED_FILES)):
             digest.update(_hash(paths[round(position)]).encode())

@@ -84,6 +84,9 @@ class MixedDataset(RestorationDataset):
         part, index = self._part(index)
         return part.files(index)
 
+    def shared_files(self) -> Sequence[Path]:
+        return [path for part in self.parts for path in part.shared_files()]
+
     def degrade(self, index: int, pair: ImagePair, rng: np.random.Generator) -> ImagePair:
         part, own_index = self._part(index)
         try:

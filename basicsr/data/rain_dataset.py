@@ -85,7 +85,7 @@ class RainOnPhotographs(SyntheticDataset):
         size, image = len(patch), self.read(index)
         largest = max(min(image.lq.shape[:2]), size)
         source = ImagePair(patch, None) if scale > 1 else image
-        part = min(round(size / scale), largest)
+        part = min(max(round(size / scale), 1), largest)
         crop, _ = draw_patch(source, part, rng, use_hflip=scale < 1, use_rot=False)
         method = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
         return cv2.resize(crop, (size, size), interpolation=method).reshape(patch.shape)

@@ -95,7 +95,8 @@ def draw_rain_layer(
     import cv2  # here, so that importing the library does not load OpenCV
 
     scale = np.exp(rng.uniform(*np.log(scales)))
-    rainy, clean = draw_patch(pair, round(size / scale), rng, use_hflip=True, use_rot=False)
+    part = max(round(size / scale), 1)
+    rainy, clean = draw_patch(pair, part, rng, use_hflip=True, use_rot=False)
     assert clean is not None
     # A channel that was clipped at 255 shows less rain than was added, so take the largest.
     rain = (rainy.astype(np.int16) - clean).max(axis=2)

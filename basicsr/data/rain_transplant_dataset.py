@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -57,9 +59,12 @@ class RainTransplantDataset(RainOnPhotographs):
         )
         self.rain_scale = rain_scale
         self.description = (
-            f"rain of {len(self.donors)} pairs, {self.donors.description}, "
-            f"rain_scale: {rain_scale}, scale: {scale}, camera: {camera}"
+            f"rain of pairs, {self.donors.description}, rain_scale: {rain_scale}, "
+            f"scale: {scale}, camera: {camera}"
         )
+
+    def shared_files(self) -> Sequence[Path]:
+        return [path for i in range(len(self.donors)) for path in self.donors.files(i)]
 
     def add_rain(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         height, width = clean.shape[:2]

@@ -87,6 +87,22 @@ def test_a_broken_pair_is_named(photographs, pairs):
         dataset.degrade(0, dataset.read(0), np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_fingerprint_covers_the_pairs(photographs, pairs, mixed):
+    def fingerprint():
+        places = {"dataroot_gt": str(photographs), "dataroot": str(pairs), "layout": "RainTrainL"}
+        part = {"type": "RainTransplantDataset", **places}
+        options = {"type": "MixedDataset", "parts": [part]} if mixed else part
+        return build_dataset(options).fingerprint()
+
+    before = fingerprint()
+    assert fingerprint() == before
+    write_png(pairs / "rain/norain-7.png", np.full((SIZE, SIZE, 3), 77, np.uint8))
+    after = fingerprint()
+    assert after["images"] == before["images"] == 10
+    assert after["sha256"] != before["sha256"]
+
+
 def test_gray_photographs(photographs, pairs):
     lq, gt = _dataset(photographs, pairs, color="gray").sample(0)
     assert lq.shape == gt.shape == (SIZE, 2 * SIZE, 1)

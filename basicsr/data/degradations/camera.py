@@ -122,7 +122,8 @@ def _noise(shape: tuple[int, ...], camera: Camera, rng: np.random.Generator) -> 
     if (rows, columns) != (height, width):
         noise = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
         noise = noise.reshape(shape)
-        noise /= max(float(noise.std()), 1e-3)  # interpolation averages
+        # interpolation averages; in images of few pixels the noise may be constant
+        noise /= max(float(noise.std()), 0.5)
     return noise
 
 
