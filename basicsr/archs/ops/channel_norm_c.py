@@ -38,6 +38,7 @@ def _long(argument: int | None) -> object:
 def _compute_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
     x = channels_last(x)
     n, c, h, w = x.shape
+    assert weight.numel() == c
     out = torch.empty_like(x)
     _call("channel_norm", x, weight, bias, out, n * h * w, c, eps, dtype=x.dtype)
     return out

@@ -96,7 +96,8 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e
     if uses_c(x) and weight.dtype in C_TYPES:
         from basicsr.archs.ops import channel_norm_c
 
-        return channel_norm_c.channel_norm(x, weight, bias, eps)
+        if channel_norm_c.AVAILABLE:
+            return channel_norm_c.channel_norm(x, weight, bias, eps)
     return eager_channel_norm(x, weight, bias, eps)
 
 
@@ -131,5 +132,6 @@ def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
     if uses_c(q):
         from basicsr.archs.ops import gram_c
 
-        return gram_c.gram_sums(q, k, heads)
+        if gram_c.AVAILABLE:
+            return gram_c.gram_sums(q, k, heads)
     return eager_gram_sums(q, k, heads)

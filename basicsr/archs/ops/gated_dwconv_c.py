@@ -52,6 +52,7 @@ def _contiguous(bias: Tensor | None) -> Tensor | None:
 
 def _compute(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x, weight, bias = channels_last(x), weight.contiguous(), _contiguous(bias)
+    assert weight.numel() == 9 * x.shape[1]
     out = empty_channels_last(x, x.shape[1] // 2)
     _call("gated_dwconv", x, weight, bias, out, bands=_bands(x))
     return out

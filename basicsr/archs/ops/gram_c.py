@@ -27,6 +27,7 @@ def _call(
     q: Tensor, k: Tensor, sums: Tensor, dq: Tensor | None, dk: Tensor | None, parts: int
 ) -> None:
     n, heads = sums.shape[:2]
+    assert (q.shape, q.dtype) == (k.shape, k.dtype)
     addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (q, k, sums, dq, dk)]
     numbers = (n, q.shape[2] * q.shape[3], q.shape[1], heads, parts, TYPES[q.dtype])
     assert _LIBRARY is not None

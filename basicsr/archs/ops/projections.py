@@ -10,7 +10,7 @@ from basicsr.archs.ops.dispatch import dwconv, gated_dwconv, uses_c
 from basicsr.archs.ops.gated_dwconv import gelu_gate
 
 # Hidden channels are padded to a multiple of this: in 16 bits, other widths are several times
-# slower on a GPU, and the C version has none.
+# slower on a GPU, and the C version fills its vectors.
 ALIGNMENT = 8
 
 
