@@ -176,9 +176,13 @@ def _run(script: str, arguments: Sequence[str], threads: int | None) -> None:
     def forward(number: int, frame: FrameType | None) -> None:
         process.send_signal(number)  # a training saves its state and ends
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, forward)
-    code = process.wait()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     if code == STOPPED:
         raise Stopped("a signal")
     if code:

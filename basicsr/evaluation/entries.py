@@ -301,7 +301,7 @@ def _origin(facts: _Provenance) -> str:
         parts.append("outputs truncated to 8 bits")
     if val.self_ensemble:
         mirrored = val.self_ensemble == "mirror"
-        parts.append("self-ensemble" + " of mirror images" * mirrored)
+        parts.append("self-ensemble of mirror images" if mirrored else "self-ensemble")
     if val.tile:
         parts.append(f"in tiles of {val.tile}")
     if precision != "fp32":
