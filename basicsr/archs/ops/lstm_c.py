@@ -46,6 +46,7 @@ def lstm(
         weight: of the gates, 4C x 2C x 3 x 3; without h, 4C x C x 3 x 3.
         bias: of the gates, 4C, or None.
     """
+    assert all(each is None or each.shape == x.shape for each in (h, c))
     dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
     x = channels_last(x)
     h, c = (None if each is None else channels_last(each) for each in (h, c))
@@ -71,6 +72,6 @@ def _job(x: Tensor, dtype: torch.dtype) -> _Job:
     n, c, h, w = x.shape
     threads = torch.get_num_threads()
     column = 4 * dtype.itemsize * 2 * c + 2 * 4 * 4 * c  # four rows of x and h, two of gates
-    tiles = math.ceil(w / max(BAND, CACHE // column))
+    tiles = max(1, math.ceil(w / max(BAND, CACHE // column)))
     bands = min(h // BAND, math.ceil(4 * threads / max(1, n * tiles))) if threads > 1 else 1
     return _Job(images=n, channels=c, height=h, width=w, tiles=tiles, bands=max(1, bands))

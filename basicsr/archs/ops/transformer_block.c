@@ -55,25 +55,6 @@ typedef struct {
     float *pixels, *sums;
 } Tile;
 
-/* Normal distribution's cumulative function, for results in bfloat16: a polynomial, which is 0 and
-   1 beyond 4.3. x * rough_normal(x) is within 6e-5 of the GELU (least squares, reweighted). */
-INLINE vec rough_normal(vec x)
-{
-    x = choose(x < -4.3f, all(-4.3f), x);
-    x = choose(x > 4.3f, all(4.3f), x);
-    const vec square = x * x;
-    vec value = all(5.38178030e-11f);
-    value = value * square - 5.25119698e-9f;
-    value = value * square + 2.25650131e-7f;
-    value = value * square - 5.68349943e-6f;
-    value = value * square + 9.46914006e-5f;
-    value = value * square - 1.12130990e-3f;
-    value = value * square + 9.88035430e-3f;
-    value = value * square - 6.64970980e-2f;
-    value = value * square + 3.99028113e-1f;
-    return value * x + 0.5f;
-}
-
 INLINE vec gelu(vec x, int rough)
 {
     vec density;
@@ -83,7 +64,7 @@ INLINE vec gelu(vec x, int rough)
 /* Sums over the lanes of four vectors: the four sums, repeated in every four lanes. */
 INLINE vec sums_of(const vec x[TOGETHER])
 {
-#ifdef __AVX512F__
+#ifdef HAS_AVX512
 #define PICK(a, b, c, d)                                                                          \
     (ints){a,     b,     c,     d,     a + 4,  b + 4,  c + 4,  d + 4,                             \
            a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12}

@@ -70,7 +70,7 @@ def gram_sums(
     job.sums, job.heads = sums.data_ptr(), heads
     _call("gram_sums", job, x, norm=norm, point=point, depth=depth)
     products, *squares = sums.sum(1).split([hidden * padded, *[_padded(hidden)] * 2], dim=1)
-    products = products.view(-1, heads, of_head, padded)[..., :of_head]
+    products = products.view(len(x), heads, of_head, padded)[..., :of_head]
     return Gram(products, *(each[:, :hidden].unflatten(1, (heads, of_head)) for each in squares))
 
 
@@ -111,7 +111,7 @@ def _job(x: Tensor, hidden: int, parts: int, rows: slice) -> _Job:
     n, c, h, w = x.shape
     threads = torch.get_num_threads()
     column = 4 * x.dtype.itemsize * parts * _padded(hidden)
-    tiles = math.ceil(w / max(BAND, CACHE // column))
+    tiles = max(1, math.ceil(w / max(BAND, CACHE // column)))
     bands = min((rows.stop - rows.start) // BAND, math.ceil(4 * threads / max(1, n * tiles)))
     return _Job(
         **{"images": n, "height": h, "width": w, "channels": c, "hidden": hidden},
@@ -123,6 +123,7 @@ def _job(x: Tensor, hidden: int, parts: int, rows: slice) -> _Job:
 
 
 def _call(name: str, job: _Job, x: Tensor, **parameters: Parameters) -> None:
+    assert x.shape[1] == parameters["point"][0].shape[1]
     x = channels_last(x)
     job.x = x.data_ptr()
     kept = []  # C reads these tensors

@@ -194,9 +194,29 @@ static inline vec normal(vec x, vec *density)
     return choose(x < 0.0f, tail, 1.0f - tail);
 }
 
-/* The normal distribution's cumulative function at x, and the slope of x times it. In bfloat16 both
-   are polynomials within 8e-5 (least squares, reweighted for the maximum), constant beyond -4 and 4;
-   without the slope, its computation is left out. */
+/* The normal distribution's cumulative function, for results in bfloat16: a polynomial, which is 0
+   below -4.3, and within 4e-6 of 1 above 4.3. For x up to 10, x * rough_normal(x) is within 6e-5 of
+   the GELU (least squares, reweighted). The last coefficient is not 1/2, so that rounding leaves no
+   rest. */
+static inline vec rough_normal(vec x)
+{
+    x = largest(smallest(x, all(4.3f)), all(-4.3f));
+    const vec square = x * x;
+    vec value = all(5.38178030e-11f);
+    value = value * square - 5.25119698e-9f;
+    value = value * square + 2.25650131e-7f;
+    value = value * square - 5.68349943e-6f;
+    value = value * square + 9.46914006e-5f;
+    value = value * square - 1.12130990e-3f;
+    value = value * square + 9.88035430e-3f;
+    value = value * square - 6.64970980e-2f;
+    value = value * square + 3.99028113e-1f;
+    return largest(value * x + 0.499998f, all(0.0f));
+}
+
+/* The normal distribution's cumulative function at x, and the slope of x times it. In bfloat16 the
+   slope is a polynomial within 8e-5 (least squares, reweighted for the maximum), constant beyond -4
+   and 4; where it is not used, it is not computed. */
 static inline vec normal_and_slope(vec x, vec *slope, Type type)
 {
     if (type == FLOAT32) {
@@ -204,16 +224,9 @@ static inline vec normal_and_slope(vec x, vec *slope, Type type)
         *slope = below + x * density;
         return below;
     }
+    const vec below = rough_normal(x);
     x = largest(smallest(x, all(4.0f)), all(-4.0f));
     const vec square = x * x;
-    vec below = all(-1.58088253e-09f);
-    below = below * square + 1.21720172e-07f;
-    below = below * square - 4.10122093e-06f;
-    below = below * square + 8.06751531e-05f;
-    below = below * square - 1.04831239e-03f;
-    below = below * square + 9.66590676e-03f;
-    below = below * square - 6.61825466e-02f;
-    below = below * square + 3.98890837e-01f;
     vec rise = all(-5.24776499e-11f);
     rise = rise * square + 4.92695060e-09f;
     rise = rise * square - 2.07031381e-07f;
@@ -225,7 +238,7 @@ static inline vec normal_and_slope(vec x, vec *slope, Type type)
     rise = rise * square - 2.65671538e-01f;
     rise = rise * square + 7.97826062e-01f;
     *slope = rise * x + 0.5f;
-    return largest(below * x + 0.5f, all(0.0f));
+    return below;
 }
 
 #endif

@@ -131,7 +131,7 @@ def test_gelu_in_bfloat16():
     exact = gates.double().requires_grad_()
     expected = torch.nn.functional.gelu(exact)
     torch.testing.assert_close(result.double(), expected, rtol=4e-3, atol=4e-4)
-    assert not result[gates < -4].any()
+    assert not result[gates < -5].any()
     (slope,) = torch.autograd.grad(result.sum(), x)
     (reference,) = torch.autograd.grad(expected.sum(), exact)
     torch.testing.assert_close(slope[:, :1].double(), reference, rtol=4e-3, atol=6e-4)

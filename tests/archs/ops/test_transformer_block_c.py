@@ -159,6 +159,12 @@ def test_gradients_other_types_and_watched_operations_are_left_to_pytorch():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("shape", [(0, 8, 4, 4), (1, 8, 4, 0)])
+def test_images_without_pixels(shape):
+    assert block_of(8, 1)(images(*shape)).shape == shape
+
+
+@torch.no_grad()
 def test_missing_memory_is_an_error():
     x = torch.empty(0, 16, 1, 1).expand(0, 16, 1, 2**50)
     job = transformer_block_c._job(x, 16, 1, slice(0, 1))
