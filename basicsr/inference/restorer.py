@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("basicsr")
 
-LARGE_ON_CPU = 2**18
+LARGE_ON_CPU = 2**19
 """Images of at least this many pixels are computed in strips on a CPU: a fraction of the memory."""
 IMAGE_COPIES = 2
 """Float32 copies of the input, and of the output, that exist beside the network's features."""
