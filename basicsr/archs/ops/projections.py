@@ -76,8 +76,9 @@ def gated_projection(x: Tensor, point: nn.Conv2d, depth: nn.Conv2d) -> Tensor:
 
 def hidden_projection(x: Tensor, point: nn.Conv2d) -> Tensor:
     """Return point(x); `x` may have more channels than `point` takes, which are zero."""
-    missing = x.shape[1] - point.in_channels
-    weight = F.pad(point.weight.flatten(1), (0, missing)) if missing else point.weight
+    weight, missing = point.weight, x.shape[1] - point.in_channels
+    if torch.jit.is_tracing() or missing:  # in a trace, `missing` is a tensor
+        weight = F.pad(weight.flatten(1), (0, missing))
     return pointwise(x, weight, point.bias)
 
 
