@@ -356,7 +356,13 @@ def _rows_of(x: Any, first: int, last: int, height: int) -> Any:
 
 
 def _without_halo(y: Tensor, rows: slice, height: int) -> Tensor:
-    """Return some rows of a strip of that `height`, of which `y` has been computed."""
+    """Return the part of `y` that belongs to some `rows` of its strip.
+
+    Args:
+        y: computed from the strip, and as high, or higher or lower by a whole factor.
+        rows: rows of the strip.
+        height: rows of the strip in all.
+    """
     return y[:, :, rows.start * y.shape[2] // height : rows.stop * y.shape[2] // height]
 
 

@@ -12,27 +12,26 @@ from torch import Tensor
 
 from basicsr.archs.ops.c_compiler import compiled_library
 from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
-from basicsr.archs.ops.custom_op import Gradients, channels_last, register_gradients
-
-TYPES = {torch.float32: 0, torch.bfloat16: 1}  # of vectors.h
+from basicsr.archs.ops.custom_op import (
+    C_TYPES,
+    Gradients,
+    channels_last,
+    needs_operator,
+    register_gradients,
+)
 
 _LIBRARY = compiled_library("channel_norm.c")
 AVAILABLE = _LIBRARY is not None
 
 
-def _call(name: str, *arguments: Tensor | float | None, dtype: torch.dtype) -> None:
-    converted = [_converted(argument) for argument in arguments]
-    getattr(_LIBRARY, name)(*converted, ctypes.c_long(TYPES[dtype]))
-
-
-def _converted(argument: Tensor | float | None) -> object:
-    if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    return ctypes.c_float(argument) if isinstance(argument, float) else _long(argument)
-
-
-def _long(argument: int | None) -> object:
-    return None if argument is None else ctypes.c_long(argument)
+def _call(
+    name: str, tensors: tuple[Tensor | None, ...], sizes: tuple[int, ...], eps: float
+) -> None:
+    """Call C with the addresses of `tensors`, of which the first is x."""
+    assert tensors[0] is not None
+    addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
+    dtype = ctypes.c_long(C_TYPES[tensors[0].dtype])
+    getattr(_LIBRARY, name)(*addresses, *map(ctypes.c_long, sizes), ctypes.c_float(eps), dtype)
 
 
 def _compute_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
@@ -40,7 +39,7 @@ def _compute_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) ->
     n, c, h, w = x.shape
     assert weight.numel() == c
     out = torch.empty_like(x)
-    _call("channel_norm", x, weight, bias, out, n * h * w, c, eps, dtype=x.dtype)
+    _call("channel_norm", (x, weight, bias, out), (n * h * w, c), eps)
     return out
 
 
@@ -58,11 +57,8 @@ def _channel_norm_backward(
     n, c, h, w = x.shape
     dx, parts = torch.empty_like(x), torch.get_num_threads()
     sums = weight.new_zeros(parts, 2, c)
-    _call(
-        "channel_norm_backward",
-        *(x, weight, bias, d_out, dx, sums, n * h * w, c, parts, eps),
-        dtype=x.dtype,
-    )
+    tensors = (x, weight, bias, d_out, dx, sums)
+    _call("channel_norm_backward", tensors, (n * h * w, c, parts), eps)
     d_weight, d_bias = sums.sum(0)
     return dx, d_weight.clone(), d_bias.clone()
 
@@ -90,16 +86,8 @@ def _norm_gradients(
 register_gradients(_channel_norm, _norm_gradients, eager_channel_norm)
 
 
-def _direct() -> bool:
-    """Return whether to call C without an operator.
-
-    PyTorch imports its compiler when it first calls a custom operator, which takes a second.
-    """
-    return not (torch.compiler.is_compiling() or torch.is_grad_enabled())
-
-
 def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e-5) -> Tensor:
     """Normalise each pixel's channels, with float32 weights; see `channel_norm.py`."""
     weight, bias = weight.float().contiguous(), None if bias is None else bias.float().contiguous()
-    compute = _compute_norm if _direct() else _channel_norm
+    compute = _channel_norm if needs_operator() else _compute_norm
     return compute(x, weight, bias, eps)

@@ -1,4 +1,4 @@
-"""Helpers for operators of `torch.library`, as the Triton kernels and the C version are.
+"""Helpers for operators of `torch.library`, as the Triton kernels and the C versions are.
 
 Operators read and write channels-last tensors. Their backward passes recompute what they need from
 the inputs, and have no gradients of their own: second derivatives are those of the definition in
@@ -12,6 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+C_TYPES = {torch.float32: 0, torch.bfloat16: 1}
+"""Types that the C versions compute in, numbered as in vectors.h."""
+
+
+def needs_operator() -> bool:
+    """Return whether C is to be called as an operator: for gradients, or for PyTorch's compiler.
+
+    Otherwise it is called directly, as the first call of a custom operator imports that compiler,
+    which takes a second.
+    """
+    return torch.compiler.is_compiling() or torch.is_grad_enabled()
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
+from basicsr.archs.ops.custom_op import C_TYPES
 from basicsr.archs.ops.dwconv import dwconv as eager_dwconv
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
 from basicsr.archs.ops.gram import Gram
@@ -26,7 +27,6 @@ from basicsr.archs.ops.gram import gram_sums as eager_gram_sums
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 FAST_GPU = os.environ.get("DERAIN_FAST_GPU") == "1"  # kernels and graphs are opt-in on a GPU
-C_TYPES = (torch.float32, torch.bfloat16)
 
 
 def uses_triton(x: Tensor) -> bool:

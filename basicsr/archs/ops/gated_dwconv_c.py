@@ -15,15 +15,16 @@ from torch import Tensor
 
 from basicsr.archs.ops.c_compiler import compiled_library
 from basicsr.archs.ops.custom_op import (
+    C_TYPES,
     Gradients,
     channels_last,
     empty_channels_last,
+    needs_operator,
     register_gradients,
 )
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
 
 BLOCK, SUMS = 16, 10  # of gated_dwconv.c
-TYPES = {torch.float32: 0, torch.bfloat16: 1}  # of vectors.h
 BAND = 16  # least rows of a band; the rows around a band are computed twice
 
 _LIBRARY = compiled_library("gated_dwconv.c")
@@ -41,7 +42,7 @@ def _call(name: str, x: Tensor, *tensors: Tensor | None, bands: int) -> None:
     n, c, h, w = x.shape
     assert c % 2 == 0
     addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (x, *tensors)]
-    sizes = [ctypes.c_long(size) for size in (n, h, w, c // 2, bands, TYPES[x.dtype])]
+    sizes = [ctypes.c_long(size) for size in (n, h, w, c // 2, bands, C_TYPES[x.dtype])]
     if getattr(_LIBRARY, name)(*addresses, *sizes):
         raise MemoryError(f"{name}: cannot allocate memory for {w} columns")
 
@@ -103,9 +104,7 @@ register_gradients(_gated_dwconv, _gradients, eager_gated_dwconv)
 
 
 def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return gelu(gate) * value, for `x` of a type in TYPES on a CPU."""
+    """Return gelu(gate) * value, for `x` of a type in C_TYPES on a CPU."""
     weight, bias = weight.float(), None if bias is None else bias.float()
-    if not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
-        # PyTorch imports its compiler when it first calls a custom operator, which takes a second
-        return _compute(x, weight, bias)
-    return _gated_dwconv(x, weight, bias)
+    compute = _gated_dwconv if needs_operator() else _compute
+    return compute(x, weight, bias)

@@ -12,11 +12,16 @@ import torch
 from torch import Tensor
 
 from basicsr.archs.ops.c_compiler import compiled_library
-from basicsr.archs.ops.custom_op import Gradients, channels_last, register_gradients
+from basicsr.archs.ops.custom_op import (
+    C_TYPES,
+    Gradients,
+    channels_last,
+    needs_operator,
+    register_gradients,
+)
 from basicsr.archs.ops.gram import Gram
 from basicsr.archs.ops.gram import gram_sums as eager_gram_sums
 
-TYPES = {torch.float32: 0, torch.bfloat16: 1}  # of vectors.h
 PART = 256  # least pixels of a part
 
 _LIBRARY = compiled_library("gram.c")
@@ -29,7 +34,7 @@ def _call(
     n, heads = sums.shape[:2]
     assert (q.shape, q.dtype) == (k.shape, k.dtype)
     addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (q, k, sums, dq, dk)]
-    numbers = (n, q.shape[2] * q.shape[3], q.shape[1], heads, parts, TYPES[q.dtype])
+    numbers = (n, q.shape[2] * q.shape[3], q.shape[1], heads, parts, C_TYPES[q.dtype])
     assert _LIBRARY is not None
     if _LIBRARY.gram(*addresses, *map(ctypes.c_long, numbers)):
         raise MemoryError("gram: cannot allocate memory")
@@ -93,8 +98,5 @@ register_gradients(_gram, _gradients, _eager)
 
 def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
     """Sum products and squares of channels over the pixels; see `gram.py`."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        sums = _gram(q, k, heads)
-    else:
-        sums = _compute(q, k, heads)  # a custom operator imports PyTorch's compiler: a second
+    sums = (_gram if needs_operator() else _compute)(q, k, heads)
     return Gram(sums[:, :, :-2], sums[:, :, -2], sums[:, :, -1])

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from basicsr.archs.ops.c_compiler import compiled_library
-from basicsr.archs.ops.custom_op import channels_last
+from basicsr.archs.ops.custom_op import C_TYPES, channels_last
 
-TYPES = [torch.float32, torch.bfloat16]  # numbered as in vectors.h
 CACHE = 256 * 1024  # bytes of a core's cache for the rows of inputs and gates
 BAND = 16  # least rows of a band; the rows around a band are read twice
 
@@ -52,10 +51,10 @@ def lstm(
     h, c = (None if each is None else channels_last(each) for each in (h, c))
     next_h, next_c = (torch.empty_like(x, dtype=dtype) for _ in range(2))
     job = _job(x, dtype)
-    job.next_type = TYPES.index(dtype)
+    job.next_type = C_TYPES[dtype]
     for name, tensor in (("x", x), ("h", h), ("c", c)):
         if tensor is not None:
-            setattr(job, f"{name}_type", TYPES.index(tensor.dtype))
+            setattr(job, f"{name}_type", C_TYPES[tensor.dtype])
     weight = weight.float().permute(0, 2, 3, 1).contiguous()
     bias = None if bias is None else bias.float().contiguous()
     tensors = {"x": x, "h": h, "c": c, "weight": weight, "bias": bias}

@@ -1,9 +1,9 @@
 """The passes of a transformer block in C, without gradients, for float32 and bfloat16 on a CPU.
 
-Importing this module compiles it (see `c_compiler.py`). All take images N x C x H x W of one of
-`TYPES`, which the results have too, and parameters in float32. A transformer block normalises the
-images (`norm`; without a bias it does not centre), and applies a 1x1 (`point`) and a depthwise 3x3
-convolution (`depth`).
+Importing this module compiles it (see `c_compiler.py`). All take images N x C x H x W of a type in
+`SUFFIXES`, which is the results' type too, and parameters of any floating type. A transformer block
+normalises the images (`norm`; without a bias it does not centre), and applies a 1x1 (`point`) and a
+depthwise 3x3 convolution (`depth`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from basicsr.archs.ops.custom_op import channels_last
 from basicsr.archs.ops.gram import Gram
 
 Parameters = tuple[Tensor, Tensor | None]  # weight and bias
-TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 CACHE = 400 * 1024  # bytes of a core's cache for the hidden channels of four rows
 BAND = 16  # least rows of a band; the rows around a band are computed twice
 
@@ -132,5 +132,5 @@ def _call(name: str, job: _Job, x: Tensor, **parameters: Parameters) -> None:
             if tensor is not None:
                 kept.append(tensor.float().contiguous())
                 setattr(job, key, kept[-1].data_ptr())
-    if getattr(_LIBRARY, f"{name}_{TYPES[x.dtype]}")(ctypes.byref(job)):
+    if getattr(_LIBRARY, f"{name}_{SUFFIXES[x.dtype]}")(ctypes.byref(job)):
         raise MemoryError(f"{name}: cannot allocate memory for {x.shape[3]} columns")
