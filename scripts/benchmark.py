@@ -17,8 +17,7 @@ benchmarks/runtimes.py.
 
 A training step uses Adam and 4 patches of 96 x 96 (Restormer: 8 of 128 x 128), fewer if --memory is
 too small for the baseline. Results go to benchmark.json and benchmark.png in --out, rewritten after
-each table. On a CPU with a C compiler the float32 variants use the operations in C; on a GPU
-DERAIN_FAST_GPU=1 in the environment enables the Triton kernels.
+each table.
 """
 
 from __future__ import annotations
@@ -88,8 +87,6 @@ def main(arguments: list[str] | None = None) -> None:
     if "metrics" in options.subjects:
         document["metrics"] = metrics.measure(repeats=options.repeats)
         report(tables.metrics(document["metrics"]))
-    if device.type != "cuda":
-        print(tables.NOT_MEASURED)
 
 
 def save(document: dict[str, Any], folder: Path) -> None:
@@ -112,6 +109,7 @@ def cases(
         if "training" in options.subjects:
             batch, side = options.patches or PATCHES.get(name, DEFAULT_PATCHES)
             case = Case.square("training", name, batch, side, precisions, device.type)
+            case = case._replace(compiled=options.compiled)
             result.append(reduce_batch(case, memory))
     return result
 
@@ -152,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--sizes", nargs="+", type=positive, default=[128, 256, 512], metavar="SIDE")
     add("--patches", nargs=2, type=positive, metavar=("BATCH", "SIDE"), help="for training")
+    add("--compiled", action="store_true", help="also torch.compile, which takes minutes")
     add("--repeats", type=positive, default=5, help="runs of each variant (default: %(default)s)")
     add("--memory", type=gibibytes, metavar="GIB", help="limit (default: free memory)")
     add("--out", type=Path, default=Path("results/benchmark"), metavar="FOLDER")

@@ -6,8 +6,7 @@
 Stages, in this order:
 
 - tests: `pytest -m cuda`, which compares the GPU's results with the CPU's
-- eager: scripts/benchmark.py without our Triton kernels and CUDA graphs
-- kernels: scripts/benchmark.py with them (DERAIN_FAST_GPU=1)
+- benchmark: scripts/benchmark.py, with and without our Triton kernels and CUDA graphs
 - training: basicsr/train.py with --opt, stopped after --seconds with everything saved; every call
   goes on where the last one stopped, until the run is finished
 
@@ -19,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -80,7 +78,7 @@ def run_stage(
 def tests(options: argparse.Namespace) -> Result:
     """Run the tests marked `cuda`."""
     report = options.work / "tests.xml"
-    code = _python("-m", "pytest", "-m", "cuda", f"--junitxml={report}", "-p", "no:xdist")
+    code = _python("-m", "pytest", "-m", "cuda", f"--junitxml={report}", "-n", str(options.workers))
     cases = ElementTree.parse(report).iter("testcase") if report.exists() else []
     outcomes = {f"{each.get('classname')}.{each.get('name')}": _outcome(each) for each in cases}
     passed = sum(outcome == "passed" for outcome in outcomes.values())
@@ -88,12 +86,17 @@ def tests(options: argparse.Namespace) -> Result:
     return {"complete": code == 0, "succeeded": code == 0, "passed": passed, "others": others}
 
 
-def eager(options: argparse.Namespace) -> Result:
-    return _benchmark(options, kernels=False)
-
-
-def kernels(options: argparse.Namespace) -> Result:
-    return _benchmark(options, kernels=True)
+def benchmark(options: argparse.Namespace) -> Result:
+    """Measure inference and training steps of the networks."""
+    folder = options.work / "benchmark"
+    code = _python(
+        "scripts/benchmark.py",
+        *("--device", options.device, "--subjects", "inference", "training", "--out", str(folder)),
+        *("--networks", *options.networks, "--sizes", *map(str, options.sizes)),
+    )
+    file = folder / "benchmark.json"
+    rows = json.loads(file.read_text())["networks"] if file.exists() else []
+    return {"complete": code == 0, "succeeded": code == 0, "networks": rows}
 
 
 def training(options: argparse.Namespace) -> Result:
@@ -121,23 +124,9 @@ def run_for(seconds: float, *arguments: str) -> int:
 
 STAGES: dict[str, Callable[[argparse.Namespace], Result]] = {
     "tests": tests,
-    "eager": eager,
-    "kernels": kernels,
+    "benchmark": benchmark,
     "training": training,
 }
-
-
-def _benchmark(options: argparse.Namespace, kernels: bool) -> Result:
-    folder = options.work / ("kernels" if kernels else "eager")
-    code = _python(
-        "scripts/benchmark.py",
-        *("--device", options.device, "--subjects", "inference", "training", "--out", str(folder)),
-        *("--networks", *options.networks),
-        DERAIN_FAST_GPU="1" if kernels else "0",
-    )
-    file = folder / "benchmark.json"
-    rows = json.loads(file.read_text())["networks"] if file.exists() else []
-    return {"complete": code == 0, "succeeded": code == 0, "networks": rows}
 
 
 def _outcome(case: ElementTree.Element) -> str:
@@ -147,18 +136,19 @@ def _outcome(case: ElementTree.Element) -> str:
     return "passed"
 
 
-def _python(*arguments: str, **environment: str) -> int:
+def _python(*arguments: str) -> int:
     """Run a command of this project from its root; return the exit code."""
     print(f"\n$ python {' '.join(arguments)}", flush=True)
-    env = {**os.environ, **environment}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env).returncode
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
     add = parser.add_argument
     add("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    add("--workers", type=positive, default=4, help="processes for the tests (default: 4)")
     add("--networks", nargs="+", default=["DTPNet-T", "DTPNet", "Restormer"], metavar="NAME")
+    add("--sizes", nargs="+", type=positive, default=[256, 512, 1024], metavar="SIDE")
     add("--opt", default=RECIPE, metavar="FILE", help="recipe to train (default: %(default)s)")
     add("--seconds", type=positive, default=540, help="of training (default: %(default)s)")
     add("--out", type=Path, default=ROOT / "Deraining" / "runs", metavar="FOLDER")

@@ -34,9 +34,19 @@ def shared_data() -> Path:
     return Path(folder) / "data"
 
 
+def pytest_itemcollected(item):
+    """Mark the tests that use a GPU where there is one, so that `-m cuda` selects them."""
+    if "device" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.cuda)
+
+
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    """A GPU where there is one, so that the same tests cover CUDA."""
+    """A GPU where there is one, so that the same tests cover CUDA.
+
+    There convolutions are not rounded to TF32, so that tolerances are those of float32.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from basicsr.archs import RestorationNetwork, ops
+from basicsr.archs import RestorationNetwork
 from basicsr.archs.strips import FeatureStorage, forward_in_strips
 from basicsr.inference.captured import CapturedNetwork
 from basicsr.inference.tiling import restore_tiles
@@ -109,7 +109,7 @@ class Restorer:
         if settings.backend == "openvino":
             self.openvino = _in_openvino(network.eval(), device, settings.precision)
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
-        self.call = CapturedNetwork(self.network) if ops.dispatch.FAST_GPU else self.network
+        self.call = CapturedNetwork(self.network)
         self.device = device
         self.settings = settings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import inspect
 import resource
@@ -19,8 +20,7 @@ import torch.nn.functional as F
 from numpy.random import default_rng
 from torch import nn
 
-from basicsr.archs import build_network
-from basicsr.inference.captured import CapturedNetwork
+from basicsr.archs import build_network, ops
 from basicsr.inference.restorer import Restorer, RestorerSettings
 from basicsr.utils import devices
 from basicsr.utils.errors import OptionsError
@@ -39,7 +39,8 @@ class Variant(NamedTuple):
     `kind` is one of:
 
     - "fast": as our commands do it, in inference in strips where test.py would use them
-    - "graphs": with CUDA graphs
+    - "no graphs": on a GPU, launching every kernel instead of replaying CUDA graphs
+    - "no kernels": on a GPU, with PyTorch's operations instead of our Triton kernels
     - "selective", "blocks": with activation checkpointing
     - "compiled": with torch.compile
     - "baseline": the plain twin
@@ -59,7 +60,10 @@ class Variant(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Subject to measure: inference or training steps of a registered network on a batch."""
+    """Subject to measure: inference or training steps of a registered network on a batch.
+
+    `compiled` measures training with torch.compile too.
+    """
 
     subject: str
     network: str
@@ -67,6 +71,7 @@ class Case(NamedTuple):
     size: tuple[int, int]
     precisions: tuple[str, ...]
     device: str
+    compiled: bool = False
 
     @classmethod
     def square(
@@ -88,11 +93,12 @@ class Case(NamedTuple):
         on_gpu = self.device == "cuda"
         kinds = ["fast"]
         if self.subject == "inference":
-            kinds += ["graphs"] if on_gpu else []
+            kinds += ["no graphs", "no kernels"] if on_gpu else []
         else:
             options = inspect.signature(ARCH_REGISTRY.entry(self.network).cls).parameters
             kinds += ["selective", "blocks"] if "activation_checkpointing" in options else []
-            kinds += ["compiled"] if on_gpu else []
+            kinds += ["no kernels"] if on_gpu else []
+            kinds += ["compiled"] if self.compiled else []
         plain = [BASELINE] if on_gpu else [f"{BASELINE}, memory kept", BASELINE]
         return [
             *(Variant(kind, precision) for precision in self.precisions for kind in kinds),
@@ -184,6 +190,7 @@ def timed_run(case: Case, variant: Variant) -> Callable[[], float]:
 def release_memory() -> None:
     devices.release_freed_memory()
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 
@@ -218,7 +225,19 @@ def run_of(case: Case, variant: Variant) -> Callable[[], object]:
     network = case.build(variant.kind)
     network = plain_twin(network) if variant.is_plain else channels_last(network)
     make = inference if case.subject == "inference" else training
-    return make(network.to(device), case, variant)
+    run = make(network.to(device), case, variant)
+    return without_kernels(run) if variant.kind == "no kernels" else run
+
+
+def without_kernels(run: Callable[[], object]) -> Callable[[], object]:
+    def eager() -> None:
+        ops.dispatch.HAS_TRITON = False
+        try:
+            run()
+        finally:
+            ops.dispatch.HAS_TRITON = True
+
+    return eager
 
 
 def channels_last(x: Any) -> Any:
@@ -232,7 +251,8 @@ def inference(network: nn.Module, case: Case, variant: Variant) -> Callable[[], 
         x = torch.rand(case.shape, device=device)
         return torch.inference_mode()(lambda: network(x))
     restorer = Restorer(network, device, RestorerSettings(precision=variant.precision))
-    restorer.call = CapturedNetwork(network) if variant.kind == "graphs" else network
+    if variant.kind == "no graphs":
+        restorer.call = network
     image = default_rng(0).integers(256, size=(*case.size, 3), dtype=np.uint8)
     return lambda: restorer(image)
 
@@ -271,11 +291,15 @@ def plain_twin(network: nn.Module) -> nn.Module:
 
 
 def peak_memory(case: Case, variant: Variant, limit: float) -> dict[str, int] | str:
-    """Run the variant in a new process and return its memory in bytes, at the peak and before.
+    """Run the variant and return its memory in bytes, at the peak and before.
 
-    On a CPU this is the resident memory (VmHWM), including Python and PyTorch; on a GPU it is the
-    memory allocated by PyTorch.
+    On a CPU this is the resident memory (VmHWM) of a new process, including Python and PyTorch; on
+    a GPU it is the memory allocated by PyTorch.
     """
+    if case.device == "cuda":
+        release_memory()
+        torch.cuda.reset_peak_memory_stats()
+        return _peak(case, variant, torch.get_num_threads(), limit)
     context = get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:

@@ -13,7 +13,8 @@ from .tables import duration
 # Okabe and Ito's palette for colour-blind readers
 COLOURS = {
     "fast": "#0072B2",
-    "graphs": "#56B4E9",
+    "no graphs": "#56B4E9",
+    "no kernels": "#000000",
     "selective": "#009E73",
     "blocks": "#F0E442",
     "compiled": "#CC79A7",

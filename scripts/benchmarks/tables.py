@@ -16,12 +16,6 @@ HEADINGS = (
     "above start",
     "of baseline's peak",
 )
-NOT_MEASURED = """
-## GPU
-
-Not yet measured. On a machine with one, once `pytest -m cuda` has passed:
-`DERAIN_FAST_GPU=1 python scripts/benchmark.py --device cuda`
-"""
 
 
 def heading(document: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from basicsr.models.restoration_model import RestorationModel, StepSettings
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", ["none", "selective"])
 def test_a_compiled_step_of_dtpnet_is_the_same(device, checkpointing):
     def trained(compiled: bool) -> tuple[list[torch.Tensor], torch.nn.Module]:
         torch.manual_seed(0)

@@ -24,7 +24,7 @@ IMAGES = 5
 @pytest.mark.parametrize("name", ["DTPNet-T", "Restormer"])
 @pytest.mark.parametrize("way", ["eager", "kernels", "bf16", "graphs", "compiled"])
 def test_results_equal_those_of_the_cpu(name, way, monkeypatch):
-    monkeypatch.setattr(ops.dispatch, "FAST_GPU", way != "eager")
+    monkeypatch.setattr(ops.dispatch, "HAS_TRITON", way != "eager")
     torch.manual_seed(0)
     x = torch.rand(1, 3, 64, 72)
     network = build_network({"type": name}).eval().to(memory_format=torch.channels_last)

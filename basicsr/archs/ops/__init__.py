@@ -10,7 +10,6 @@ them. `projections.py` combines operations into the convolutions of a transforme
 
 from basicsr.archs.ops.dispatch import (
     channel_norm,
-    dwconv,
     gated_dwconv,
     gram_sums,
     uses_c,
@@ -18,6 +17,7 @@ from basicsr.archs.ops.dispatch import (
     uses_c_passes,
     uses_triton,
 )
+from basicsr.archs.ops.dwconv import dwconv
 from basicsr.archs.ops.gram import Gram, autocast_off, cosine_similarity, sum_grams
 from basicsr.archs.ops.projections import (
     gated_projection,

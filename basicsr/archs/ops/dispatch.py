@@ -1,7 +1,7 @@
 """Choice of the implementation of each operation: Triton, C, or the definition in PyTorch.
 
-- Triton: on CUDA, if DERAIN_FAST_GPU=1 is set in the environment and Triton can be imported. There
-  are no kernels for float64.
+- Triton: norms and Gram matrices on CUDA, if Triton can be imported. There are no kernels for
+  float64, and none for depthwise convolutions: cuDNN's are faster.
 - C: float32 and bfloat16 on a CPU with a C compiler; but depthwise convolutions without a gate are
   faster in oneDNN. Without gradients, whole passes of transformer blocks and LSTMs
   (`transformer_block_c.py`, `lstm_c.py`).
@@ -12,7 +12,6 @@ Implementations are imported at their first use: Triton's take seconds, and the 
 from __future__ import annotations
 
 import importlib.util
-import os
 
 import torch
 from torch import Tensor
@@ -20,18 +19,23 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
 from basicsr.archs.ops.custom_op import C_TYPES
-from basicsr.archs.ops.dwconv import dwconv as eager_dwconv
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
 from basicsr.archs.ops.gram import Gram
 from basicsr.archs.ops.gram import gram_sums as eager_gram_sums
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-FAST_GPU = os.environ.get("DERAIN_FAST_GPU") == "1"  # kernels and graphs are opt-in on a GPU
+LARGE_ON_GPU = 2**23  # elements; on an H200, the kernels are slower in training steps of 2**20
 
 
 def uses_triton(x: Tensor) -> bool:
-    """Return whether Triton's kernels compute operations on `x`."""
-    return x.is_cuda and x.dtype != torch.float64 and HAS_TRITON and FAST_GPU
+    """Return whether Triton's kernels compute operations on `x`.
+
+    With gradients, PyTorch calls them by way of its operators, which takes longer than a norm of a
+    small batch. Without, CUDA graphs launch them.
+    """
+    if not (HAS_TRITON and x.is_cuda and x.dtype != torch.float64):
+        return False
+    return x.numel() >= LARGE_ON_GPU or not torch.is_grad_enabled()
 
 
 def uses_c(x: Tensor) -> bool:
@@ -101,21 +105,8 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e
     return eager_channel_norm(x, weight, bias, eps)
 
 
-def dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the depthwise 3x3 convolution of `x`; see `dwconv.py`."""
-    if uses_triton(x):
-        from basicsr.archs.ops import dwconv_triton
-
-        return dwconv_triton.dwconv(x, weight, bias)
-    return eager_dwconv(x, weight, bias)
-
-
 def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return gelu(gate) * value for the halves of dwconv(x); see `gated_dwconv.py`."""
-    if uses_triton(x):
-        from basicsr.archs.ops import gated_dwconv_triton
-
-        return gated_dwconv_triton.gated_dwconv(x, weight, bias)
     if uses_c(x):
         from basicsr.archs.ops import gated_dwconv_c
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.ops.dispatch import dwconv, gated_dwconv, uses_c
+from basicsr.archs.ops.dispatch import gated_dwconv, uses_c
+from basicsr.archs.ops.dwconv import dwconv
 from basicsr.archs.ops.gated_dwconv import gelu_gate
 
 # Hidden channels are padded to a multiple of this: in 16 bits, other widths are several times

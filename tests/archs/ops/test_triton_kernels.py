@@ -33,8 +33,6 @@ triton = pytest.importorskip("triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 MODULES = {
     "channel_norm": "channel_norm",
-    "dwconv": "dwconv",
-    "gated_dwconv": "gated_dwconv",
     "gram_sums": "gram",
 }
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -121,30 +119,6 @@ def test_channel_norm_of_more_pixels_than_programs(kernels, device, centred):
     check(kernels("channel_norm"), "channel_norm", [x, weight, bias, 1e-5], 2e-6)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "shape", "has_bias"),
-    [
-        # programs have 4 rows, 16 columns and 128 bytes of channels
-        (torch.float32, (1, 6, 5, 2), True),
-        (torch.float32, (2, 6, 1, 17), False),
-        (torch.float32, (1, 2 * 35, 1, 1), False),
-        (torch.bfloat16, (1, 6, 5, 2), True),
-    ],
-    ids=str,
-)
-def test_depthwise_convolutions(kernels, device, dtype, shape, has_bias):
-    x, channels = random(device, *shape, dtype=dtype), shape[1]
-    weight, bias = random(device, channels, 1, 3, 3), random(device, channels) if has_bias else None
-    with torch.no_grad():  # kernels round parameters to the type of x; the reference does not
-        for parameter in (weight, bias):
-            if parameter is not None:
-                parameter.copy_(parameter.to(dtype))
-    for name in ("dwconv", "gated_dwconv"):
-        (result,) = check(kernels(name), name, [x, weight, bias], TOLERANCE[dtype])
-        assert result.dtype == dtype
-        assert result.is_contiguous(memory_format=torch.channels_last)
-
-
 @dtypes
 @sizes
 @pytest.mark.parametrize("heads", [1, 2])
@@ -185,22 +159,19 @@ def test_exact_and_wide_gram_sums_are_left_to_the_libraries(kernels, device):
 
 def test_other_memory_formats(kernels, device):
     x = torch.randn(1, 4, 3, 5, device=device)
-    weight, kernel = random(device, 4), random(device, 4, 1, 3, 3)
+    weight = random(device, 4)
     last = x.contiguous(memory_format=torch.channels_last)
     for function, *arguments in (
         (kernels("channel_norm"), weight, None),
-        (kernels("gated_dwconv"), kernel, None),
         (lambda x: kernels("gram_sums")(x, x, 1).products,),
     ):
         torch.testing.assert_close(function(x, *arguments), function(last, *arguments))
 
 
-@pytest.mark.parametrize("name", ["channel_norm", "dwconv", "gated_dwconv", "gram_sums"])
+@pytest.mark.parametrize("name", ["channel_norm", "gram_sums"])
 def test_second_derivatives_are_those_of_the_definition(kernels, device, name):
     inputs: dict[str, list[Any]] = {
         "channel_norm": [random(device, 1, 4, 2, 3), random(device, 4), random(device, 4)],
-        "dwconv": [random(device, 1, 4, 2, 3), random(device, 4, 1, 3, 3), random(device, 4)],
-        "gated_dwconv": [random(device, 1, 4, 2, 3), random(device, 4, 1, 3, 3), None],
         "gram_sums": [random(device, 1, 4, 2, 3), random(device, 1, 4, 2, 3), 2],
     }
     arguments = inputs[name]
@@ -212,20 +183,18 @@ def test_second_derivatives_are_those_of_the_definition(kernels, device, name):
         firsts = torch.autograd.grad(total, wanted, create_graph=True)
         seconds.append(torch.autograd.grad(sum(g.square().sum() for g in firsts), wanted))
     for value, expected in zip(*seconds, strict=True):
-        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-3)
+        assert error(value, expected.double()) < (1e-4 if INTERPRETED else 2e-2)  # products in tf32
 
 
 def test_operators_pass_the_checks_of_torch_library(kernels, device):
     """Shapes, strides and types of the results are as announced; gradients are registered."""
-    x, weight, kernel = (random(device, *shape) for shape in ((1, 6, 3, 4), (6,), (6, 1, 3, 3)))
+    x, weight = random(device, 1, 6, 3, 4), random(device, 6)
+    for name in MODULES:
+        kernels(name)  # registers its operators
     operators = torch.ops.derain
     for operator, arguments in (
         (operators.channel_norm, (x, weight, weight, 1e-5)),
         (operators.channel_norm_backward, (x, x, weight, False, 1e-5)),
-        (operators.gated_dwconv, (x, kernel, None)),
-        (operators.gate_backward, (x[:, :3], x, kernel, weight)),
-        (operators.dwconv, (x, kernel, weight)),
-        (operators.dwconv_backward, (x, x, kernel)),
         (operators.gram_sums, (x, x, 3)),
         (operators.gram_sums_backward, (random(device, 1, 3, 4, 2), x, x, 3)),
     ):
@@ -260,7 +229,6 @@ def test_a_block_with_kernels(kernels, device, monkeypatch, precision, compiled)
 def test_operations_on_a_gpu_are_these(monkeypatch):
     from basicsr.archs.ops import channel_norm_triton
 
-    monkeypatch.setattr(ops.dispatch, "FAST_GPU", True)
     monkeypatch.setattr(
         channel_norm_triton, "channel_norm", lambda x, weight, bias, eps=1e-5: "kernel"
     )
@@ -273,7 +241,6 @@ def test_operations_on_a_gpu_are_these(monkeypatch):
 def test_networks_on_a_gpu_compute_with_kernels(monkeypatch):
     """No GPU is needed: these tensors have shapes, but no data."""
     called = set()
-    monkeypatch.setattr(ops.dispatch, "FAST_GPU", True)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
 
     class Watch(TorchDispatchMode):
@@ -284,7 +251,7 @@ def test_networks_on_a_gpu_compute_with_kernels(monkeypatch):
     with FakeTensorMode(), torch.device("cuda"), Watch(), torch.no_grad():
         network = build_network({"type": "DTPNet-T"})
         assert network(torch.empty(1, 3, 24, 32)).shape == (1, 3, 24, 32)
-    names = ("channel_norm", "dwconv", "gated_dwconv", "gram_sums")
+    names = ("channel_norm", "gram_sums")
     assert {name for name in called if "derain" in name} == {f"derain.{x}.default" for x in names}
 
 
@@ -318,7 +285,7 @@ def test_all_of_this_in_the_interpreter():
 def test_compile_for_a_gpu_that_is_not_there(monkeypatch, dtype):
     """Kernels for Hopper load vectors of 16 bytes, and spill no registers.
 
-    The sizes are DTPNet's, with padded hidden channels.
+    The sizes are DTPNet's.
     """
     from triton.runtime.jit import JITFunction
 
@@ -330,15 +297,13 @@ def test_compile_for_a_gpu_that_is_not_there(monkeypatch, dtype):
     )
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     cpu = torch.device("cpu")
-    x, q, k = (random(cpu, 1, width, 16, 16, dtype=dtype) for width in (352, 64, 64))
+    q, k = (random(cpu, 1, 64, 16, 16, dtype=dtype) for _ in range(2))
     results = [
         function_of("channel_norm")(q, random(cpu, 64), random(cpu, 64)),
-        function_of("dwconv")(q, random(cpu, 64, 1, 3, 3), None),
-        function_of("gated_dwconv")(x, random(cpu, 352, 1, 3, 3), None),
         *function_of("gram_sums")(q, k, 1),
     ]
     torch.autograd.backward(results, [torch.ones_like(result) for result in results])
-    assert len(launches) == 9
+    assert len(launches) == 4
     for kernel, arguments, constants in launches:
         compiled = compiled_for_hopper(kernel, arguments, constants)
         assert ".v4.b32" in compiled.asm["ptx"]
