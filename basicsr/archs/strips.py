@@ -105,7 +105,7 @@ class MemoryBudget:
     def strip_height(self, row_bytes: float, halo: int) -> int:
         """Return the number of rows of a strip that the rest of the memory allows.
 
-        It is limited, as the halo costs little in strips of 20 + 6 * halo rows already.
+        It is limited, as the halo costs little in strips of 52 + 6 * halo rows already.
 
         Args:
             row_bytes: bytes that are read and written for a row.
@@ -120,7 +120,7 @@ class MemoryBudget:
                 f"memory: at least {missing / 2**30 + 0.01:.2f} GiB are missing to compute the "
                 f"image in strips; {what_to_do}"
             )
-        return min(rows, 20 + 6 * halo) // STEP * STEP
+        return min(rows, 52 + 6 * halo) // STEP * STEP
 
 
 class Run:
@@ -183,8 +183,9 @@ class RowStorage:
     def read(self, top: int, bottom: int) -> Tensor:
         rows = self._rows[top:bottom].to(self.device, self.dtype, copy=self._file is not None)
         self._release_pages()
-        pixels = rearrange(rows, "h n w c -> n c h w")
-        return pixels.contiguous(memory_format=torch.channels_last)
+        pixels = rearrange(rows, "h n w c -> (n h) w c").contiguous()
+        # With any other stride of the images, even of a single one, torch.cat is slow.
+        return rearrange(pixels, "(n h) w c -> n c h w", n=len(rows[0]))
 
     def write(self, top: int, values: Tensor) -> None:
         rows = rearrange(values, "n c h w -> h n w c")
@@ -417,6 +418,5 @@ def _output_storage(
     for storage in free:
         if storage.shape == shape and storage.dtype == y.dtype:
             free.remove(storage)
-            budget.hold(0)  # returns freed memory to the system
             return storage
     return RowStorage(shape, y, budget)

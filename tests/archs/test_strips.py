@@ -226,6 +226,6 @@ def test_strips_are_as_high_as_memory_allows_and_is_fast():
         return [y.shape[2] for y in strip_sums(lambda x, rows: x[:, :, rows] + 1, stored, halo=1)]
 
     assert heights(18) == [8] + 12 * [16]
-    assert heights(1000) == [8] + 8 * [24]
+    assert heights(1000) == [8] + 3 * [56] + [24]
     with pytest.raises(OptionsError, match=r"memory: at least 0\.01 GiB are missing"):
         heights(4)

@@ -22,6 +22,7 @@ Parameters = tuple[Tensor, Tensor | None]  # weight and bias
 SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 CACHE = 400 * 1024  # bytes of a core's cache for the hidden channels of four rows
 BAND = 16  # least rows of a band; the rows around a band are computed twice
+NARROW = 64  # columns of a tile that are preferred to bands; the columns around it are computed twice
 
 
 def lanes_of(library: ctypes.CDLL) -> int:
@@ -107,16 +108,18 @@ def _padded(channels: int) -> int:
 
 
 def _job(x: Tensor, hidden: int, parts: int, rows: slice) -> _Job:
-    """Return the job's sizes: tiles that fit the cache, and bands that keep all threads busy."""
+    """Return the job's sizes: tiles that fit the cache, and enough of them for all threads."""
     n, c, h, w = x.shape
     threads = torch.get_num_threads()
+    wanted = math.ceil(4 * threads / max(1, n)) if threads > 1 else 1  # tiles of an image
     column = 4 * x.dtype.itemsize * parts * _padded(hidden)
-    tiles = max(1, math.ceil(w / max(BAND, CACHE // column)))
-    bands = min((rows.stop - rows.start) // BAND, math.ceil(4 * threads / max(1, n * tiles)))
+    tiles = max(1, math.ceil(w / max(BAND, CACHE // column)), min(wanted, w // NARROW))
+    bands = max(1, min((rows.stop - rows.start) // BAND, math.ceil(wanted / tiles)))
+    if bands == 1 and w >= BAND * threads:
+        tiles = math.ceil(tiles / threads) * threads
     return _Job(
         **{"images": n, "height": h, "width": w, "channels": c, "hidden": hidden},
-        **{"top": rows.start, "bottom": rows.stop, "tiles": tiles},
-        bands=max(1, bands if threads > 1 else 1),
+        **{"top": rows.start, "bottom": rows.stop, "tiles": tiles, "bands": bands},
         heads=1,
         epsilon=1e-5,
     )
