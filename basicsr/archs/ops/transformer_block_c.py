@@ -22,7 +22,7 @@ Parameters = tuple[Tensor, Tensor | None]  # weight and bias
 SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 CACHE = 400 * 1024  # bytes of a core's cache for the hidden channels of four rows
 BAND = 16  # least rows of a band; the rows around a band are computed twice
-NARROW = 64  # columns of a tile that are preferred to bands; the columns around it are computed twice
+NARROW = 64  # columns of a tile that are preferred to bands; two beside it are computed twice
 
 
 def lanes_of(library: ctypes.CDLL) -> int:
