@@ -54,11 +54,14 @@ def main(arguments: list[str] | None = None) -> None:
         ARCH_REGISTRY.entry(name)
     memory = options.memory * 2**30 if options.memory else available_memory(device)
     precisions = options.precisions or native_precisions(device)
-    on_device = torch.empty(0, device=device)
+    with torch.no_grad():
+        kernels = next(
+            (name for name, has in KERNELS.items() if has(torch.empty(0, device=device))), None
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {
         "provenance": provenance(device),
-        "kernels": next((name for name, has in KERNELS.items() if has(on_device)), None),
+        "kernels": kernels,
         "repeats": options.repeats,
         "memory_limit": memory,
         "networks": [],
