@@ -34,6 +34,11 @@ def shared_data() -> Path:
     return Path(folder) / "data"
 
 
+def pytest_configure():
+    """Let Ctrl-C interrupt, also in jobs for which the shell ignores it (`make test &`)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_itemcollected(item):
     """Mark the tests that use a GPU where there is one, so that `-m cuda` selects them."""
     if "device" in getattr(item, "fixturenames", ()):
