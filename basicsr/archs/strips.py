@@ -184,7 +184,8 @@ class RowStorage:
         rows = self._rows[top:bottom].to(self.device, self.dtype, copy=self._file is not None)
         self._release_pages()
         pixels = rearrange(rows, "h n w c -> (n h) w c").contiguous()
-        # With any other stride of the images, even of a single one, torch.cat is slow.
+        # From any other stride of the images, even of a single one, torch.cat infers that channels
+        # are not last, and is slow.
         return rearrange(pixels, "(n h) w c -> n c h w", n=len(rows[0]))
 
     def write(self, top: int, values: Tensor) -> None:

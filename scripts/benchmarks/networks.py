@@ -230,12 +230,15 @@ def run_of(case: Case, variant: Variant) -> Callable[[], object]:
 
 
 def without_kernels(run: Callable[[], object]) -> Callable[[], object]:
+    """Return `run` with PyTorch's operations instead of our Triton kernels."""
+    present = ops.dispatch.HAS_TRITON
+
     def eager() -> None:
         ops.dispatch.HAS_TRITON = False
         try:
             run()
         finally:
-            ops.dispatch.HAS_TRITON = True
+            ops.dispatch.HAS_TRITON = present
 
     return eager
 

@@ -201,6 +201,15 @@ def test_a_map_that_cannot_be_overwritten_is_freed_at_its_last_use():
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("images", [1, 2])
+def test_rows_have_the_strides_of_a_tensor_with_channels_last(images):
+    x = torch.rand(images, 3, 8, 5)
+    rows = StripMap.from_tensor(x, Fixed(8)).read(2, 6)
+    torch.testing.assert_close(rows, x[:, :, 2:6])
+    expected = torch.empty(images, 3, 4, 5, memory_format=torch.channels_last)
+    assert rows.stride() == expected.stride()
+
+
 def test_a_network_holds_few_maps():
     """At most the image, the finest features, and inputs and outputs of DTPNet's coarser levels."""
     most = []

@@ -27,7 +27,7 @@ AVAILABLE = _LIBRARY is not None
 def _call(
     name: str, tensors: tuple[Tensor | None, ...], sizes: tuple[int, ...], eps: float
 ) -> None:
-    """Call C with the addresses of `tensors`, of which the first is x."""
+    """Call the C function `name` with the addresses of `tensors`; the first is x."""
     assert tensors[0] is not None
     addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
     dtype = ctypes.c_long(C_TYPES[tensors[0].dtype])
