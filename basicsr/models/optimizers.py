@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -129,30 +129,28 @@ class MuonAdamW(torch.optim.AdamW):
         return loss
 
     def _muon_step(self, group: dict[str, Any]) -> None:
-        """Update the weights of a group, those of one shape together."""
-        same_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                same_shape[parameter.shape].append(parameter)
-        for parameters in same_shape.values():
-            directions = torch.stack([_matrix(self._direction(each)) for each in parameters])
-            updates = orthogonalized(directions, self.newton_schulz_steps)
-            rate = group["lr"] * 0.2 * math.sqrt(max(updates.shape[1:]))
-            for parameter, update in zip(parameters, updates, strict=True):
-                if group["weight_decay"]:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.sub_(_like(parameter, update.to(parameter.dtype)), alpha=rate)
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if not parameters:
+            return
+        directions = [_matrix(each) for each in self._directions(parameters)]
+        updates = orthogonalized(directions, self.newton_schulz_steps)
+        for parameter, update in zip(parameters, updates, strict=True):
+            if group["weight_decay"]:
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            rate = group["lr"] * 0.2 * math.sqrt(max(update.shape))
+            parameter.sub_(_like(parameter, update.to(parameter.dtype)), alpha=rate)
 
-    def _direction(self, parameter: nn.Parameter) -> Tensor:
-        """Update the averaged gradient; return it with Nesterov's momentum."""
-        gradient = parameter.grad
-        assert gradient is not None
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())  # Adam expects it when a state is loaded
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        average = state["momentum_buffer"].lerp_(gradient, 1 - self.momentum)
-        return gradient.lerp(average, self.momentum)
+    def _directions(self, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor]:
+        """Update the averaged gradients; return them with Nesterov's momentum."""
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros(())  # Adam expects it when a state is loaded
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+        averages = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        torch._foreach_lerp_(averages, gradients, 1 - self.momentum)
+        return torch._foreach_lerp(gradients, averages, self.momentum)
 
 
 def _matrix(weight: Tensor) -> Tensor:
@@ -165,42 +163,64 @@ def _like(weight: Tensor, matrix: Tensor) -> Tensor:
     return matrix.view(weight.movedim(1, -1).shape).movedim(-1, 1)
 
 
-def orthogonalized(matrices: Tensor, steps: int = STEPS) -> Tensor:
-    """Return B x M x N matrices with singular values of about 1 (0.7 to 1.2), in bfloat16.
+def orthogonalized(matrices: Sequence[Tensor], steps: int = STEPS) -> list[Tensor]:
+    """Return matrices of the same shapes with singular values of about 1 (0.7 to 1.2), in bfloat16.
 
     Newton-Schulz iteration with the coefficients of Muon's authors, which let small singular values
     grow fast instead of converging to exactly 1. They divide by the Frobenius norm first. Here the
     largest singular value becomes 1, up to a few percent, so that small ones grow further.
 
-    For elongated matrices X, two steps together are Q X, where Q is a polynomial of the small
-    matrix X X'. More steps at a time would amplify its rounding errors too much.
+    Two steps together are Q X for a matrix X with at least as many columns as rows, where Q is a
+    polynomial of the small matrix X X'. More steps at a time would amplify its rounding errors too
+    much. Polynomials of one size are computed together.
     """
-    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    x = x.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    if tall:
-        x = x.mT.contiguous()
-    together = 2 if 2 * x.shape[2] > 3 * x.shape[1] else 1
-    for first in range(0, steps, together):
-        gram = x @ x.mT
+    of_side: dict[int, list[int]] = defaultdict(list)
+    for number, matrix in enumerate(matrices):
+        of_side[min(matrix.shape)].append(number)
+    results = list(matrices)
+    for numbers in of_side.values():
+        wide = [_transposed_if_tall(matrices[number]) for number in numbers]
+        for number, result in zip(numbers, _orthogonalized(wide, steps), strict=True):
+            results[number] = result.mT if result.shape != matrices[number].shape else result
+    return results
+
+
+def _orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
+    """Orthogonalize matrices with the same number of rows, and at least as many columns."""
+    norms = torch.stack(torch._foreach_norm(matrices)).clamp(min=1e-7)
+    scale = 1 / norms[:, None, None]
+    xs = [matrix.bfloat16() for matrix in matrices]
+    for first in range(0, steps, 2):
+        gram = torch.stack([x @ x.mT for x in xs])
+        if first == 0:
+            gram = (gram * scale**2).bfloat16()
         square = gram @ gram
         if first == 0:
             # The norm of X X' X X' is the root of the sum of the singular values' 8th powers.
             norm = square.norm(dim=(1, 2), keepdim=True, dtype=torch.float32)
             largest = norm.clamp(min=1e-28).pow(0.25).bfloat16()
-            x, gram, square = x / largest, gram / largest**2, square / largest**4
-        factor = _step(gram, square)
-        for _ in range(1, min(together, steps - first)):
+            gram, square, scale = gram / largest**2, square / largest**4, scale / largest
+        factor = _polynomial(gram, square)
+        if first + 1 < steps:
             gram = factor @ (gram @ factor)
-            factor = factor @ _step(gram, gram @ gram)
-        x = factor @ x
-    return x.mT if tall else x
+            factor = factor @ _polynomial(gram)
+        if first == 0:
+            factor = (factor * scale).bfloat16()
+        xs = [q @ x for q, x in zip(factor, xs, strict=True)]
+    return xs
 
 
-def _step(gram: Tensor, square: Tensor) -> Tensor:
-    """Return the matrix that a Newton-Schulz step multiplies X by, for X X' and its square."""
+def _transposed_if_tall(matrix: Tensor) -> Tensor:
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def _polynomial(gram: Tensor, square: Tensor | None = None) -> Tensor:
+    """Return the matrix that a step multiplies X by, for X X' and, if it is known, its square."""
     a, b, c = _COEFFICIENTS
-    factor = (b * gram).add_(square, alpha=c)
+    if square is None:
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    else:
+        factor = torch.add(b * gram, square, alpha=c)
     factor.diagonal(dim1=1, dim2=2).add_(a)
     return factor
 
