@@ -72,7 +72,7 @@ static void read_row(const Job *job, const Weights *weights, const Tile *tile, l
 INLINE void multiply(int vectors, const Weights *weights, const Tile *tile, long row, long first,
                      int pairs)
 {
-    const int pixels = pixels_of(vectors);
+    const int pixels = pixels_of(vectors, pairs);
     const long width = tile->right - tile->left, depth = TAPS * weights->depth;
     const word *products = weights->products + first * LANES * TAPS * depth;
     for (long r = 0; r < ROWS; r++)
@@ -131,6 +131,7 @@ INLINE void compute(const Job *job, const Weights *weights, const Tile *tile, in
     for (long row = tile->top; row < tile->bottom; row += ROWS) {
         for (long r = 0; r < ROWS; r++)
             read_row(job, weights, tile, row + EDGE + r, pairs);
+        begin_products(TAPS * weights->depth, pairs);
         for (long first = 0; first < weights->vectors;) {
             const int vectors = vectors_of(weights->vectors - first);
             WITH_VECTORS(vectors, multiply, weights, tile, row, first, pairs);
@@ -208,21 +209,37 @@ static int run(const Job *job, int pairs, Compute *compute_tile)
                 const Tile tile = tile_of(job, number, memory);
                 compute_tile(job, &weights, &tile);
             }
+        end_products(pairs);
         free(block);
     }
     free(packed);
     return failures;
 }
 
-static void compute_float32(const Job *job, const Weights *weights, const Tile *tile)
+static void compute_floats(const Job *job, const Weights *weights, const Tile *tile)
 {
     compute(job, weights, tile, 0);
 }
 
-static void compute_bfloat16(const Job *job, const Weights *weights, const Tile *tile)
+static void compute_pairs(const Job *job, const Weights *weights, const Tile *tile)
 {
     compute(job, weights, tile, PAIRS);
 }
 
-int lstm_float32(const Job *job) { return run(job, 0, compute_float32); }
-int lstm_bfloat16(const Job *job) { return run(job, PAIRS, compute_bfloat16); }
+#ifdef HAS_TILES
+static void compute_tiles(const Job *job, const Weights *weights, const Tile *tile)
+{
+    compute(job, weights, tile, TILES);
+}
+#endif
+
+int lstm_float32(const Job *job) { return run(job, 0, compute_floats); }
+
+int lstm_bfloat16(const Job *job)
+{
+#ifdef HAS_TILES
+    if (tiles_allowed())
+        return run(job, TILES, compute_tiles);
+#endif
+    return run(job, PAIRS, compute_pairs);
+}

@@ -1,7 +1,8 @@
 /* Products of pixels' channels and matrices of weights, on words of 32 bits.
 
    A word holds one float32 value or, where the processor multiplies bfloat16 (PAIRS), two bfloat16
-   values, which are multiplied with those of another word and added up in float32. */
+   values, which are multiplied with those of another word and added up in float32. With AMX
+   (TILES), it multiplies such words by tiles of 16 x 16. */
 
 #ifndef PRODUCTS_H
 #define PRODUCTS_H
@@ -9,9 +10,15 @@
 #include "vectors.h"
 
 #ifdef __AVX512BF16__
-enum { PAIRS = 1 };
+enum { PAIRS = 1, TILES };
 #else
 enum { PAIRS = 0 };
+#endif
+
+#if defined __AVX512BF16__ && defined __AMX_BF16__ && defined __linux__
+#define HAS_TILES
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 /* Sums are kept in registers: of at most WIDEST vectors of channels and MOST_PIXELS pixels. */
@@ -73,13 +80,135 @@ INLINE vec add_product(vec sum, vec a, vec b, int pairs)
     return sum + a * b;
 }
 
+#ifdef HAS_TILES
+
+/* Whether the system lets this process use the tile registers; it must be asked for them. */
+static inline int tiles_allowed(void)
+{
+    enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+
+/* Gives the tile registers their shapes for products of `depth` words: 0 to 3 are sums, 4 words of
+   pixels and 5 of weights, 6 and 7 the last of these, if they are fewer than LANES. */
+static inline void shape_tiles(long depth)
+{
+    const long rest = depth % LANES ? depth % LANES : LANES;
+    struct {
+        uint8_t palette, start, unused[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } shapes = {.palette = 1};
+    for (long i = 0; i < 8; i++) {
+        shapes.bytes[i] = (i == 6 ? rest : LANES) * sizeof(word);
+        shapes.rows[i] = i == 7 ? rest : LANES;
+    }
+    __asm__ volatile("" ::"r"(&shapes) : "memory");
+    _tile_loadconfig(&shapes);
+}
+
+/* `add_products` of LANES pixels. */
+INLINE void add_tile_products(vec sums[MOST_PIXELS][WIDEST], int vectors, const word *x,
+                              long pixel_stride, const word *weights, long weight_stride,
+                              long depth)
+{
+    const long step = weight_stride * sizeof(word);
+    __asm__ volatile("" ::"r"(sums) : "memory"); /* GCC does not know what tiles read */
+#define IF_USED(v, work)                                                                          \
+    if (vectors > v)                                                                              \
+    work
+#define BEGIN(v) IF_USED(v, _tile_loadd(v, sums[0] + v, sizeof sums[0]))
+#define END(v) IF_USED(v, _tile_stored(v, sums[0] + v, sizeof sums[0]))
+#define MULTIPLY(v, words, factors)                                                               \
+    IF_USED(v, {                                                                                  \
+        _tile_loadd(factors, weights + k * weight_stride + v * LANES, step);                      \
+        _tile_dpbf16ps(v, words, factors);                                                        \
+    })
+#define OF_ALL(work, ...)                                                                         \
+    do {                                                                                          \
+        work(0, ##__VA_ARGS__);                                                                   \
+        work(1, ##__VA_ARGS__);                                                                   \
+        work(2, ##__VA_ARGS__);                                                                   \
+        work(3, ##__VA_ARGS__);                                                                   \
+    } while (0)
+    OF_ALL(BEGIN);
+    long k = 0;
+    for (; k + LANES <= depth; k += LANES) {
+        _tile_loadd(4, x + k, pixel_stride * sizeof(word));
+        OF_ALL(MULTIPLY, 4, 5);
+    }
+    if (k < depth) {
+        _tile_loadd(6, x + k, pixel_stride * sizeof(word));
+        OF_ALL(MULTIPLY, 6, 7);
+    }
+    OF_ALL(END);
+#undef IF_USED
+#undef BEGIN
+#undef END
+#undef MULTIPLY
+#undef OF_ALL
+}
+
+#endif
+
+/* Writes the words of four vectors so that those of a lane are contiguous. */
+INLINE void store_transposed(word *to, long stride, const vec words[4])
+{
+#ifdef HAS_TILES
+    const __m512i *x = (const __m512i *)words;
+    const __m512i low[2] = {_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpacklo_epi32(x[2], x[3])};
+    const __m512i high[2] = {_mm512_unpackhi_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[2], x[3])};
+    const __m512i lanes[4] = { /* lanes i, i + 4, i + 8 and i + 12 */
+        _mm512_unpacklo_epi64(low[0], low[1]), _mm512_unpackhi_epi64(low[0], low[1]),
+        _mm512_unpacklo_epi64(high[0], high[1]), _mm512_unpackhi_epi64(high[0], high[1])};
+#define STORE(i, quarter)                                                                         \
+    _mm_storeu_si128((__m128i *)(to + (4 * quarter + i) * stride),                                \
+                     _mm512_extracti32x4_epi32(lanes[i], quarter))
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        STORE(i, 0);
+        STORE(i, 1);
+        STORE(i, 2);
+        STORE(i, 3);
+    }
+#undef STORE
+#endif
+    (void)to, (void)stride, (void)words;
+}
+
+/* Before products of `depth` words. */
+INLINE void begin_products(long depth, int pairs)
+{
+#ifdef HAS_TILES
+    if (pairs == TILES)
+        shape_tiles(depth);
+#endif
+    (void)depth, (void)pairs;
+}
+
+/* After all products of a thread. */
+INLINE void end_products(int pairs)
+{
+#ifdef HAS_TILES
+    if (pairs == TILES)
+        _tile_release();
+#endif
+    (void)pairs;
+}
+
 /* Adds to sums[pixel][vector] the products of `depth` words of each of `pixels` pixels with as many
    rows of weights. Strides are in words: from pixel to pixel, from word to word of a pixel, and
-   from row to row of the weights. */
+   from row to row of the weights. With TILES, words of a pixel are contiguous. */
 INLINE void add_products(vec sums[MOST_PIXELS][WIDEST], int pixels, int vectors, const word *x,
                          long pixel_stride, long word_stride, const word *weights,
                          long weight_stride, long depth, int pairs)
 {
+#ifdef HAS_TILES
+    if (pairs == TILES) {
+        add_tile_products(sums, vectors, x, pixel_stride, weights, weight_stride, depth);
+        return;
+    }
+#endif
     for (long k = 0; k < depth; k++) {
         vec w[WIDEST];
 #pragma GCC unroll 4
@@ -105,8 +234,10 @@ INLINE void begin_sums(vec sums[MOST_PIXELS][WIDEST], int pixels, int vectors, c
 }
 
 /* Pixels whose sums, of that many vectors, fit into the registers; an even number. */
-INLINE int pixels_of(int vectors)
+INLINE int pixels_of(int vectors, int pairs)
 {
+    if (pairs > PAIRS)
+        return LANES;
     if (LANES == 16)
         return vectors == 1 ? 16 : vectors == 2 ? 12 : vectors == 3 ? 8 : 6;
     return vectors == 1 ? 8 : 6;

@@ -152,7 +152,7 @@ INLINE void normalise_rows(const Job *job, const Weights *weights, const Tile *t
 INLINE void expand(int vectors, const Weights *weights, const Tile *tile, word *ring, long first,
                    const ints keep[ROWS], int pairs)
 {
-    const int pixels = pixels_of(vectors);
+    const int pixels = pixels_of(vectors, pairs);
     const word *point = weights->point + first * LANES * weights->x_depth;
     for (long column = 0; column < tile->columns; column += pixels / ROWS) {
         vec sums[MOST_PIXELS][WIDEST];
@@ -183,6 +183,7 @@ INLINE void expand_rows(const Job *job, const Weights *weights, const Tile *tile
     ints keep[ROWS];
     for (long r = 0; r < ROWS; r++)
         keep[r] = (ints){0} - (row + r >= 0 && row + r < job->height);
+    begin_products(weights->x_depth, pairs);
     for (long first = 0; first < weights->vectors;) {
         const int vectors = vectors_of(weights->vectors - first);
         WITH_VECTORS(vectors, expand, weights, tile, ring, first, keep, pairs);
@@ -252,13 +253,77 @@ INLINE void convolve(const Weights *weights, const Tile *tile, long vector, long
         convolve_floats(weights, tile, taps, vector, column, results);
 }
 
+/* A tile's sums: for every head, the products of each query and of all keys, in whole vectors; then
+   the squares of queries and keys, each in whole vectors. */
+
+INLINE long head_vectors(const Job *job)
+{
+    return up_to_multiple(job->hidden / job->heads, LANES) / LANES;
+}
+
+INLINE long sums_of_tile(const Job *job, const Weights *weights)
+{
+    return (job->hidden * head_vectors(job) + weights->vectors) * LANES;
+}
+
+INLINE float *squares_of(const Job *job, const Tile *tile)
+{
+    return tile->sums + job->hidden * head_vectors(job) * LANES;
+}
+
+/* Factors of the sums over pixels: words of both rows or, without pairs, a word of each. For TILES
+   the words of a query are contiguous, and those of keys follow. */
+typedef struct {
+    word *queries, *keys;
+    long query_step, key_step; /* from word to word */
+    long query_row;            /* from query to query */
+} Factors;
+
+INLINE Factors factors_of(const Weights *weights, const Tile *tile, int pairs)
+{
+    const long half = weights->vectors * LANES / 2, columns = tile->columns + SPARE;
+    if (pairs > PAIRS)
+        return (Factors){tile->middle, tile->middle + half * columns, 1, half, columns};
+    return (Factors){tile->middle, tile->middle + half, 2 * half, 2 * half, 1};
+}
+
+/* Writes LANES queries or keys (a vector) at COLUMNS columns; returns the sums of their squares over
+   the columns before `width`. */
+INLINE vec write_factors(const Weights *weights, const Tile *tile, long vector, long column,
+                         long width, vec results[ROWS][COLUMNS], int pairs)
+{
+    const Factors to = factors_of(weights, tile, pairs);
+    const long keys = weights->vectors / 2;
+    vec words[COLUMNS] = {0}, squares = {0};
+    for (int k = 0; k < COLUMNS && column + k < width; k++) {
+        const vec upper = results[0][k], lower = results[1][k];
+        words[k] = pairs ? pairs_of(upper, lower) : upper;
+        squares = add_product(squares, words[k], words[k], pairs);
+        if (!pairs)
+            squares += lower * lower;
+        if (pairs > PAIRS && vector < keys)
+            continue;
+        word *at = vector < keys ? to.queries + (column + k) * (pairs ? 1 : ROWS) * to.query_step
+                                 : to.keys + (column + k) * (pairs ? 1 : ROWS) * to.key_step;
+        at += vector % keys * LANES;
+        store_words(at, words[k]);
+        if (!pairs)
+            store_words(at + to.key_step, lower);
+    }
+    if (pairs > PAIRS && vector < keys)
+        store_transposed(to.queries + vector * LANES * to.query_row + column, to.query_row, words);
+    return squares;
+}
+
 /* Convolves two rows and writes the factors of the next product: channels of pixels or, for sums
-   over pixels, words of both rows by columns. */
-INLINE void convolve_rows(const Weights *weights, const Tile *tile, long row, Pass pass, int pairs)
+   over pixels, queries and keys. */
+INLINE void convolve_rows(const Job *job, const Weights *weights, const Tile *tile, long row,
+                          Pass pass, int pairs)
 {
     const long width = tile->right - tile->left, words = weights->hidden_words;
     const long vectors = pass == GATES ? weights->vectors / 2 : weights->vectors;
-    for (long v = 0; v < vectors; v++)
+    for (long v = 0; v < vectors; v++) {
+        vec squares = {0};
         for (long column = 0; column < width; column += COLUMNS) {
             vec results[ROWS][COLUMNS], values[ROWS][COLUMNS];
             convolve(weights, tile, v, column, results, pairs);
@@ -268,26 +333,30 @@ INLINE void convolve_rows(const Weights *weights, const Tile *tile, long row, Pa
                     for (int k = 0; k < COLUMNS; k++)
                         results[r][k] = gelu(results[r][k], pairs) * values[r][k];
             }
-            for (int k = 0; k < COLUMNS && column + k < width; k++) {
-                if (pass == GRAM && row + 1 >= tile->bottom)
+            if (pass == GRAM) {
+                for (int k = 0; k < COLUMNS && row + 1 >= tile->bottom; k++)
                     results[1][k] = (vec){0};
-                if (pass == GRAM && pairs) {
-                    store_words(tile->middle + ((column + k) * vectors + v) * LANES,
-                                pairs_of(results[0][k], results[1][k]));
-                    continue;
-                }
+                squares += write_factors(weights, tile, v, column, width, results, pairs);
+                continue;
+            }
+            for (int k = 0; k < COLUMNS && column + k < width; k++) {
                 word *to = tile->middle + (column + k) * ROWS * words;
                 store_channels(to, v * LANES, results[0][k], pairs);
                 store_channels(to + words, v * LANES, results[1][k], pairs);
             }
         }
+        if (pass == GRAM) {
+            float *sums = squares_of(job, tile) + v * LANES;
+            store(sums, load(sums) + squares);
+        }
+    }
 }
 
 /* Computes some vectors of the result of two rows. */
 INLINE void reduce(int vectors, const Job *job, const Weights *weights, const Tile *tile, long row,
                    long first, Type type, int pairs)
 {
-    const int pixels = pixels_of(vectors);
+    const int pixels = pixels_of(vectors, pairs);
     const long channels = job->channels, width = tile->right - tile->left;
     const long matrix = job->last_weights > 1 ? tile->image : 0;
     const word *last =
@@ -317,6 +386,7 @@ INLINE void reduce(int vectors, const Job *job, const Weights *weights, const Ti
 INLINE void reduce_rows(const Job *job, const Weights *weights, const Tile *tile, long row,
                         Type type, int pairs)
 {
+    begin_products(weights->hidden_depth, pairs);
     for (long first = 0; first < weights->last_vectors;) {
         const int vectors = vectors_of(weights->last_vectors - first);
         WITH_VECTORS(vectors, reduce, job, weights, tile, row, first, type, pairs);
@@ -324,32 +394,20 @@ INLINE void reduce_rows(const Job *job, const Weights *weights, const Tile *tile
     }
 }
 
-/* A tile's sums: for every head, the products of each query and of all keys, in whole vectors; then
-   the squares of queries and keys, each in whole vectors. */
-
-INLINE long head_vectors(const Job *job)
-{
-    return up_to_multiple(job->hidden / job->heads, LANES) / LANES;
-}
-
-INLINE long sums_of_tile(const Job *job, const Weights *weights)
-{
-    return (job->hidden * head_vectors(job) + weights->vectors) * LANES;
-}
-
 /* Adds the products of a head's queries and of some vectors of its keys, over two rows. */
 INLINE void multiply_head(int vectors, const Job *job, const Weights *weights, const Tile *tile,
-                          long head, long first, int pairs)
+                          long head, long first, long depth, int pairs)
 {
-    const int queries = pixels_of(vectors);
-    const long channels = job->hidden / job->heads, step = weights->vectors * LANES;
-    const long depth = (tile->right - tile->left) * (pairs ? 1 : ROWS);
-    const word *q = tile->middle + head * channels;
-    const word *k = q + step / 2 + first * LANES;
+    const int queries = pixels_of(vectors, pairs);
+    const long channels = job->hidden / job->heads;
+    const Factors factors = factors_of(weights, tile, pairs);
+    const word *q = factors.queries + head * channels * factors.query_row;
+    const word *k = factors.keys + head * channels + first * LANES;
     for (long query = 0; query < channels; query += queries) {
         vec sums[MOST_PIXELS][WIDEST];
         begin_sums(sums, queries, vectors, NULL);
-        add_products(sums, queries, vectors, q + query, 1, step, k, step, depth, pairs);
+        add_products(sums, queries, vectors, q + query * factors.query_row, factors.query_row,
+                     factors.query_step, k, factors.key_step, depth, pairs);
 #pragma GCC unroll 16
         for (int p = 0; p < queries; p++) {
             if (query + p >= channels)
@@ -365,22 +423,14 @@ INLINE void multiply_head(int vectors, const Job *job, const Weights *weights, c
 
 INLINE void multiply_rows(const Job *job, const Weights *weights, const Tile *tile, int pairs)
 {
+    const long depth = (tile->right - tile->left) * (pairs ? 1 : ROWS);
+    begin_products(depth, pairs);
     for (long head = 0; head < job->heads; head++)
         for (long first = 0; first < head_vectors(job);) {
             const int vectors = vectors_of(head_vectors(job) - first);
-            WITH_VECTORS(vectors, multiply_head, job, weights, tile, head, first, pairs);
+            WITH_VECTORS(vectors, multiply_head, job, weights, tile, head, first, depth, pairs);
             first += vectors;
         }
-    float *squares = tile->sums + job->hidden * head_vectors(job) * LANES;
-    const long depth = (tile->right - tile->left) * (pairs ? 1 : ROWS);
-    for (long v = 0; v < weights->vectors; v++) {
-        vec sum = {0};
-        for (long i = 0; i < depth; i++) {
-            const vec x = load_words(tile->middle + (i * weights->vectors + v) * LANES);
-            sum = add_product(sum, x, x, pairs);
-        }
-        store(squares + v * LANES, load(squares + v * LANES) + sum);
-    }
 }
 
 INLINE void compute(const Job *job, const Weights *weights, Tile *tile, Pass pass, Type type,
@@ -394,7 +444,7 @@ INLINE void compute(const Job *job, const Weights *weights, Tile *tile, Pass pas
         expand_rows(job, weights, tile, ring, row, pairs);
         if (row < tile->top)
             continue;
-        convolve_rows(weights, tile, row - 1, pass, pairs);
+        convolve_rows(job, weights, tile, row - 1, pass, pairs);
         if (pass == GRAM)
             multiply_rows(job, weights, tile, pairs);
         else
@@ -532,6 +582,7 @@ static int run(const Job *job, Pass pass, int pairs, Compute *compute_tile)
                 Tile tile = tile_of(job, &weights, number, memory);
                 compute_tile(job, &weights, &tile);
             }
+        end_products(pairs);
         free(block);
     }
     free(packed);
@@ -540,16 +591,32 @@ static int run(const Job *job, Pass pass, int pairs, Compute *compute_tile)
 
 const int lanes = LANES;
 
-#define PASS(name, pass, type, pairs)                                                             \
-    static void compute_##name(const Job *job, const Weights *weights, Tile *tile)                \
+#define COMPUTE(name, pass, type, pairs)                                                          \
+    static void name(const Job *job, const Weights *weights, Tile *tile)                          \
     {                                                                                             \
         compute(job, weights, tile, pass, type, pairs);                                           \
-    }                                                                                             \
-    int name(const Job *job) { return run(job, pass, pairs, compute_##name); }
+    }
 
-PASS(gram_sums_float32, GRAM, FLOAT32, 0)
-PASS(gram_sums_bfloat16, GRAM, BFLOAT16, PAIRS)
-PASS(add_values_float32, VALUES, FLOAT32, 0)
-PASS(add_values_bfloat16, VALUES, BFLOAT16, PAIRS)
-PASS(add_gates_float32, GATES, FLOAT32, 0)
-PASS(add_gates_bfloat16, GATES, BFLOAT16, PAIRS)
+#ifdef HAS_TILES
+#define BFLOAT16_PASS(name, pass)                                                                 \
+    COMPUTE(compute_##name##_pairs, pass, BFLOAT16, PAIRS)                                        \
+    COMPUTE(compute_##name##_tiles, pass, BFLOAT16, TILES)                                        \
+    int name##_bfloat16(const Job *job)                                                           \
+    {                                                                                             \
+        return tiles_allowed() ? run(job, pass, TILES, compute_##name##_tiles)                    \
+                               : run(job, pass, PAIRS, compute_##name##_pairs);                   \
+    }
+#else
+#define BFLOAT16_PASS(name, pass)                                                                 \
+    COMPUTE(compute_##name##_pairs, pass, BFLOAT16, PAIRS)                                        \
+    int name##_bfloat16(const Job *job) { return run(job, pass, PAIRS, compute_##name##_pairs); }
+#endif
+
+#define PASS(name, pass)                                                                          \
+    BFLOAT16_PASS(name, pass)                                                                     \
+    COMPUTE(compute_##name##_floats, pass, FLOAT32, 0)                                            \
+    int name##_float32(const Job *job) { return run(job, pass, 0, compute_##name##_floats); }
+
+PASS(gram_sums, GRAM)
+PASS(add_values, VALUES)
+PASS(add_gates, GATES)

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 OTHER_PROCESSORS = {
+    "AVX-512 without AMX": "cc -mno-amx-bf16",
     "AVX-512 without bfloat16": "cc -mno-avx512bf16",
     "AVX2": "cc -mno-avx512f",
 }
