@@ -1,12 +1,13 @@
 """Measure the time and memory of restoring one large image in strips.
 
     python scripts/benchmarks/photograph.py --size 3840 2160 --memory 10
+    python scripts/benchmarks/photograph.py --weights DTPNet-T_any-rain --size 4000 3000 --memory 4
     python scripts/benchmarks/photograph.py --size 7680 4320 --memory 20 --features bf16
     python scripts/benchmarks/photograph.py --size 1024 1024 --memory 4 --whole
 
-The network has random weights and the image random pixels. Memory is the peak resident memory of
-the process (on a GPU: of its tensors). --whole also restores the image as a whole, and reports the
-time and the largest difference of values in [0, 1].
+The network has random weights unless --weights are given, and the image random pixels. Memory is
+the peak resident memory of the process (on a GPU: of its tensors). --whole also restores the image
+as a whole, and reports the time and the largest difference of values in [0, 1].
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 
 from basicsr.archs import build_network
 from basicsr.inference.restorer import Restorer, RestorerSettings
+from basicsr.models.pretrained import saved_network, weights_file
 from basicsr.utils.cli import (
     add_device,
     add_memory,
@@ -40,6 +42,7 @@ def measure(
     precision: str = "fp32",
     device: str = "auto",
     whole: bool = False,
+    weights: str | None = None,
 ) -> dict[str, Any]:
     """Restore an image in strips and return the figures.
 
@@ -51,10 +54,15 @@ def measure(
         precision: "fp32", "bf16" or "fp16".
         device: "auto", "cuda" or "cpu".
         whole: also restore the image as a whole, and compare.
+        weights: weights of the network to measure instead, as `weights_file` takes them.
     """
     torch_device = select_device(device)
     torch.manual_seed(0)
-    net = build_network({"type": network})
+    net = (
+        build_network({"type": network})
+        if weights is None
+        else saved_network(weights_file(weights))[0]
+    )
     width, height = size
     image = np.random.default_rng(0).integers(256, size=(height, width, 3), dtype=np.uint8)
     settings = RestorerSettings(precision=precision, memory_gib=memory, features=features)
@@ -69,7 +77,7 @@ def measure(
         difference = float(np.abs(restored - expected).max())
         figures |= {"whole_seconds": seconds, "difference": difference}
     return {
-        "network": network,
+        "network": network if weights is None else weights,
         "size": list(size),
         "memory": memory,
         "features": features,
@@ -90,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = script_parser(__doc__)
     add = parser.add_argument
     add("--network", default="DTPNet", metavar="NAME", help="default: %(default)s")
+    add("--weights", metavar="FILE", help="of a network to measure instead, or their name")
     add("--size", nargs=2, type=positive, required=True, metavar=("WIDTH", "HEIGHT"))
     add_memory(parser, required=True)
     add("--features", choices=["memory", "bf16", "disk"], default="memory")

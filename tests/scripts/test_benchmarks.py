@@ -49,14 +49,16 @@ def test_metrics(run_script, root: Path):
         _spread_is_plausible(measured[name])
 
 
-def test_photograph(run_script):
+@pytest.mark.parametrize("network", [("--network", "DTPNet-T"), ("--weights", "DTPNet-T_any-rain")])
+def test_photograph(run_script, network):
     """Restore a small image; the budget is far above the memory of a test process."""
     code, out, _ = run_script(
-        *("benchmarks/photograph", "--network", "DTPNet-T", "--size", 40, 33, "--memory", 64),
+        *("benchmarks/photograph", *network, "--size", 40, 33, "--memory", 64),
         *("--device", "cpu", "--whole"),
     )
     measured = json.loads(out)
     assert code == 0
+    assert measured["network"] == network[1]
     assert measured["size"] == [40, 33]
     assert 0 < measured["peak_gib"] < 64
     assert 0 <= measured["difference"] < 1e-5
