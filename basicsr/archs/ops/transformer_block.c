@@ -292,8 +292,8 @@ INLINE Factors factors_of(const Weights *weights, const Tile *tile, int pairs)
 INLINE vec write_factors(const Weights *weights, const Tile *tile, long vector, long column,
                          long width, vec results[ROWS][COLUMNS], int pairs)
 {
-    const Factors to = factors_of(weights, tile, pairs);
-    const long keys = weights->vectors / 2;
+    const Factors factors = factors_of(weights, tile, pairs);
+    const long queries = weights->vectors / 2, within = vector % queries * LANES;
     vec words[COLUMNS] = {0}, squares = {0};
     for (int k = 0; k < COLUMNS && column + k < width; k++) {
         const vec upper = results[0][k], lower = results[1][k];
@@ -301,17 +301,19 @@ INLINE vec write_factors(const Weights *weights, const Tile *tile, long vector, 
         squares = add_product(squares, words[k], words[k], pairs);
         if (!pairs)
             squares += lower * lower;
-        if (pairs > PAIRS && vector < keys)
-            continue;
-        word *at = vector < keys ? to.queries + (column + k) * (pairs ? 1 : ROWS) * to.query_step
-                                 : to.keys + (column + k) * (pairs ? 1 : ROWS) * to.key_step;
-        at += vector % keys * LANES;
+    }
+    if (pairs > PAIRS && vector < queries) {
+        store_transposed(factors.queries + within * factors.query_row + column, factors.query_row,
+                         words);
+        return squares;
+    }
+    word *to = (vector < queries ? factors.queries : factors.keys) + within;
+    for (int k = 0; k < COLUMNS && column + k < width; k++) {
+        word *at = to + (column + k) * (pairs ? 1 : ROWS) * factors.key_step;
         store_words(at, words[k]);
         if (!pairs)
-            store_words(at + to.key_step, lower);
+            store_words(at + factors.key_step, results[1][k]);
     }
-    if (pairs > PAIRS && vector < keys)
-        store_transposed(to.queries + vector * LANES * to.query_row + column, to.query_row, words);
     return squares;
 }
 
