@@ -187,25 +187,21 @@ def orthogonalized(matrices: Sequence[Tensor], steps: int = STEPS) -> list[Tenso
 
 def _orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
     """Orthogonalize matrices with the same number of rows, and at least as many columns."""
-    norms = torch.stack(torch._foreach_norm(matrices)).clamp(min=1e-7)
-    scale = 1 / norms[:, None, None]
-    xs = [matrix.bfloat16() for matrix in matrices]
+    norms = [norm.clamp(min=1e-7) for norm in torch._foreach_norm(matrices)]
+    xs = [(matrix / norm).bfloat16() for matrix, norm in zip(matrices, norms, strict=True)]
     for first in range(0, steps, 2):
         gram = torch.stack([x @ x.mT for x in xs])
-        if first == 0:
-            gram = (gram * scale**2).bfloat16()
         square = gram @ gram
         if first == 0:
             # The norm of X X' X X' is the root of the sum of the singular values' 8th powers.
             norm = square.norm(dim=(1, 2), keepdim=True, dtype=torch.float32)
             largest = norm.clamp(min=1e-28).pow(0.25).bfloat16()
-            gram, square, scale = gram / largest**2, square / largest**4, scale / largest
+            xs = [x / each for x, each in zip(xs, largest, strict=True)]
+            gram, square = gram / largest**2, square / largest**4
         factor = _polynomial(gram, square)
         if first + 1 < steps:
             gram = factor @ (gram @ factor)
             factor = factor @ _polynomial(gram)
-        if first == 0:
-            factor = (factor * scale).bfloat16()
         xs = [q @ x for q, x in zip(factor, xs, strict=True)]
     return xs
 

@@ -155,7 +155,8 @@ INLINE void add_tile_products(vec sums[MOST_PIXELS][WIDEST], int vectors, const 
 INLINE void store_transposed(word *to, long stride, const vec words[4])
 {
 #ifdef HAS_TILES
-    const __m512i *x = (const __m512i *)words;
+    const __m512i x[4] = {(__m512i)words[0], (__m512i)words[1], (__m512i)words[2],
+                          (__m512i)words[3]};
     const __m512i low[2] = {_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpacklo_epi32(x[2], x[3])};
     const __m512i high[2] = {_mm512_unpackhi_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[2], x[3])};
     const __m512i lanes[4] = { /* lanes i, i + 4, i + 8 and i + 12 */
