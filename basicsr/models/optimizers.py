@@ -195,7 +195,8 @@ def _orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
         if first == 0:
             # The norm of X X' X X' is the root of the sum of the singular values' 8th powers.
             norm = square.norm(dim=(1, 2), keepdim=True, dtype=torch.float32)
-            largest = norm.clamp(min=1e-28).pow(0.25).bfloat16()
+            # Below the limit, tiny gradients' norms would underflow; they stay small instead.
+            largest = norm.clamp(min=1e-16).pow(0.25).bfloat16()
             xs = [x / each for x, each in zip(xs, largest, strict=True)]
             gram, square = gram / largest**2, square / largest**4
         factor = _polynomial(gram, square)

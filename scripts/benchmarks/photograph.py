@@ -97,8 +97,11 @@ def timed(restorer: Restorer, image: np.ndarray) -> tuple[np.ndarray, float]:
 def main(arguments: list[str] | None = None) -> None:
     parser = script_parser(__doc__)
     add = parser.add_argument
-    add("--network", default="DTPNet", metavar="NAME", help="default: %(default)s")
-    add("--weights", metavar="FILE", help="of a network to measure instead, or their name")
+    measured = parser.add_mutually_exclusive_group()
+    measured.add_argument(
+        "--network", default="DTPNet", metavar="NAME", help="default: %(default)s"
+    )
+    measured.add_argument("--weights", metavar="FILE", help="weights, or the name of shipped ones")
     add("--size", nargs=2, type=positive, required=True, metavar=("WIDTH", "HEIGHT"))
     add_memory(parser, required=True)
     add("--features", choices=["memory", "bf16", "disk"], default="memory")

@@ -45,6 +45,25 @@ def test_singular_values_become_about_one(shape) -> None:
     assert values.max() < 1.3
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e15])
+def test_matrices_of_several_shapes_are_told_apart(scale) -> None:
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(12, 100), (24, 24), (100, 12), (12, 40), (24, 90)]
+    matrices = [scale * torch.randn(shape, generator=generator) for shape in shapes]
+    for matrix, result in zip(matrices, orthogonalized(matrices), strict=True):
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        nearest = (left @ right).flatten()
+        assert result.shape == matrix.shape
+        assert torch.cosine_similarity(result.float().flatten(), nearest, dim=0) > 0.95
+
+
+@pytest.mark.parametrize("scale", [0, 1e-30, 1e-18, 1e-15, 1e-12, 1e-10, 1e-8])
+def test_tiny_gradients_do_not_grow_beyond_one(scale) -> None:
+    matrix = scale * torch.randn(24, 90, generator=torch.Generator().manual_seed(1))
+    (result,) = orthogonalized([matrix])
+    assert torch.linalg.svdvals(result.float()).max() < 1.3
+
+
 def test_muon_trains_dense_convolutions_between_features() -> None:
     net = network()
     built = MuonAdamW(net.parameters())

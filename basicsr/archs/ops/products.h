@@ -177,7 +177,7 @@ INLINE void store_transposed(word *to, long stride, const vec words[4])
     (void)to, (void)stride, (void)words;
 }
 
-/* Before products of `depth` words. */
+/* Prepares the processor for products of `depth` words; before `add_products`. */
 INLINE void begin_products(long depth, int pairs)
 {
 #ifdef HAS_TILES
@@ -187,7 +187,7 @@ INLINE void begin_products(long depth, int pairs)
     (void)depth, (void)pairs;
 }
 
-/* After all products of a thread. */
+/* Undoes `begin_products`, after all products of a thread. */
 INLINE void end_products(int pairs)
 {
 #ifdef HAS_TILES

@@ -66,7 +66,7 @@ def test_a_step_is_that_of_the_definition(shape, has_state, threads, monkeypatch
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("options", ["-mno-avx512bf16", "-mno-avx512f"])
+@pytest.mark.parametrize("options", ["-mno-amx-bf16", "-mno-avx512bf16", "-mno-avx512f"])
 def test_other_processors(options, monkeypatch, tmp_path):
     monkeypatch.setenv("CC", f"cc {options}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
