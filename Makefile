@@ -16,8 +16,9 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/python scripts/demo.py
 
+# A lost worker ends the run and names its test: with another worker in its place xdist may wait for ever.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0
 
 lint: setup
 	$(BIN)/ruff check .
