@@ -103,7 +103,7 @@ def test_the_wheel_holds_weights_and_sources_of_kernels(wheel):
     weights = {file.name for file in (ROOT / "pretrained_models").glob("*.safetensors")}
     assert weights
     assert {f"derain/pretrained_models/{name}" for name in weights} <= names
-    assert {f"derain/archs/ops/{name}" for name in ("gated_dwconv.c", "vectors.h")} <= names
+    assert {f"derain/archs/ops/{name}" for name in ("dwconv.c", "vectors.h")} <= names
 
 
 @pytest.mark.parametrize("file", ["basicsr/train.py", "basicsr/restore.py", "scripts/measure.py"])

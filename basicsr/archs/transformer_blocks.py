@@ -69,8 +69,11 @@ class MDTA(nn.Module):
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k = self.queries_and_keys(x)
-        return self.project(x, self.projection(ops.gram_sums(q, k, self.heads)))
+        if not ops.uses_c(x):
+            q, k = self.queries_and_keys(x)
+            return self.project(x, self.projection(ops.gram_sums(q, k, self.heads)))
+        q, k, values = ops.projections(x, self.qkv, self.qkv_dwconv, 0, 3, 3)
+        return self.project_values(values, self.projection(ops.gram_sums(q, k, self.heads)))
 
     def queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         q, k = ops.projections(x, self.qkv, self.qkv_dwconv, 0, 2, 3)
@@ -98,8 +101,12 @@ class MDTA(nn.Module):
     def project(self, x: Tensor, projection: Tensor) -> Tensor:
         """Return the output for `x`, given a `projection` from these or more pixels."""
         (values,) = ops.projections(x, self.qkv, self.qkv_dwconv, 2, 3, 3)
+        return self.project_values(values, projection)
+
+    def project_values(self, values: Tensor, projection: Tensor) -> Tensor:
+        """Return the output for `values`, given a `projection`."""
         pixels = values.permute(0, 2, 3, 1).flatten(1, 2)
-        out = (pixels @ projection.to(pixels.dtype).transpose(1, 2)).unflatten(1, x.shape[2:])
+        out = (pixels @ projection.to(pixels.dtype).transpose(1, 2)).unflatten(1, values.shape[2:])
         if self.project_out.bias is not None:
             out = out + self.project_out.bias.to(out.dtype)
         return out.permute(0, 3, 1, 2)

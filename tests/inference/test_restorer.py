@@ -265,7 +265,7 @@ def test_memory_budget_without_strips_suggests_tiles():
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
-        MemoryError("gated_dwconv: cannot allocate memory"),
+        MemoryError("dwconv: cannot allocate memory"),
     ],
 )
 def test_out_of_memory_falls_back_to_strips_with_a_warning(caplog, monkeypatch, error):

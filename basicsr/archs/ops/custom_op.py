@@ -7,7 +7,7 @@ PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,22 +42,22 @@ Gradients = tuple[Tensor | None, ...]
 def register_gradients(
     operator: torch.library.CustomOpDef,
     backward: Callable[..., Gradients],
-    eager: Callable[..., Tensor],
+    eager: Callable[..., Tensor | Sequence[Tensor]],
 ) -> None:
     """Register the gradients of `operator`.
 
     Args:
-        operator: returns one tensor.
-        backward: takes the result's gradient and the arguments of the operator, and returns the
-            gradients of all of them.
+        operator: returns a tensor, or a list of tensors.
+        backward: takes the gradient of the result, or of each tensor in the list, and the arguments
+            of the operator; returns the gradients of all of them.
         eager: definition of the operator in PyTorch, used where gradients are differentiated.
     """
 
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor | list[Tensor]) -> None:
         ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
         ctx.others = [None if isinstance(x, Tensor) else (x,) for x in inputs]
 
-    def backward_of_operator(ctx: Any, grad: Tensor) -> Gradients:
+    def backward_of_operator(ctx: Any, grad: Tensor | list[Tensor]) -> Gradients:
         saved = iter(ctx.saved_tensors)
         inputs = [next(saved) if other is None else other[0] for other in ctx.others]
         if not torch.is_grad_enabled():

@@ -2,9 +2,8 @@
 
 - Triton: norms and Gram matrices on CUDA, if Triton can be imported. There are no kernels for
   float64, and none for depthwise convolutions: cuDNN's are faster.
-- C: float32 and bfloat16 on a CPU with a C compiler; but depthwise convolutions without a gate are
-  faster in oneDNN. Without gradients, whole passes of transformer blocks and LSTMs
-  (`transformer_block_c.py`, `lstm_c.py`).
+- C: float32 and bfloat16 on a CPU with a C compiler. Without gradients, whole passes of transformer
+  blocks and LSTMs (`transformer_block_c.py`, `lstm_c.py`).
 
 Implementations are imported at their first use: Triton's take seconds, and the C version compiles.
 """
@@ -12,6 +11,7 @@ Implementations are imported at their first use: Triton's take seconds, and the 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
 from basicsr.archs.ops.custom_op import C_TYPES
+from basicsr.archs.ops.dwconv import split_dwconv as eager_split_dwconv
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
 from basicsr.archs.ops.gram import Gram
 from basicsr.archs.ops.gram import gram_sums as eager_gram_sums
@@ -103,6 +104,15 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e
         if channel_norm_c.AVAILABLE:
             return channel_norm_c.channel_norm(x, weight, bias, eps)
     return eager_channel_norm(x, weight, bias, eps)
+
+
+def split_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Sequence[Tensor]:
+    """Return the parts of dwconv(x) along the channels; see `dwconv.py`."""
+    if uses_c(x):
+        from basicsr.archs.ops import dwconv_c
+
+        return dwconv_c.split_dwconv(x, weight, bias, parts)
+    return eager_split_dwconv(x, weight, bias, parts)
 
 
 def gated_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -18,3 +18,8 @@ def dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
     return F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
+
+
+def split_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> tuple[Tensor, ...]:
+    """Return dwconv(x) as `parts` tensors of N x C/parts x H x W."""
+    return dwconv(x, weight, bias).chunk(parts, dim=1)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.ops.dispatch import gated_dwconv, uses_c
+from basicsr.archs.ops.dispatch import gated_dwconv, split_dwconv, uses_c
 from basicsr.archs.ops.dwconv import dwconv
 from basicsr.archs.ops.gated_dwconv import gelu_gate
 
@@ -42,8 +42,8 @@ def projections(
 ) -> tuple[Tensor, ...]:
     """Return some of `count` equal parts, along the channels, of depth(point(x)).
 
-    A CPU computes each part on its own: parts cut out of one result are not contiguous. A GPU is
-    faster with one large product.
+    Without C, a CPU computes each part on its own: parts cut out of one result are not contiguous.
+    Otherwise one large product is faster.
 
     Args:
         x: N x C x H x W.
@@ -54,15 +54,16 @@ def projections(
         count: number of parts of the whole result.
     """
     width, wanted = point.out_channels // count, last - first
-    inner = [wanted * width] if x.is_cuda else [width] * wanted
+    together = x.is_cuda or uses_c(x)
+    inner = [wanted * width] if together else [width] * wanted
     widths = [first * width, *inner, (count - last) * width]
     tensors = (point.weight, point.bias, depth.weight, depth.bias)
     split = [[None] * len(widths) if each is None else each.split(widths) for each in tensors]
-    computed = tuple(
-        dwconv(pointwise(x, w1, b1), w3, b3)
-        for w1, b1, w3, b3 in list(zip(*split, strict=True))[1:-1]
-    )
-    return computed[0].chunk(wanted, dim=1) if x.is_cuda else computed
+    parts = list(zip(*split, strict=True))[1:-1]
+    if together:
+        ((w1, b1, w3, b3),) = parts
+        return tuple(split_dwconv(pointwise(x, w1, b1), w3, b3, wanted))
+    return tuple(dwconv(pointwise(x, w1, b1), w3, b3) for w1, b1, w3, b3 in parts)
 
 
 def gated_projection(x: Tensor, point: nn.Conv2d, depth: nn.Conv2d) -> Tensor:

@@ -11,17 +11,19 @@ from torch import Tensor
 from basicsr.archs.ops import (
     c_compiler,
     channel_norm_c,
+    dwconv_c,
     gated_dwconv_c,
     gram_c,
 )
 from basicsr.archs.ops.channel_norm import channel_norm
+from basicsr.archs.ops.dwconv import split_dwconv
 from basicsr.archs.ops.gated_dwconv import gated_dwconv
 from basicsr.archs.ops.gram import gram_sums
 from basicsr.archs.transformer_blocks import TransformerBlock
 
 pytestmark = pytest.mark.skipif(not gated_dwconv_c.AVAILABLE, reason="there is no C compiler here")
 
-MODULES = (channel_norm_c, gated_dwconv_c, gram_c)
+MODULES = (channel_norm_c, dwconv_c, gram_c)
 LIMITS = {torch.float32: 3e-6, torch.bfloat16: 4e-3}
 Operation = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -122,6 +124,35 @@ def test_gated_dwconv(processor, dtype, shape):
     check(gated_dwconv_c.gated_dwconv, gated_dwconv, inputs)
 
 
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "parts"),
+    [((1, 1, 1, 1), 1), ((2, 30, 5, 7), 2), ((1, 48, 1, 9), 3), ((2, 54, 35, 3), 3)],
+)
+def test_split_dwconv(processor, dtype, shape, parts, monkeypatch):
+    monkeypatch.setattr(dwconv_c, "BAND", 8)  # several bands of rows
+    c = shape[1]
+    inputs = [image(dtype, *shape), parameter(c, 1, 3, 3), parameter(c)]
+    check(
+        lambda x, weight, bias: tuple(dwconv_c.split_dwconv(x, weight, bias, parts)),
+        lambda x, weight, bias: split_dwconv(x, weight, bias, parts),
+        inputs,
+    )
+
+
+def test_parts_that_are_not_used_have_no_gradient():
+    x, weight = image(torch.float32, 1, 6, 4, 5), parameter(6, 1, 3, 3)
+    first, _, _ = dwconv_c.split_dwconv(x, weight, None, 3)
+    _, _, third = dwconv_c.split_dwconv(x, weight, None, 3)
+    for part, kept in ((first, slice(0, 2)), (third, slice(4, 6))):
+        assert part.is_contiguous(memory_format=torch.channels_last)
+        dx, d_weight = torch.autograd.grad(part.square().sum(), [x, weight])
+        for gradient, along in ((dx, 1), (d_weight, 0)):
+            used = gradient.movedim(along, 0)
+            assert used[kept].any()
+            assert torch.count_nonzero(used) == torch.count_nonzero(used[kept])
+
+
 def test_gelu_in_bfloat16():
     gates = torch.linspace(-50, 50, 8001).bfloat16().view(1, 1, 1, -1)
     weight = torch.zeros(2, 1, 3, 3)
@@ -159,6 +190,11 @@ def test_second_derivatives_are_those_of_the_definition():
     check_second_derivatives(
         channel_norm_c.channel_norm, channel_norm, [x, parameter(4), parameter(4)]
     )
+    check_second_derivatives(
+        lambda *inputs: tuple(dwconv_c.split_dwconv(*inputs, 2)),
+        lambda *inputs: split_dwconv(*inputs, 2),
+        [x, parameter(4, 1, 3, 3), parameter(4)],
+    )
 
 
 def test_operators_pass_the_checks_of_torch_library():
@@ -168,6 +204,8 @@ def test_operators_pass_the_checks_of_torch_library():
     for operator, arguments in (
         (operators.channel_norm_c, (x, weight, weight, 1e-5)),
         (operators.channel_norm_c_backward, (x, x, weight, None, 1e-5)),
+        (operators.dwconv_c, (x, parameter(6, 1, 3, 3), weight, 3)),
+        (operators.dwconv_c_backward, ([x[:, :3]] * 2, x, parameter(6, 1, 3, 3), None)),
         (operators.gram_c, (x, x, 2)),
         (operators.gram_c_backward, (sums, x, x)),
     ):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from basicsr.archs.ops import c_compiler, gated_dwconv_c
+from basicsr.archs.ops import c_compiler, dwconv_c, gated_dwconv_c
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager
 from basicsr.archs.ops.gated_dwconv_c import gated_dwconv
 from basicsr.archs.transformer_blocks import GDFN, TransformerBlock
@@ -126,13 +126,16 @@ def test_a_block_with_and_without_c(compiled, monkeypatch):
         return (y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()]))
 
     called = []
-    call = gated_dwconv_c._call
-    monkeypatch.setattr(
-        gated_dwconv_c, "_call", lambda *a, **k: called.append(a[0]) or call(*a, **k)
-    )
+    call = dwconv_c.call
+
+    def recording(name: str, *tensors: Tensor, gated: bool = False, **numbers: int) -> None:
+        called.append(f"gated_{name}" if gated else name)
+        call(name, *tensors, gated=gated, **numbers)
+
+    monkeypatch.setattr(dwconv_c, "call", recording)
     function = torch.compile(block, fullgraph=True, backend="aot_eager") if compiled else block
     results = gradients(function)
-    assert called == ["gated_dwconv", "gated_dwconv_backward"]
+    assert called == ["dwconv", "gated_dwconv", "gated_dwconv_backward", "dwconv_backward"]
     monkeypatch.setattr(gated_dwconv_c, "AVAILABLE", False)
     for value, expected in zip(results, gradients(block), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
@@ -163,7 +166,7 @@ def test_missing_memory_for_a_row_is_an_error():
     """The batch is empty, so that nothing is read or written."""
     x = torch.empty(0, 16, 1, 1).expand(0, 16, 1, 2**50)
     with pytest.raises(MemoryError, match="cannot allocate memory for"):
-        gated_dwconv_c._call("gated_dwconv", x, None, None, None, bands=1)
+        dwconv_c.call("dwconv", x, None, None, [None], parts=2, bands=1, gated=True)
 
 
 @pytest.fixture
@@ -175,10 +178,10 @@ def cache(tmp_path, monkeypatch):
 
 @in_c
 def test_the_library_is_compiled_once(cache, monkeypatch):
-    assert c_compiler.compiled_library("gated_dwconv.c") is not None
+    assert c_compiler.compiled_library("dwconv.c") is not None
     (library,) = cache.iterdir()
     monkeypatch.setattr(c_compiler, "_build", None)
-    assert c_compiler.compiled_library("gated_dwconv.c")._name == str(library)
+    assert c_compiler.compiled_library("dwconv.c")._name == str(library)
 
 
 @pytest.mark.parametrize(
@@ -191,9 +194,9 @@ def test_the_library_is_compiled_once(cache, monkeypatch):
 def test_without_a_compiler_pytorch_computes(cache, monkeypatch, caplog, command, reason):
     monkeypatch.setenv("CC", command)
     with caplog.at_level(logging.INFO, "basicsr"):
-        assert c_compiler.compiled_library("gated_dwconv.c") is None
+        assert c_compiler.compiled_library("dwconv.c") is None
     (message,) = caplog.messages
-    assert message.startswith("gated_dwconv.c is not compiled, and PyTorch computes it more slowly")
+    assert message.startswith("dwconv.c is not compiled, and PyTorch computes it more slowly")
     assert reason in message
 
 
@@ -211,14 +214,14 @@ def test_gcc_compiles_it(cache, monkeypatch):
     if shutil.which("gcc") is None or sys.platform != "linux":
         pytest.skip("needs GCC on Linux")
     monkeypatch.setenv("CC", "gcc")
-    assert c_compiler.compiled_library("gated_dwconv.c") is not None
+    assert c_compiler.compiled_library("dwconv.c") is not None
 
 
 @in_c
 def test_a_cache_of_another_user_is_not_used(cache, monkeypatch, caplog):
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with caplog.at_level(logging.INFO, "basicsr"):
-        assert c_compiler.compiled_library("gated_dwconv.c") is None
+        assert c_compiler.compiled_library("dwconv.c") is None
     assert "belongs to another user" in caplog.messages[0]
 
 
@@ -227,7 +230,7 @@ def test_a_cache_of_another_user_is_not_used(cache, monkeypatch, caplog):
 def test_the_cache_is_private_under_any_umask(cache, umask):
     before = os.umask(umask)
     try:
-        assert c_compiler.compiled_library("gated_dwconv.c") is not None
+        assert c_compiler.compiled_library("dwconv.c") is not None
     finally:
         os.umask(before)
     assert cache.stat().st_mode & 0o777 == 0o700
@@ -235,14 +238,14 @@ def test_the_cache_is_private_under_any_umask(cache, umask):
 
 @in_c
 def test_a_cache_that_was_open_to_others_is_closed_and_what_they_wrote_is_not_loaded(cache):
-    assert c_compiler.compiled_library("gated_dwconv.c") is not None
+    assert c_compiler.compiled_library("dwconv.c") is not None
     cache.chmod(0o775)
     (library,) = cache.iterdir()
     planted = b"written by somebody"
     library.unlink()  # this process has loaded the file, and must not see it change
     library.write_bytes(planted)
     library.chmod(0o666)
-    assert c_compiler.compiled_library("gated_dwconv.c") is not None
+    assert c_compiler.compiled_library("dwconv.c") is not None
     assert cache.stat().st_mode & 0o777 == 0o700
     assert library.read_bytes() != planted
 

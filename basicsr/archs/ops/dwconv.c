@@ -1,8 +1,9 @@
-/* gelu(gate) * value of the two halves of a depthwise 3x3 convolution, and its gradients.
+/* Depthwise 3x3 convolution, whose parts along the channels are separate arrays, and gelu(gate) *
+   value of its two halves; gradients of both.
 
    The convolution has zero padding. Images are channels last, float32 or bfloat16: x is
-   images x height x width x 2C, gates first, and the result has C channels. Weights, biases and
-   their gradients are float32.
+   images x height x width x parts * C, gates before values, and results have C channels. Weights,
+   biases and their gradients are float32.
 
    Images, bands of rows and blocks of channels are distributed over threads. A thread processes its
    band row by row, and keeps the three rows of a 3x3 neighbourhood in a ring buffer, which stays in
@@ -13,33 +14,48 @@
 
 #include "vectors.h"
 
-enum { BLOCK = 16, COLUMNS = 4, TAPS = 9, SUMS = TAPS + 1, GATE = 0, VALUE = 1 };
+enum { BLOCK = 16, COLUMNS = 4, TAPS = 9, SUMS = TAPS + 1, GATE = 0, VALUE = 1, MOST_PARTS = 3 };
 
 typedef struct {
-    const void *x, *d_out;      /* d_out: the result's gradient */
+    const void *x;
     const float *weight, *bias; /* bias: NULL for none */
-    void *out;                  /* the result, or the gradient of x */
-    float *sums;                /* see below */
-    long images, height, width, channels, bands;
+    void *out[MOST_PARTS];      /* the result, or its gradient; of a gate only the first */
+    void *dx;
+    float *sums; /* see below */
+    long images, height, width, channels, parts, bands, gated;
 } Job;
 
-typedef struct { /* rows [top, bottom) of an image, `count` channels from `channel` on */
-    long image, band, top, bottom, channel, count;
+/* Rows [top, bottom) of an image, `count` channels from `channel` on, of a part or of two halves. */
+typedef struct {
+    long image, band, top, bottom, part, halves, channel, count;
     float weight[2][TAPS][BLOCK], bias[2][BLOCK], sums[2][SUMS][BLOCK];
 } Task;
 
-static Task task_of(const Job *job, long number)
+/* The task's first channel of a half among all channels of x. */
+static long channel_of_x(const Job *job, const Task *task, long half)
+{
+    return (task->part + half) * job->channels + task->channel;
+}
+
+static long tasks_of(const Job *job)
 {
     const long blocks = (job->channels + BLOCK - 1) / BLOCK;
-    Task task = {.channel = number % blocks * BLOCK};
+    return job->images * job->bands * (job->gated ? 1 : job->parts) * blocks;
+}
+
+static Task task_of(const Job *job, long number)
+{
+    const long blocks = (job->channels + BLOCK - 1) / BLOCK, parts = job->gated ? 1 : job->parts;
+    Task task = {.channel = number % blocks * BLOCK, .halves = job->gated ? 2 : 1};
     task.count = job->channels - task.channel < BLOCK ? job->channels - task.channel : BLOCK;
-    task.band = number / blocks % job->bands;
-    task.image = number / blocks / job->bands;
+    task.part = number / blocks % parts;
+    task.band = number / blocks / parts % job->bands;
+    task.image = number / blocks / parts / job->bands;
     task.top = task.band * job->height / job->bands;
     task.bottom = (task.band + 1) * job->height / job->bands;
-    for (long half = GATE; half <= VALUE; half++)
+    for (long half = 0; half < task.halves; half++)
         for (long i = 0; i < task.count; i++) {
-            const long channel = half * job->channels + task.channel + i;
+            const long channel = channel_of_x(job, &task, half) + i;
             for (long tap = 0; tap < TAPS; tap++)
                 task.weight[half][tap][i] = job->weight[channel * TAPS + tap];
             task.bias[half][i] = job->bias ? job->bias[channel] : 0.0f;
@@ -47,13 +63,13 @@ static Task task_of(const Job *job, long number)
     return task;
 }
 
-/* Index of `row` of the task's image and channels, in images of `width` channels. */
-static long row_start(const Job *job, const Task *task, long row, long width)
+/* Index of `channel` of the first pixel of a row, in images with `width` channels. */
+static long index_of(const Job *job, const Task *task, long row, long channel, long width)
 {
-    return (task->image * job->height + row) * job->width * width + task->channel;
+    return (task->image * job->height + row) * job->width * width + channel;
 }
 
-/* A ring has three rows of gates and three of values, each padded with zeros at both ends. */
+/* A ring has three rows of each half, padded with zeros at both ends. */
 static long ring_stride(const Job *job) { return (job->width + 2 + COLUMNS) * BLOCK; }
 
 static float *ring_row(const Job *job, float *ring, long half, long row)
@@ -69,29 +85,35 @@ static void rows_around(const Job *job, float *ring, long half, long row, float 
 
 static int outside(const Job *job, long row) { return row < 0 || row >= job->height; }
 
-static void clear_row(const Job *job, float *ring, long row)
+static void clear_row(const Job *job, const Task *task, float *ring, long row)
 {
-    for (long half = GATE; half <= VALUE; half++)
+    for (long half = 0; half < task->halves; half++)
         memset(ring_row(job, ring, half, row), 0, ring_stride(job) * sizeof(float));
+}
+
+/* Reads a row of a half from `channel` on, of images with `width` channels. */
+INLINE void read_half(const Job *job, const Task *task, const void *images, long channel,
+                      long width, long half, float *ring, long row, Type type)
+{
+    const long columns = job->width, count = task->count, size = type == BFLOAT16 ? 2 : 4;
+    float *to = ring_row(job, ring, half, row) + BLOCK;
+    long from = index_of(job, task, row, channel, width);
+    for (long column = 0; column < columns; column++, from += width) {
+        __builtin_prefetch((const char *)images + (from + columns * width) * size); /* next row */
+        for (long i = 0; i < count; i += LANES)
+            store(to + column * BLOCK + i, load_some(images, from + i, count - i, type));
+    }
 }
 
 INLINE void read_row(const Job *job, const Task *task, float *ring, long row, Type type)
 {
-    const long columns = job->width, width = 2 * job->channels, count = task->count;
-    const long size = type == BFLOAT16 ? 2 : 4;
     if (outside(job, row)) {
-        clear_row(job, ring, row);
+        clear_row(job, task, ring, row);
         return;
     }
-    for (long half = GATE; half <= VALUE; half++) {
-        float *to = ring_row(job, ring, half, row) + BLOCK;
-        long from = row_start(job, task, row, width) + half * job->channels;
-        for (long column = 0; column < columns; column++, from += width) {
-            __builtin_prefetch((const char *)job->x + (from + columns * width) * size); /* next row */
-            for (long i = 0; i < count; i += LANES)
-                store(to + column * BLOCK + i, load_some(job->x, from + i, count - i, type));
-        }
-    }
+    for (long half = 0; half < task->halves; half++)
+        read_half(job, task, job->x, channel_of_x(job, task, half), job->parts * job->channels,
+                  half, ring, row, type);
 }
 
 /* The convolution at COLUMNS pixels from `column` on. */
@@ -114,10 +136,26 @@ INLINE void convolve(const Task *task, long half, float *const rows[3], long col
     }
 }
 
-INLINE void write_result(const Job *job, const Task *task, float *ring, long row, Type type)
+INLINE void write_part(const Job *job, const Task *task, float *ring, long row, Type type)
 {
     const long columns = job->width, width = job->channels, count = task->count;
-    const long start = row_start(job, task, row, width);
+    const long start = index_of(job, task, row, task->channel, width);
+    float *rows[3];
+    rows_around(job, ring, 0, row, rows);
+    for (long i = 0; i < count; i += LANES)
+        for (long column = 0; column < columns; column += COLUMNS) {
+            vec results[COLUMNS];
+            convolve(task, 0, rows, column, i, results);
+            for (long k = 0; k < COLUMNS && column + k < columns; k++)
+                store_some(job->out[task->part], start + (column + k) * width + i, count - i,
+                           results[k], type);
+        }
+}
+
+INLINE void write_gated(const Job *job, const Task *task, float *ring, long row, Type type)
+{
+    const long columns = job->width, width = job->channels, count = task->count;
+    const long start = index_of(job, task, row, task->channel, width);
     float *rows[2][3];
     for (long half = GATE; half <= VALUE; half++)
         rows_around(job, ring, half, row, rows[half]);
@@ -129,16 +167,17 @@ INLINE void write_result(const Job *job, const Task *task, float *ring, long row
             for (long k = 0; k < COLUMNS; k++)
                 values[k] *= gates[k] * normal_and_slope(gates[k], &slope, type);
             for (long k = 0; k < COLUMNS && column + k < columns; k++)
-                store_some(job->out, start + (column + k) * width + i, count - i, values[k], type);
+                store_some(job->out[0], start + (column + k) * width + i, count - i, values[k],
+                           type);
         }
 }
 
-/* Computes the gradient of a row of the convolution's result. */
+/* Computes the gradient of a row of the convolution's result from that of the gated one. */
 INLINE void gate_gradient(const Job *job, const Task *task, float *ring, float *d_ring, long row,
                           Type type)
 {
     const long columns = job->width, width = job->channels, count = task->count;
-    const long start = row_start(job, task, row, width);
+    const long start = index_of(job, task, row, task->channel, width);
     float *rows[2][3], *d_gate = ring_row(job, d_ring, GATE, row) + BLOCK,
                        *d_value = ring_row(job, d_ring, VALUE, row) + BLOCK;
     for (long half = GATE; half <= VALUE; half++)
@@ -150,7 +189,7 @@ INLINE void gate_gradient(const Job *job, const Task *task, float *ring, float *
             convolve(task, VALUE, rows[VALUE], column, i, values);
             for (long k = 0; k < COLUMNS && column + k < columns; k++) {
                 const long at = start + (column + k) * width + i;
-                const vec d = load_some(job->d_out, at, count - i, type);
+                const vec d = load_some(job->out[0], at, count - i, type);
                 vec slope, below = normal_and_slope(gates[k], &slope, type);
                 store(d_gate + (column + k) * BLOCK + i, d * values[k] * slope);
                 store(d_value + (column + k) * BLOCK + i, d * gates[k] * below);
@@ -162,8 +201,8 @@ INLINE void gate_gradient(const Job *job, const Task *task, float *ring, float *
 INLINE void write_gradient(const Job *job, Task *task, long half, float *ring, float *d_ring,
                            long row, Type type)
 {
-    const long columns = job->width, width = 2 * job->channels, count = task->count;
-    const long start = row_start(job, task, row, width) + half * job->channels;
+    const long columns = job->width, width = job->parts * job->channels, count = task->count;
+    const long start = index_of(job, task, row, channel_of_x(job, task, half), width);
     const float *x = ring_row(job, ring, half, row) + BLOCK;
     float *rows[3];
     rows_around(job, d_ring, half, row, rows);
@@ -193,7 +232,7 @@ INLINE void write_gradient(const Job *job, Task *task, long half, float *ring, f
                     sums[TAPS] += d[k + 1];
             }
             for (long k = 0; k < COLUMNS && column + k < columns; k++)
-                store_some(job->out, start + (column + k) * width + i, count - i, results[k], type);
+                store_some(job->dx, start + (column + k) * width + i, count - i, results[k], type);
         }
         for (long k = 0; k < SUMS; k++)
             store(task->sums[half][k] + i, sums[k]);
@@ -202,11 +241,11 @@ INLINE void write_gradient(const Job *job, Task *task, long half, float *ring, f
 
 static void write_sums(const Job *job, const Task *task)
 {
-    const long width = 2 * job->channels;
+    const long width = job->parts * job->channels;
     float *band = job->sums + (task->image * job->bands + task->band) * SUMS * width;
-    for (long half = GATE; half <= VALUE; half++)
+    for (long half = 0; half < task->halves; half++)
         for (long k = 0; k < SUMS; k++)
-            memcpy(band + k * width + half * job->channels + task->channel, task->sums[half][k],
+            memcpy(band + k * width + channel_of_x(job, task, half), task->sums[half][k],
                    task->count * sizeof(float));
 }
 
@@ -214,12 +253,14 @@ INLINE void forward(const Job *job, Task *task, float *ring, Type type)
 {
     for (long row = task->top - 1; row <= task->bottom; row++) {
         read_row(job, task, ring, row, type);
-        if (row > task->top)
-            write_result(job, task, ring, row - 1, type);
+        if (row > task->top && job->gated)
+            write_gated(job, task, ring, row - 1, type);
+        else if (row > task->top)
+            write_part(job, task, ring, row - 1, type);
     }
 }
 
-INLINE void backward(const Job *job, Task *task, float *ring, Type type)
+INLINE void backward_of_gate(const Job *job, Task *task, float *ring, Type type)
 {
     float *d_ring = ring + 6 * ring_stride(job);
     for (long row = task->top - 2; row <= task->bottom + 1; row++) {
@@ -227,12 +268,35 @@ INLINE void backward(const Job *job, Task *task, float *ring, Type type)
         if (row < task->top)
             continue;
         if (outside(job, row - 1))
-            clear_row(job, d_ring, row - 1);
+            clear_row(job, task, d_ring, row - 1);
         else
             gate_gradient(job, task, ring, d_ring, row - 1, type);
         for (long half = GATE; row >= task->top + 2 && half <= VALUE; half++)
             write_gradient(job, task, half, ring, d_ring, row - 2, type);
     }
+}
+
+INLINE void backward_of_part(const Job *job, Task *task, float *ring, Type type)
+{
+    float *d_ring = ring + 6 * ring_stride(job);
+    for (long row = task->top - 1; row <= task->bottom; row++) {
+        if (outside(job, row))
+            clear_row(job, task, d_ring, row);
+        else
+            read_half(job, task, job->out[task->part], task->channel, job->channels, 0, d_ring, row,
+                      type);
+        read_row(job, task, ring, row, type);
+        if (row > task->top)
+            write_gradient(job, task, 0, ring, d_ring, row - 1, type);
+    }
+}
+
+INLINE void backward(const Job *job, Task *task, float *ring, Type type)
+{
+    if (job->gated)
+        backward_of_gate(job, task, ring, type);
+    else
+        backward_of_part(job, task, ring, type);
     write_sums(job, task);
 }
 
@@ -260,7 +324,7 @@ static void backward_bfloat16(const Job *job, Task *task, float *ring)
 static int run(const Job *job, void (*work)(const Job *, Task *, float *), long rings)
 {
     int failures = 0;
-    const long tasks = job->images * job->bands * ((job->channels + BLOCK - 1) / BLOCK);
+    const long tasks = tasks_of(job);
 #pragma omp parallel reduction(+ : failures)
     {
         float *ring = calloc(rings * 6 * ring_stride(job), sizeof(float));
@@ -276,19 +340,24 @@ static int run(const Job *job, void (*work)(const Job *, Task *, float *), long 
     return failures;
 }
 
-int gated_dwconv(const void *x, const float *weight, const float *bias, void *out, long images,
-                 long height, long width, long channels, long bands, long type)
+/* `gated` has two parts, and one result. */
+int dwconv(const void *x, const float *weight, const float *bias, void *first, void *second,
+           void *third, long images, long height, long width, long channels, long parts, long bands,
+           long gated, long type)
 {
-    const Job job = {x, NULL, weight, bias, out, NULL, images, height, width, channels, bands};
+    const Job job = {x,     weight,   bias,  {first, second, third}, NULL, NULL, images, height,
+                     width, channels, parts, bands,                  gated};
     return run(&job, type == BFLOAT16 ? forward_bfloat16 : forward_float32, 1);
 }
 
-/* dx has the shape of x. `sums` receive each band's part of the gradients of the nine weights and
-   the bias of every channel: images x bands x 10 x 2C. */
-int gated_dwconv_backward(const void *x, const float *weight, const float *bias, const void *d_out,
-                          void *dx, float *sums, long images, long height, long width,
-                          long channels, long bands, long type)
+/* `first`, `second` and `third` are the gradients of the results. dx has the shape of x. `sums`
+   receive each band's part of the gradients of the nine weights and the bias of every channel:
+   images x bands x 10 x parts * C. */
+int dwconv_backward(const void *x, const float *weight, const float *bias, void *first,
+                    void *second, void *third, void *dx, float *sums, long images, long height,
+                    long width, long channels, long parts, long bands, long gated, long type)
 {
-    const Job job = {x, d_out, weight, bias, dx, sums, images, height, width, channels, bands};
+    const Job job = {x,     weight,   bias,  {first, second, third}, dx, sums, images, height,
+                     width, channels, parts, bands,                  gated};
     return run(&job, type == BFLOAT16 ? backward_bfloat16 : backward_float32, 2);
 }
