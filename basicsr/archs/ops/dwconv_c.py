@@ -47,6 +47,7 @@ def call(
     """Call a function of `dwconv.c`; `gradients` are those that its backward pass writes."""
     n, c, h, w = x.shape
     assert c % parts == 0
+    assert len(results) <= MOST_PARTS
     outs = [*results, *[None] * (MOST_PARTS - len(results))]
     tensors = (x, weight, bias, *outs, *gradients)
     addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
