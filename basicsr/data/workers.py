@@ -94,6 +94,7 @@ def _started(loader: DataLoader) -> Iterator[Iterator[Any]]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD)
     workers: list[BaseProcess] = []
+    loaded: Any = None
     try:
         try:
             loaded = _iterator(loader)
@@ -106,6 +107,9 @@ def _started(loader: DataLoader) -> Iterator[Iterator[Any]]:
         for worker in workers:  # they ignore SIGTERM, and one may wait for a lock of a killed one
             worker.kill()
             worker.join(5)  # one that is blocked on a dead file server ends later
+        if workers and loaded is not None:
+            # A killed worker may hold the old event's lock, and the destructor would hang.
+            loaded._workers_done_event = multiprocessing.Event()
 
 
 def _iterator(loader: DataLoader) -> Iterator[Any]:

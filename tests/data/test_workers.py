@@ -8,9 +8,11 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from basicsr.data import LoaderSettings, SampleStage, SyntheticRainDataset, training_batches
 from basicsr.data import workers as workers_module
@@ -49,6 +51,16 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(source, micro_batches, 
         assert torch.equal(batch.lq, other.lq)
     assert "all are started again (1 of at most 3 times)" in caplog.text
     assert multiprocessing.active_children() == []
+
+
+def test_a_lock_of_a_killed_worker_does_not_block_the_end():
+    with workers_module._started(DataLoader([0, 1, 2], num_workers=1)) as loaded:
+        next(loaded)
+        loaded._workers_done_event._cond.acquire()  # a worker does so for each item
+    end = threading.Thread(target=loaded._shutdown_workers, daemon=True)  # as its destructor does
+    end.start()
+    end.join(30)
+    assert not end.is_alive()
 
 
 def test_workers_that_are_killed_again_and_again_end_the_run(source, monkeypatch):
