@@ -45,9 +45,9 @@ def uses_c(x: Tensor) -> bool:
         return False
     if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") not in C_TYPES:
         return False
-    from basicsr.archs.ops import gated_dwconv_c
+    from basicsr.archs.ops import dwconv_c
 
-    return gated_dwconv_c.AVAILABLE
+    return dwconv_c.AVAILABLE
 
 
 def uses_c_passes(x: Tensor) -> bool:

@@ -1,5 +1,5 @@
-/* Depthwise 3x3 convolution, whose parts along the channels are separate arrays, and gelu(gate) *
-   value of its two halves; gradients of both.
+/* Depthwise 3x3 convolution with one to three results, each a part of the channels, or with one:
+   gelu(gate) * value of its two halves. Gradients of both.
 
    The convolution has zero padding. Images are channels last, float32 or bfloat16: x is
    images x height x width x parts * C, gates before values, and results have C channels. Weights,

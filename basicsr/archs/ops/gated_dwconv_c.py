@@ -1,6 +1,6 @@
 """Gated depthwise convolution in C, with gradients, for float32 and bfloat16 on a CPU.
 
-`AVAILABLE` is false without a compiler; PyTorch's own operations are used then.
+It is compiled with `dwconv_c`, whose `AVAILABLE` says whether there is a compiler.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from basicsr.archs.ops.custom_op import (
     register_gradients,
 )
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
-
-AVAILABLE = dwconv_c.AVAILABLE
 
 
 def _compute(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
