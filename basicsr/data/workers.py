@@ -67,7 +67,8 @@ def answers(load: Callable[[int], DataLoader]) -> Iterator[Any]:
                     yielded += 1
                 return
             except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+                # a data set's error is "Caught RuntimeError in DataLoader worker process 0"
+                if "DataLoader worker (pid" not in str(error):
                     raise
         restarts += 1
         if restarts > RESTARTS:
@@ -94,22 +95,39 @@ def _started(loader: DataLoader) -> Iterator[Iterator[Any]]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD)
     workers: list[BaseProcess] = []
-    loaded: Any = None
     try:
         try:
-            loaded = _iterator(loader)
+            loaded: Any = _iterator(loader)
         finally:
             if in_main_thread:
                 signal.signal(signal.SIGCHLD, handler)
             workers = [each for each in multiprocessing.active_children() if each not in before]
+        if workers:
+            loaded._workers_done_event = _EndOfWorkers(loaded._workers_done_event)
         yield loaded
     finally:
         for worker in workers:  # they ignore SIGTERM, and one may wait for a lock of a killed one
             worker.kill()
+        for worker in workers:
             worker.join(5)  # one that is blocked on a dead file server ends later
-        if workers and loaded is not None:
-            # A killed worker may hold the old event's lock, and the destructor would hang.
-            loaded._workers_done_event = multiprocessing.Event()
+
+
+class _EndOfWorkers:
+    """A loader's event by which its workers end, set without the lock that they share.
+
+    A worker takes that lock for each item. One that is killed while it holds it would block this
+    process for ever: when the loader notices the death, at its end, or in its destructor.
+    """
+
+    def __init__(self, shared: Any):
+        self.shared, self.happened = shared, False
+
+    def is_set(self) -> bool:
+        return self.happened
+
+    def set(self) -> None:
+        self.happened = True
+        self.shared._flag.release()
 
 
 def _iterator(loader: DataLoader) -> Iterator[Any]:

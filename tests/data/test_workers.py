@@ -9,14 +9,15 @@ import multiprocessing
 import os
 import signal
 import threading
+from typing import ClassVar
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from basicsr.data import LoaderSettings, SampleStage, SyntheticRainDataset, training_batches
 from basicsr.data import workers as workers_module
-from basicsr.data.workers import shared_bytes, usable_workers
+from basicsr.data.workers import answers, shared_bytes, usable_workers
 from basicsr.utils.errors import UserError
 
 
@@ -53,14 +54,77 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(source, micro_batches, 
     assert multiprocessing.active_children() == []
 
 
-def test_a_lock_of_a_killed_worker_does_not_block_the_end():
-    with workers_module._started(DataLoader([0, 1, 2], num_workers=1)) as loaded:
-        next(loaded)
-        loaded._workers_done_event._cond.acquire()  # a worker does so for each item
-    end = threading.Thread(target=loaded._shutdown_workers, daemon=True)  # as its destructor does
+@pytest.mark.parametrize("items", [1, 3], ids=["after an item", "at the end"])
+def test_a_lock_of_a_killed_worker_does_not_block_the_end(items):
+    shared = []
+
+    def load() -> None:
+        with workers_module._started(DataLoader([0, 1, 2], num_workers=1)) as loaded:
+            shared.append(loaded._workers_done_event.shared)
+            for _ in range(items):
+                next(loaded)
+            shared[0]._cond.acquire()  # a worker does so for each item
+            if items == 3:
+                assert list(loaded) == []
+        loaded._shutdown_workers()  # as its destructor does
+
+    end = threading.Thread(target=load, daemon=True)
     end.start()
-    end.join(30)
+    end.join(60)
     assert not end.is_alive()
+    assert multiprocessing.active_children() == []
+
+
+class _DiesWithLock(Dataset):
+    """Numbers; the process that is asked for the second one ends, holding the lock."""
+
+    end: ClassVar[list] = []
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, number: int) -> int:
+        if number == 1:
+            self.end[0]._cond.acquire()
+            os._exit(1)
+        return number
+
+
+def test_the_death_of_a_worker_that_holds_a_lock_is_noticed(monkeypatch):
+    monkeypatch.setattr(workers_module, "RESTARTS", 0)
+    make_event = torch.multiprocessing.get_context().Event
+
+    def event():
+        _DiesWithLock.end = [made := make_event()]
+        return made
+
+    monkeypatch.setattr(torch.multiprocessing, "Event", event)
+    caught: list[Exception] = []
+
+    def load() -> None:
+        try:
+            list(answers(lambda done: DataLoader(_DiesWithLock(), batch_size=None, num_workers=1)))
+        except UserError as error:
+            caught.append(error)
+
+    end = threading.Thread(target=load, daemon=True)
+    end.start()
+    end.join(60)
+    assert [str(each)[:35] for each in caught] == ["loader workers were killed 1 times,"]
+
+
+class _Fails(Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, number: int) -> int:
+        raise NotImplementedError("no such picture")
+
+
+def test_an_error_of_a_data_set_is_not_a_killed_worker(caplog):
+    with pytest.raises(NotImplementedError, match="no such picture"):
+        list(answers(lambda done: DataLoader(_Fails(), batch_size=None, num_workers=1)))
+    assert caplog.text == ""
 
 
 def test_workers_that_are_killed_again_and_again_end_the_run(source, monkeypatch):
