@@ -1,7 +1,7 @@
 """Operations of the transformer blocks and recurrent units, apart from the modules.
 
 All take N x C x H x W tensors of any floating type, fastest in `torch.channels_last`, and are
-differentiable. Statistics are computed in float32 at least, also under autocast.
+differentiable (by reverse mode). Statistics are computed in float32 at least, also under autocast.
 
 Each operation has one name: `NAME.py` defines it in PyTorch, `NAME_triton.py` is its kernel for
 GPUs and `NAME_c.py` its C version for CPUs, where there are such. `dispatch.py` chooses one of

@@ -5,16 +5,18 @@
    images x height x width x parts * C, gates before values, and results have C channels. Weights,
    biases and their gradients are float32.
 
-   Images, bands of rows and blocks of channels are distributed over threads. A thread processes its
-   band row by row, and keeps the three rows of a 3x3 neighbourhood in a ring buffer, which stays in
-   the core's cache: memory is read and written once. */
+   Images, bands of rows, parts and blocks of channels are distributed over threads. A thread
+   processes its band row by row, and keeps the three rows of a 3x3 neighbourhood in a ring buffer,
+   which stays in the core's cache: memory is read and written once, in whole lines of the cache if
+   blocks are wide. While it computes a row, it fetches the row to read next. */
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "vectors.h"
 
-enum { BLOCK = 16, COLUMNS = 4, TAPS = 9, SUMS = TAPS + 1, GATE = 0, VALUE = 1, MOST_PARTS = 3 };
+enum { COLUMNS = 4, TAPS = 9, SUMS = TAPS + 1, GATE = 0, VALUE = 1 };
+enum { MOST_PARTS = 3, MOST_CHANNELS = 192 /* of a block */ };
 
 typedef struct {
     const void *x;
@@ -23,12 +25,13 @@ typedef struct {
     void *dx;
     float *sums; /* see below */
     long images, height, width, channels, parts, bands, gated;
+    long block; /* channels of a task, or fewer in the last block; a multiple of LANES */
 } Job;
 
 /* Rows [top, bottom) of an image, `count` channels from `channel` on, of a part or of two halves. */
 typedef struct {
     long image, band, top, bottom, part, halves, channel, count;
-    float weight[2][TAPS][BLOCK], bias[2][BLOCK], sums[2][SUMS][BLOCK];
+    float weight[2][TAPS][MOST_CHANNELS], bias[2][MOST_CHANNELS], sums[2][SUMS][MOST_CHANNELS];
 } Task;
 
 /* The task's first channel of a half among all channels of x. */
@@ -37,17 +40,21 @@ static long channel_of_x(const Job *job, const Task *task, long half)
     return (task->part + half) * job->channels + task->channel;
 }
 
+static long blocks_of(const Job *job) { return (job->channels + job->block - 1) / job->block; }
+
+static long results_of(const Job *job) { return job->gated ? 1 : job->parts; }
+
 static long tasks_of(const Job *job)
 {
-    const long blocks = (job->channels + BLOCK - 1) / BLOCK;
-    return job->images * job->bands * (job->gated ? 1 : job->parts) * blocks;
+    return job->images * job->bands * results_of(job) * blocks_of(job);
 }
 
 static Task task_of(const Job *job, long number)
 {
-    const long blocks = (job->channels + BLOCK - 1) / BLOCK, parts = job->gated ? 1 : job->parts;
-    Task task = {.channel = number % blocks * BLOCK, .halves = job->gated ? 2 : 1};
-    task.count = job->channels - task.channel < BLOCK ? job->channels - task.channel : BLOCK;
+    const long blocks = blocks_of(job), parts = results_of(job);
+    Task task = {.channel = number % blocks * job->block, .halves = job->gated ? 2 : 1};
+    const long left = job->channels - task.channel;
+    task.count = left < job->block ? left : job->block;
     task.part = number / blocks % parts;
     task.band = number / blocks / parts % job->bands;
     task.image = number / blocks / parts / job->bands;
@@ -70,7 +77,7 @@ static long index_of(const Job *job, const Task *task, long row, long channel, l
 }
 
 /* A ring has three rows of each half, padded with zeros at both ends. */
-static long ring_stride(const Job *job) { return (job->width + 2 + COLUMNS) * BLOCK; }
+static long ring_stride(const Job *job) { return (job->width + 2 + COLUMNS) * job->block; }
 
 static float *ring_row(const Job *job, float *ring, long half, long row)
 {
@@ -95,14 +102,12 @@ static void clear_row(const Job *job, const Task *task, float *ring, long row)
 INLINE void read_half(const Job *job, const Task *task, const void *images, long channel,
                       long width, long half, float *ring, long row, Type type)
 {
-    const long columns = job->width, count = task->count, size = type == BFLOAT16 ? 2 : 4;
-    float *to = ring_row(job, ring, half, row) + BLOCK;
+    const long columns = job->width, count = task->count;
+    float *to = ring_row(job, ring, half, row) + job->block;
     long from = index_of(job, task, row, channel, width);
-    for (long column = 0; column < columns; column++, from += width) {
-        __builtin_prefetch((const char *)images + (from + columns * width) * size); /* next row */
+    for (long column = 0; column < columns; column++, from += width, to += job->block)
         for (long i = 0; i < count; i += LANES)
-            store(to + column * BLOCK + i, load_some(images, from + i, count - i, type));
-    }
+            store(to + i, load_some(images, from + i, count - i, type));
 }
 
 INLINE void read_row(const Job *job, const Task *task, float *ring, long row, Type type)
@@ -116,9 +121,32 @@ INLINE void read_row(const Job *job, const Task *task, float *ring, long row, Ty
                   half, ring, row, type);
 }
 
+/* Fetches COLUMNS pixels of a row from memory, from `channel` of images with `width` channels on. */
+INLINE void fetch(const Job *job, const Task *task, const void *images, long channel, long width,
+                  long row, long column, Type type)
+{
+    const long from = index_of(job, task, row, channel, width), size = type == BFLOAT16 ? 2 : 4;
+    for (long k = column; k < column + COLUMNS; k++)
+        __builtin_prefetch((const char *)images + (from + k * width) * size);
+}
+
+/* Fetches the task's channels of x, from its channel i on. */
+INLINE void fetch_x(const Job *job, const Task *task, long row, long column, long i, Type type)
+{
+    for (long half = 0; half < (job->gated ? 2 : 1); half++)
+        fetch(job, task, job->x, channel_of_x(job, task, half) + i, job->parts * job->channels, row,
+              column, type);
+}
+
+/* Fetches them of the gradient of a result. */
+INLINE void fetch_d_out(const Job *job, const Task *task, long row, long column, long i, Type type)
+{
+    fetch(job, task, job->out[task->part], task->channel + i, job->channels, row, column, type);
+}
+
 /* The convolution at COLUMNS pixels from `column` on. */
-INLINE void convolve(const Task *task, long half, float *const rows[3], long column, long i,
-                     vec results[COLUMNS])
+INLINE void convolve(const Job *job, const Task *task, long half, float *const rows[3],
+                     long column, long i, vec results[COLUMNS])
 {
     for (long k = 0; k < COLUMNS; k++)
         results[k] = load(task->bias[half] + i);
@@ -126,7 +154,7 @@ INLINE void convolve(const Task *task, long half, float *const rows[3], long col
     for (long row = 0; row < 3; row++) {
         vec x[COLUMNS + 2];
         for (long k = 0; k < COLUMNS + 2; k++)
-            x[k] = keep(rows[row] + (column + k) * BLOCK + i);
+            x[k] = keep(rows[row] + (column + k) * job->block + i);
 #pragma GCC unroll 3
         for (long j = 0; j < 3; j++) {
             const vec factor = keep(task->weight[half][3 * row + j] + i);
@@ -145,7 +173,8 @@ INLINE void write_part(const Job *job, const Task *task, float *ring, long row, 
     for (long i = 0; i < count; i += LANES)
         for (long column = 0; column < columns; column += COLUMNS) {
             vec results[COLUMNS];
-            convolve(task, 0, rows, column, i, results);
+            fetch_x(job, task, row + 2, column, i, type);
+            convolve(job, task, 0, rows, column, i, results);
             for (long k = 0; k < COLUMNS && column + k < columns; k++)
                 store_some(job->out[task->part], start + (column + k) * width + i, count - i,
                            results[k], type);
@@ -162,8 +191,9 @@ INLINE void write_gated(const Job *job, const Task *task, float *ring, long row,
     for (long i = 0; i < count; i += LANES)
         for (long column = 0; column < columns; column += COLUMNS) {
             vec gates[COLUMNS], values[COLUMNS], slope;
-            convolve(task, GATE, rows[GATE], column, i, gates);
-            convolve(task, VALUE, rows[VALUE], column, i, values);
+            fetch_x(job, task, row + 2, column, i, type);
+            convolve(job, task, GATE, rows[GATE], column, i, gates);
+            convolve(job, task, VALUE, rows[VALUE], column, i, values);
             for (long k = 0; k < COLUMNS; k++)
                 values[k] *= gates[k] * normal_and_slope(gates[k], &slope, type);
             for (long k = 0; k < COLUMNS && column + k < columns; k++)
@@ -178,21 +208,23 @@ INLINE void gate_gradient(const Job *job, const Task *task, float *ring, float *
 {
     const long columns = job->width, width = job->channels, count = task->count;
     const long start = index_of(job, task, row, task->channel, width);
-    float *rows[2][3], *d_gate = ring_row(job, d_ring, GATE, row) + BLOCK,
-                       *d_value = ring_row(job, d_ring, VALUE, row) + BLOCK;
+    float *rows[2][3], *d_gate = ring_row(job, d_ring, GATE, row) + job->block,
+                       *d_value = ring_row(job, d_ring, VALUE, row) + job->block;
     for (long half = GATE; half <= VALUE; half++)
         rows_around(job, ring, half, row, rows[half]);
     for (long i = 0; i < count; i += LANES)
         for (long column = 0; column < columns; column += COLUMNS) {
             vec gates[COLUMNS], values[COLUMNS];
-            convolve(task, GATE, rows[GATE], column, i, gates);
-            convolve(task, VALUE, rows[VALUE], column, i, values);
+            fetch_x(job, task, row + 2, column, i, type);
+            fetch_d_out(job, task, row + 1, column, i, type);
+            convolve(job, task, GATE, rows[GATE], column, i, gates);
+            convolve(job, task, VALUE, rows[VALUE], column, i, values);
             for (long k = 0; k < COLUMNS && column + k < columns; k++) {
                 const long at = start + (column + k) * width + i;
                 const vec d = load_some(job->out[0], at, count - i, type);
                 vec slope, below = normal_and_slope(gates[k], &slope, type);
-                store(d_gate + (column + k) * BLOCK + i, d * values[k] * slope);
-                store(d_value + (column + k) * BLOCK + i, d * gates[k] * below);
+                store(d_gate + (column + k) * job->block + i, d * values[k] * slope);
+                store(d_value + (column + k) * job->block + i, d * gates[k] * below);
             }
         }
 }
@@ -203,7 +235,7 @@ INLINE void write_gradient(const Job *job, Task *task, long half, float *ring, f
 {
     const long columns = job->width, width = job->parts * job->channels, count = task->count;
     const long start = index_of(job, task, row, channel_of_x(job, task, half), width);
-    const float *x = ring_row(job, ring, half, row) + BLOCK;
+    const float *x = ring_row(job, ring, half, row) + job->block;
     float *rows[3];
     rows_around(job, d_ring, half, row, rows);
     for (long i = 0; i < count; i += LANES) {
@@ -212,13 +244,17 @@ INLINE void write_gradient(const Job *job, Task *task, long half, float *ring, f
             sums[k] = load(task->sums[half][k] + i);
         for (long column = 0; column < columns; column += COLUMNS) {
             vec values[COLUMNS], results[COLUMNS] = {0};
+            if (!job->gated) {
+                fetch_x(job, task, row + 2, column, i, type);
+                fetch_d_out(job, task, row + 2, column, i, type);
+            }
             for (long k = 0; k < COLUMNS; k++)
-                values[k] = keep(x + (column + k) * BLOCK + i);
+                values[k] = keep(x + (column + k) * job->block + i);
 #pragma GCC unroll 3
             for (long above = 0; above < 3; above++) {
                 vec d[COLUMNS + 2];
                 for (long k = 0; k < COLUMNS + 2; k++)
-                    d[k] = keep(rows[above] + (column + k) * BLOCK + i);
+                    d[k] = keep(rows[above] + (column + k) * job->block + i);
 #pragma GCC unroll 3
                 for (long j = 0; j < 3; j++) {
                     const long tap = TAPS - 1 - 3 * above - j; /* leads from x to this output */
@@ -343,10 +379,10 @@ static int run(const Job *job, void (*work)(const Job *, Task *, float *), long 
 /* `gated` has two parts, and one result. */
 int dwconv(const void *x, const float *weight, const float *bias, void *first, void *second,
            void *third, long images, long height, long width, long channels, long parts, long bands,
-           long gated, long type)
+           long block, long gated, long type)
 {
-    const Job job = {x,     weight,   bias,  {first, second, third}, NULL, NULL, images, height,
-                     width, channels, parts, bands,                  gated};
+    const Job job = {x,     weight,   bias,  {first, second, third}, NULL,  NULL, images, height,
+                     width, channels, parts, bands,                  gated, block};
     return run(&job, type == BFLOAT16 ? forward_bfloat16 : forward_float32, 1);
 }
 
@@ -355,9 +391,10 @@ int dwconv(const void *x, const float *weight, const float *bias, void *first, v
    images x bands x 10 x parts * C. */
 int dwconv_backward(const void *x, const float *weight, const float *bias, void *first,
                     void *second, void *third, void *dx, float *sums, long images, long height,
-                    long width, long channels, long parts, long bands, long gated, long type)
+                    long width, long channels, long parts, long bands, long block, long gated,
+                    long type)
 {
-    const Job job = {x,     weight,   bias,  {first, second, third}, dx, sums, images, height,
-                     width, channels, parts, bands,                  gated};
+    const Job job = {x,     weight,   bias,  {first, second, third}, dx,    sums, images, height,
+                     width, channels, parts, bands,                  gated, block};
     return run(&job, type == BFLOAT16 ? backward_bfloat16 : backward_float32, 2);
 }

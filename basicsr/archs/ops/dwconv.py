@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def dwconv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the depthwise 3x3 convolution of `x` with zero padding, in the type of `x`.
+    """Return the depthwise 3x3 convolution of `x` with zero padding.
 
-    Sums are accumulated in float32.
+    It has the type of `x`, or that of autocast. Sums are accumulated in float32.
 
     Args:
         x: N x C x H x W.

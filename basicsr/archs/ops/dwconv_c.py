@@ -25,8 +25,9 @@ from basicsr.archs.ops.custom_op import (
 )
 from basicsr.archs.ops.dwconv import split_dwconv as eager_split_dwconv
 
-BLOCK, SUMS = 16, 10  # of dwconv.c
-MOST_PARTS = 3  # of dwconv.c
+SUMS, MOST_PARTS, MOST_CHANNELS = 10, 3, 192  # of dwconv.c
+CACHE = 512 * 1024  # bytes of a core's cache for the rows of a block of channels
+LINE = 32  # channels of a line of the cache in bf16; a block has a multiple of them
 BAND = 16  # least rows of a band; the rows around a band are computed twice
 
 _LIBRARY = compiled_library("dwconv.c")
@@ -42,6 +43,7 @@ def call(
     *gradients: Tensor | None,
     parts: int,
     bands: int,
+    block: int,
     gated: bool = False,
 ) -> None:
     """Call a function of `dwconv.c`; `gradients` are those that its backward pass writes."""
@@ -51,16 +53,25 @@ def call(
     outs = [*results, *[None] * (MOST_PARTS - len(results))]
     tensors = (x, weight, bias, *outs, *gradients)
     addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
-    numbers = (n, h, w, c // parts, parts, bands, gated, C_TYPES[x.dtype])
+    numbers = (n, h, w, c // parts, parts, bands, block, gated, C_TYPES[x.dtype])
     if getattr(_LIBRARY, name)(*addresses, *map(ctypes.c_long, numbers)):
         raise MemoryError(f"{name}: cannot allocate memory for {w} columns")
 
 
-def _bands(x: Tensor, gated: bool) -> int:
-    """Return how many bands of rows to compute in parallel: enough to keep all threads busy."""
-    n, c, h, _ = x.shape
-    tasks = max(1, n * math.ceil(c / (2 * BLOCK if gated else BLOCK)))
-    return max(1, min(h // BAND, math.ceil(8 * torch.get_num_threads() / tasks)))
+def _split(x: Tensor, parts: int, gated: bool, rings: int) -> dict[str, int]:
+    """Return the numbers of bands of rows and of channels of a block.
+
+    The rows of a block fit the cache, and there are enough tasks to keep all threads busy.
+    """
+    n, c, h, w = x.shape
+    lines = math.ceil(c / parts / LINE)
+    halves, results = (2, 1) if gated else (1, parts)
+    bytes_of_line = rings * halves * 3 * (w + 6) * LINE * 4
+    most = max(1, min(CACHE // bytes_of_line, MOST_CHANNELS // LINE))
+    wanted = math.ceil(4 * torch.get_num_threads() / max(1, n * results))
+    blocks = max(math.ceil(lines / most), min(lines, wanted))
+    bands = max(1, min(h // BAND, math.ceil(wanted / blocks)))
+    return {"bands": bands, "block": math.ceil(lines / blocks) * LINE}
 
 
 def _contiguous(bias: Tensor | None) -> Tensor | None:
@@ -73,8 +84,10 @@ def compute(
     """Return the parts of the convolution, or one gated result."""
     x, weight, bias = channels_last(x), weight.contiguous(), _contiguous(bias)
     assert weight.numel() == 9 * x.shape[1]
+    assert bias is None or bias.numel() == x.shape[1]
     outs = [empty_channels_last(x, x.shape[1] // parts) for _ in range(1 if gated else parts)]
-    call("dwconv", x, weight, bias, outs, parts=parts, bands=_bands(x, gated), gated=gated)
+    split = _split(x, parts, gated, rings=1)
+    call("dwconv", x, weight, bias, outs, parts=parts, gated=gated, **split)
     return outs
 
 
@@ -90,11 +103,9 @@ def compute_gradients(
     d_outs, x = [channels_last(d_out) for d_out in d_outs], channels_last(x)
     weight, bias = weight.contiguous(), _contiguous(bias)
     n, c, _, _ = x.shape
-    bands = _bands(x, gated)
-    dx, sums = empty_channels_last(x, c), weight.new_empty(n * bands, SUMS, c)
-    call(
-        "dwconv_backward", x, weight, bias, d_outs, dx, sums, parts=parts, bands=bands, gated=gated
-    )
+    split = _split(x, parts, gated, rings=2)
+    dx, sums = empty_channels_last(x, c), weight.new_empty(n * split["bands"], SUMS, c)
+    call("dwconv_backward", x, weight, bias, d_outs, dx, sums, parts=parts, gated=gated, **split)
     total = sums.sum(0)
     return dx, total[:-1].t().contiguous().view(weight.shape), total[-1].clone()
 

@@ -200,7 +200,7 @@ static inline vec normal(vec x, vec *density)
    rest. */
 static inline vec rough_normal(vec x)
 {
-    x = largest(smallest(x, all(4.3f)), all(-4.3f));
+    x = largest(all(-4.3f), smallest(all(4.3f), x)); /* NaN stays */
     const vec square = x * x;
     vec value = all(5.38178030e-11f);
     value = value * square - 5.25119698e-9f;
@@ -225,7 +225,7 @@ static inline vec normal_and_slope(vec x, vec *slope, Type type)
         return below;
     }
     const vec below = rough_normal(x);
-    x = largest(smallest(x, all(4.0f)), all(-4.0f));
+    x = largest(all(-4.0f), smallest(all(4.0f), x)); /* NaN stays */
     const vec square = x * x;
     vec rise = all(-5.24776499e-11f);
     rise = rise * square + 4.92695060e-09f;

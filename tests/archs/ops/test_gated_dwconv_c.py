@@ -43,8 +43,9 @@ def error(value: Tensor, expected: Tensor) -> float:
         (0, 16, 3, 3),
         (1, 16, 1, 1),
         (1, 16, 16, 6),
-        (2, 32, 5, 7),  # a block of channels for each image
-        (1, 48, 2, 4),  # a block and a half
+        (2, 64, 5, 7),  # a block of channels for each image
+        (1, 96, 2, 4),  # a block and a half
+        (12, 420, 3, 5),  # blocks of the greatest width
         (3, 80, 67, 9),  # bands of rows
     ],
     ids=str,
@@ -82,6 +83,18 @@ def test_gelu_is_the_exact_one_wherever_it_is_not_zero():
     far = gated_dwconv(torch.full((1, 16, 1, 1), -1e4), weight, None)
     assert far.isfinite().all()
     assert far.abs().max() < 1e-6
+
+
+@in_c
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_of_nan_are_nan(dtype):
+    x = torch.randn(1, 4, 7, 7)
+    x[0, :, 3, 3] = torch.nan
+    x = x.to(dtype).requires_grad_()
+    (dx,) = torch.autograd.grad(gated_dwconv(x, torch.randn(4, 1, 3, 3), None).sum(), x)
+    nan = torch.zeros(7, 7, dtype=torch.bool)
+    nan[1:6, 1:6] = True
+    assert torch.equal(dx.isnan(), nan.expand(1, 4, 7, 7))
 
 
 @in_c
@@ -166,7 +179,7 @@ def test_missing_memory_for_a_row_is_an_error():
     """The batch is empty, so that nothing is read or written."""
     x = torch.empty(0, 16, 1, 1).expand(0, 16, 1, 2**50)
     with pytest.raises(MemoryError, match="cannot allocate memory for"):
-        dwconv_c.call("dwconv", x, None, None, [None], parts=2, bands=1, gated=True)
+        dwconv_c.call("dwconv", x, None, None, [None], parts=2, bands=1, block=32, gated=True)
 
 
 @pytest.fixture
