@@ -3,9 +3,10 @@
     PYTHONPATH=scripts python -m benchmarks.loader --workers 8 --size 128
 
 The loader reads from its decode cache, which is filled before. The plain one is a DataLoader with
-as many workers that opens both images of a pair with Pillow and crops them. Runs are interleaved,
-and timed after every worker has delivered a batch. A pair is two crops. Without --dataroot, the
-images are synthetic: 100 pairs of 481 x 321, stored as PNG, as in Rain100L.
+as many workers, which opens both images of a pair with Pillow and crops them; more workers than
+cores are not started. Runs are interleaved, and timed after every worker has delivered a batch. A
+pair is two crops. Without --dataroot, the images are synthetic: 100 pairs of 481 x 321, stored as
+PNG, as in Rain100L.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import json
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from basicsr.data import LoaderSettings, PairedImageDataset, SampleStage, training_batches
+from basicsr.data.workers import usable_workers
 from basicsr.io.images import write_png
 from basicsr.utils.cli import add_workers, command, positive, script_parser
 from benchmarks.timing import interleaved
@@ -48,7 +49,7 @@ def measure(
     The other entries describe the measurement. The arguments are those of the command.
     """
     load = os.getloadavg()[0]
-    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
+    workers = usable_workers(workers)
     with tempfile.TemporaryDirectory() as folder:
         if dataroot is None:
             draw_pairs(Path(folder))
