@@ -94,6 +94,45 @@ def test_commands(load_script, monkeypatch, capsys):
     assert "| `restore photograph.png` | 0.00 |" in capsys.readouterr().out
 
 
+TRAINING = """\
+name: tiny
+model_type: RestorationModel
+network_g: {type: PRN_r, recurrent_iter: 1, channels: 4}
+datasets:
+  train:
+    {name: cat, type: SyntheticRainDataset, dataroot_gt: skimage, files: [chelsea.png], rain: light,
+     patches: [{size: 16, batch_size: 2, iters: 2}], num_worker_per_gpu: 0}
+train:
+  total_iter: 2
+  optim_g: {type: Adam, lr: 1.0e-3}
+  scheduler: {type: CosineAnnealingRestartLR, periods: [2]}
+  losses: [{type: L1Loss}]
+"""
+
+
+def test_revisions(run_script, tmp_path):
+    root, options = Path(__file__).parents[2], tmp_path / "tiny.yml"
+    options.write_text(TRAINING)
+    code, out, err = run_script("benchmarks/revisions", root, root, "-opt", options, "--repeats", 1)
+    assert code == 0, err
+    first, second = (line.split("|")[1:-1] for line in out.splitlines()[2:])
+    assert first[:2] == second[:2] == [" 2 of 16 x 16 ", f" {root} "]
+    assert first[4] == " 1.00, 1.00 "
+    assert float(second[2]) == float(second[3]) > 0
+
+
+def test_revisions_name_the_checkout_that_fails(run_script, tmp_path):
+    root, options = Path(__file__).parents[2], tmp_path / "tiny.yml"
+    options.write_text(TRAINING.replace("PRN_r", "PRN_q"))
+    code, _, err = run_script("benchmarks/revisions", tmp_path, "-opt", options)
+    assert code == 2
+    assert f"{tmp_path}: no checkout of this project" in err
+    code, _, err = run_script("benchmarks/revisions", root, "-opt", options)
+    assert code == 2
+    assert f"error: {root}: train.py --check: {options}: network_g" in err
+    assert "PRN_q" in err
+
+
 def test_runtimes(load_script, monkeypatch, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
