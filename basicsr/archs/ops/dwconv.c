@@ -133,12 +133,12 @@ INLINE void fetch(const Job *job, const Task *task, const void *images, long cha
 /* Fetches the task's channels of x, from its channel i on. */
 INLINE void fetch_x(const Job *job, const Task *task, long row, long column, long i, Type type)
 {
-    for (long half = 0; half < (job->gated ? 2 : 1); half++)
+    for (long half = 0; half < task->halves; half++)
         fetch(job, task, job->x, channel_of_x(job, task, half) + i, job->parts * job->channels, row,
               column, type);
 }
 
-/* Fetches them of the gradient of a result. */
+/* Fetches those channels of the result's gradient. */
 INLINE void fetch_d_out(const Job *job, const Task *task, long row, long column, long i, Type type)
 {
     fetch(job, task, job->out[task->part], task->channel + i, job->channels, row, column, type);
