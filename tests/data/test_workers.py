@@ -56,14 +56,11 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(source, micro_batches, 
 
 @pytest.mark.parametrize("items", [1, 3], ids=["after an item", "at the end"])
 def test_a_lock_of_a_killed_worker_does_not_block_the_end(items):
-    shared = []
-
     def load() -> None:
         with workers_module._started(DataLoader([0, 1, 2], num_workers=1)) as loaded:
-            shared.append(loaded._workers_done_event.shared)
             for _ in range(items):
                 next(loaded)
-            shared[0]._cond.acquire()  # a worker does so for each item
+            loaded._workers_done_event.shared._cond.acquire()  # a worker does so for each item
             if items == 3:
                 assert list(loaded) == []
         loaded._shutdown_workers()  # as its destructor does
@@ -78,14 +75,14 @@ def test_a_lock_of_a_killed_worker_does_not_block_the_end(items):
 class _DiesWithLock(Dataset):
     """Numbers; the process that is asked for the second one ends, holding the lock."""
 
-    end: ClassVar[list] = []
+    events: ClassVar[list] = []  # of the loader
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, number: int) -> int:
         if number == 1:
-            self.end[0]._cond.acquire()
+            self.events[0]._cond.acquire()
             os._exit(1)
         return number
 
@@ -95,7 +92,8 @@ def test_the_death_of_a_worker_that_holds_a_lock_is_noticed(monkeypatch):
     make_event = torch.multiprocessing.get_context().Event
 
     def event():
-        _DiesWithLock.end = [made := make_event()]
+        made = make_event()
+        monkeypatch.setattr(_DiesWithLock, "events", [made])
         return made
 
     monkeypatch.setattr(torch.multiprocessing, "Event", event)
