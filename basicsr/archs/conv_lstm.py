@@ -7,10 +7,10 @@ the same input are one convolution.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basicsr.archs.ops import split_channels, uses_c_lstm
+from basicsr.archs.conv3x3 import Conv3x3
+from basicsr.archs.ops import conv3x3, split_channels, uses_c_lstm
 
 
 class ConvLSTMCell(nn.Module):
@@ -20,7 +20,7 @@ class ConvLSTMCell(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gates = nn.Conv2d(2 * channels, 4 * channels, 3, padding=1)
+        self.gates = Conv3x3(2 * channels, 4 * channels)
 
     def forward(
         self, x: Tensor, state: tuple[Tensor, Tensor] | None
@@ -35,7 +35,7 @@ class ConvLSTMCell(nn.Module):
             last_h, last_c = state or (None, None)
             h, c = lstm_c.lstm(x, last_h, last_c, weight, bias)
             return h, (h, c)
-        gates = F.conv2d(torch.cat(inputs, dim=1), weight, bias, padding=1)
+        gates = conv3x3(torch.cat(inputs, dim=1), weight, bias)
         i, f, o, g = split_channels(gates, 4)
         i, g = i.sigmoid(), g.tanh()
         c = i * g if state is None else torch.addcmul(i * g, f.sigmoid(), state[1])
@@ -50,8 +50,8 @@ class ConvGRUCell(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gates = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
-        self.candidate = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.gates = Conv3x3(2 * channels, 2 * channels)
+        self.candidate = Conv3x3(2 * channels, channels)
 
     def forward(self, x: Tensor, state: tuple[Tensor] | None) -> tuple[Tensor, tuple[Tensor]]:
         """Return the new h and the new state (h,). A state of None is all zeros."""

@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.archs.base import RestorationNetwork
+from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.archs.didmdn_released import dead_in_derainer, dead_in_residual_net, dead_weights
 from basicsr.archs.released import Released, strict_load
 from basicsr.utils.errors import CheckpointError
@@ -148,7 +149,7 @@ class DerainerStream(Stream):
         batch_norm: Statistics,
     ) -> None:
         super().__init__(kernel_size, growths, widths, scales, True, batch_norm)
-        self.conv11 = nn.Conv2d(widths[0], 1, 3, padding=1)
+        self.conv11 = Conv3x3(widths[0], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         first, last = self.trace(x)
@@ -171,12 +172,12 @@ class RainEstimator(RestorationNetwork):
     def __init__(self, label_planes: int, seen_channels: int, width: int, pyramid: int) -> None:
         super().__init__()
         self.label_planes = label_planes
-        self.conv_refin = nn.Conv2d(seen_channels, width, 3, padding=1)
+        self.conv_refin = Conv3x3(seen_channels, width)
         self.conv1010 = nn.Conv2d(width, pyramid, 1)
         self.conv1020 = nn.Conv2d(width, pyramid, 1)
         self.conv1030 = nn.Conv2d(width, pyramid, 1)
         self.conv1040 = nn.Conv2d(width, pyramid, 1)
-        self.refine3 = nn.Conv2d(width + 4 * pyramid, 3, 3, padding=1)
+        self.refine3 = Conv3x3(width + 4 * pyramid, 3)
 
     def rain(self, x: Tensor, label: Tensor | float) -> Tensor:
         """Return the rain in [-1, 1] of images in [-1, 1].
@@ -217,7 +218,7 @@ class DIDMDNDerainer(RainEstimator):
         self.dense1 = DerainerStream(5, *sizes, (0.5, 0.5, 1, 1, 2, 2), batch_norm)
         self.dense2 = DerainerStream(7, *sizes, (0.5, 0.5, 0.5, 2, 2, 2), batch_norm)
         self.refineclean1 = nn.Conv2d(3, 8, 7, padding=3)
-        self.refineclean2 = nn.Conv2d(8, 3, 3, padding=1)
+        self.refineclean2 = Conv3x3(8, 3)
 
     def derain(self, x: Tensor, label: Tensor | float) -> tuple[Tensor, Tensor]:
         """Return the rain and the restored image of images `x`, all in [-1, 1]."""
@@ -285,9 +286,9 @@ class DensityClassifier(nn.Module):
     def __init__(self, batch_norm: Statistics) -> None:
         super().__init__()
         self.feature = nn.Sequential(
-            nn.Conv2d(3, 64, 3, padding=1), ImageNorm(64, batch_norm), nn.ReLU(inplace=True)
+            Conv3x3(3, 64), ImageNorm(64, batch_norm), nn.ReLU(inplace=True)
         )
-        self.conv16 = nn.Conv2d(64, 24, 3, padding=1)
+        self.conv16 = Conv3x3(64, 24)
         self.dense_classifier = nn.Linear(24 * (CLASSIFIER_SIZE // 7) ** 2, 512)
         self.dense_classifier1 = nn.Linear(512, 4)
 

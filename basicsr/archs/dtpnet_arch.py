@@ -22,6 +22,7 @@ from basicsr.archs.base import (
     FourCounts,
     RestorationNetwork,
 )
+from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.archs.prenet_arch import PReNet
 from basicsr.archs.released import Released, strict_load
 from basicsr.archs.strips import row_local
@@ -55,8 +56,8 @@ class DetailDilation(nn.Module):
 
     def __init__(self, dim: int, in_channels: int = 3) -> None:
         super().__init__()
-        self.detail = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False)
-        self.embed = nn.Conv2d(in_channels, dim, 3, padding=1, bias=False)
+        self.detail = Conv3x3(in_channels, in_channels, bias=False)
+        self.embed = Conv3x3(in_channels, dim, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
         half = _resize(F.relu(self.detail(image)), 0.5)
@@ -70,9 +71,9 @@ class ConvBlock(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(dim, dim, 3, padding=1, bias=False),
+            Conv3x3(dim, dim, bias=False),
             nn.ReLU(),
-            nn.Conv2d(dim, dim, 3, padding=1, bias=False),
+            Conv3x3(dim, dim, bias=False),
         )
 
     @row_local(halo=2)
@@ -229,7 +230,7 @@ class DTPNet(RestorationNetwork):
             self.stem = (
                 DetailDilation(dim, in_channels)
                 if stem == "detail_dilation"
-                else nn.Conv2d(in_channels, dim, 3, padding=1, bias=False)
+                else Conv3x3(in_channels, dim, bias=False)
             )
             self.encoder = MultiScaleFeatureExtraction(
                 [level(i, num_blocks[i]) for i in range(LEVELS)], dim
@@ -238,7 +239,7 @@ class DTPNet(RestorationNetwork):
             [level(i, num_blocks[1]) for i in range(LEVELS - 1)], dim, scale_keep
         )
         self.refinement = level(0, num_refinement_blocks)
-        self.to_image = nn.Conv2d(dim, out_channels, 3, padding=1, bias=False)
+        self.to_image = Conv3x3(dim, out_channels, bias=False)
         self.progressive: PReNet | None = None
         if recurrent_iter:
             self.progressive = PReNet(

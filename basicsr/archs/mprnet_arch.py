@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.archs.base import Channels, Count, RestorationNetwork
+from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.archs.released import Released, strict_load
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -38,6 +39,8 @@ def from_halves(x: Tensor, dim: int) -> Tensor:
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Conv2d:
+    if kernel_size == 3:
+        return Conv3x3(in_channels, out_channels, bias)
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
 
 

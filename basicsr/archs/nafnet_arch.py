@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basicsr.archs.base import Channels, CountOrNone, RestorationNetwork
+from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.archs.released import Released, strict_load
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -137,7 +138,7 @@ class NAFNet(RestorationNetwork):
         def blocks(level: int, count: int) -> nn.Sequential:
             return nn.Sequential(*(NAFBlock(width * 2**level) for _ in range(count)))
 
-        self.intro = nn.Conv2d(img_channel, width, 3, padding=1)
+        self.intro = Conv3x3(img_channel, width)
         self.encoders = nn.ModuleList(blocks(i, count) for i, count in enumerate(enc_blk_nums))
         widths = [width * 2**level for level in range(levels)]
         self.downs = nn.ModuleList(nn.Conv2d(each, 2 * each, 2, stride=2) for each in widths)
@@ -149,7 +150,7 @@ class NAFNet(RestorationNetwork):
         self.decoders = nn.ModuleList(
             blocks(levels - 1 - i, count) for i, count in enumerate(dec_blk_nums)
         )
-        self.ending = nn.Conv2d(width, img_channel, 3, padding=1)
+        self.ending = Conv3x3(width, img_channel)
 
     def forward(self, x: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
         """Return the restored image, or a list of just it."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from basicsr.archs.base import Channels, Count, RestorationNetwork
+from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.archs.conv_lstm import ConvGRUCell, ConvLSTMCell
 from basicsr.archs.released import Released, strict_load
 from basicsr.archs.strips import row_local
@@ -30,9 +31,9 @@ RECEPTIVE_FIELD = 2 * RES_BLOCKS + 4  # radius of a pass in pixels; a GRU has tw
 
 def _residual_branch(channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1),
+        Conv3x3(channels, channels),
         nn.ReLU(inplace=True),
-        nn.Conv2d(channels, channels, 3, padding=1),
+        Conv3x3(channels, channels),
         nn.ReLU(inplace=True),
     )
 
@@ -75,14 +76,14 @@ class PReNet(RestorationNetwork):
         self.image_input = image_input
         self.image_residual = image_residual
         seen = in_channels + out_channels if image_input else out_channels
-        self.conv_in = nn.Conv2d(seen, channels, 3, padding=1)
+        self.conv_in = Conv3x3(seen, channels)
         self.recurrent: ConvLSTMCell | ConvGRUCell | None = None
         if recurrent_unit != "none":
             self.recurrent = (ConvLSTMCell if recurrent_unit == "lstm" else ConvGRUCell)(channels)
         self.blocks = nn.ModuleList(
             _residual_branch(channels) for _ in range(1 if shared_block else RES_BLOCKS)
         )
-        self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.conv_out = Conv3x3(channels, out_channels)
 
     def forward(
         self, x: Tensor, all_stages: bool = False, start: Tensor | None = None

@@ -19,6 +19,7 @@ from basicsr.archs.base import (
     FourCounts,
     RestorationNetwork,
 )
+from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.archs.released import Released, strict_load
 from basicsr.archs.strips import row_local
 from basicsr.archs.transformer_blocks import (
@@ -39,7 +40,7 @@ class OverlapPatchEmbed(nn.Module):
 
     def __init__(self, inp_channels: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(inp_channels, dim, 3, padding=1, bias=False)
+        self.proj = Conv3x3(inp_channels, dim, bias=False)
 
     @row_local(halo=1)
     def forward(self, image: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ class Restormer(RestorationNetwork):
 
         self.refinement = blocks(dim * 2, heads[0], num_refinement_blocks)
         self.skip_conv = nn.Conv2d(dim, dim * 2, 1, bias=bias) if dual_pixel_task else None
-        self.output = nn.Conv2d(dim * 2, out_channels, 3, padding=1, bias=bias)
+        self.output = Conv3x3(dim * 2, out_channels, bias=bias)
 
     def forward(self, x: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
         """Return the restored image, or a list of just it."""

@@ -25,6 +25,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from basicsr.archs.base import Channels, Count, RestorationNetwork
+from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -129,7 +130,7 @@ class AdaptiveBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv3x3(channels, channels)
         self.sparse_conv = SparseConv(channels)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -158,7 +159,7 @@ def up(channels: int) -> nn.Module:
 
 
 def relu_conv(in_channels: int, channels: int) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+    conv = Conv3x3(in_channels, channels)
     nn.init.kaiming_normal_(conv.weight)
     return nn.Sequential(conv, nn.ReLU(inplace=True))
 
@@ -181,7 +182,7 @@ class LocalizationNet(nn.Module):
         self.decoder2 = convs(4 * dim, 2 * dim)
         self.up1 = up(dim)
         self.decoder1 = convs(2 * dim, dim)
-        self.to_mask = nn.Conv2d(dim, 1, 3, padding=1)
+        self.to_mask = Conv3x3(dim, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         level1 = self.encoder1(x)
@@ -211,7 +212,7 @@ class RestorationNet(nn.Module):
             own, located = dim * 2**level, localization_dim * 2**level
             return nn.Conv2d(own + located + 1, own, 1)
 
-        self.embed = nn.Conv2d(in_channels, dim, 3, padding=1)
+        self.embed = Conv3x3(in_channels, dim)
         self.fusions = nn.ModuleList(fusion(level) for level in range(3))
         self.encoder1 = AdaptiveLevel(dim, num_blocks[0])
         self.down1 = down(dim)
@@ -225,7 +226,7 @@ class RestorationNet(nn.Module):
         self.up1 = up(dim)
         self.merge1 = nn.Conv2d(2 * dim, dim, 1)
         self.decoder1 = AdaptiveLevel(dim, num_blocks[0])
-        self.to_image = nn.Conv2d(dim, out_channels, 3, padding=1)
+        self.to_image = Conv3x3(dim, out_channels)
 
     def forward(self, x: Tensor, mask: Tensor, located: list[Tensor]) -> Tensor:
         masks = [mask, F.avg_pool2d(mask, 2), F.avg_pool2d(mask, 4)]

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import (
 )
 
 from basicsr.archs import ops
+from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.archs.strips import StripMap, row_local, strip_sums
 from basicsr.utils.errors import OptionsError
 
@@ -286,9 +287,7 @@ class Downsample(nn.Module):
         super().__init__()
         if dim % 2:
             raise OptionsError(f"dim: {dim} channels cannot be halved; an even number is needed")
-        self.body = nn.Sequential(
-            nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2)
-        )
+        self.body = nn.Sequential(Conv3x3(dim, dim // 2, bias=False), nn.PixelUnshuffle(2))
 
     @row_local(halo=2)
     def forward(self, x: Tensor) -> Tensor:
@@ -300,9 +299,7 @@ class Upsample(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(dim, dim * 2, 3, padding=1, bias=False), nn.PixelShuffle(2)
-        )
+        self.body = nn.Sequential(Conv3x3(dim, dim * 2, bias=False), nn.PixelShuffle(2))
 
     @row_local(halo=1)
     def forward(self, x: Tensor) -> Tensor:

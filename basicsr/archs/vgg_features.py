@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.io.checkpoints import load_weights
 from basicsr.utils.errors import CheckpointError, OptionsError
 
@@ -70,7 +71,7 @@ def _layers() -> Iterator[nn.Module]:
         if scale:
             yield nn.MaxPool2d(2)
         for _ in range(_CONVS_PER_LEVEL[scale]):
-            yield nn.Conv2d(channels, width, 3, padding=1)
+            yield Conv3x3(channels, width)
             yield nn.ReLU()
             channels = width
 

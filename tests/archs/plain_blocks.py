@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.archs.conv_lstm import ConvGRUCell, ConvLSTMCell
 from basicsr.archs.dtpnet_arch import DetailDilation, DTPNet
 from basicsr.archs.prenet_arch import PReNet
@@ -175,6 +176,7 @@ class PlainRestormer(Restormer):
 
 
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {
+    Conv3x3: nn.Conv2d,
     ChannelNorm: PlainNorm,
     MDTA: PlainMDTA,
     GDFN: PlainGDFN,

@@ -10,6 +10,7 @@ them. `projections.py` combines operations into the convolutions of a transforme
 
 from basicsr.archs.ops.dispatch import (
     channel_norm,
+    conv3x3,
     gated_dwconv,
     gram_sums,
     uses_c,
@@ -31,6 +32,7 @@ __all__ = [
     "Gram",
     "autocast_off",
     "channel_norm",
+    "conv3x3",
     "cosine_similarity",
     "dwconv",
     "gated_dwconv",

@@ -32,8 +32,9 @@ def channels_last(x: Tensor) -> Tensor:
 
 def empty_channels_last(like: Tensor, channels: int) -> Tensor:
     """Return an empty channels-last tensor of the images' size, with that many channels."""
-    n, _, h, w = like.shape
-    return like.new_empty((n, h, w, channels)).permute(0, 3, 1, 2)
+    shape = (like.shape[0], channels, *like.shape[2:])
+    layout = torch.channels_last
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
 
 
 Gradients = tuple[Tensor | None, ...]

@@ -2,8 +2,8 @@
 
 - Triton: norms and Gram matrices on CUDA, if Triton can be imported. There are no kernels for
   float64, and none for depthwise convolutions: cuDNN's are faster.
-- C: float32 and bfloat16 on a CPU with a C compiler. Without gradients, whole passes of transformer
-  blocks and LSTMs (`transformer_block_c.py`, `lstm_c.py`).
+- C: float32 and bfloat16 on a CPU with a C compiler, 3x3 convolutions in float32 only. Without
+  gradients, whole passes of transformer blocks and LSTMs (`transformer_block_c.py`, `lstm_c.py`).
 
 Implementations are imported at their first use: Triton's take seconds, and the C version compiles.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
+from basicsr.archs.ops.conv3x3 import conv3x3 as eager_conv3x3
 from basicsr.archs.ops.custom_op import C_TYPES
 from basicsr.archs.ops.dwconv import split_dwconv as eager_split_dwconv
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
@@ -92,6 +93,11 @@ def _left_to_c(x: Tensor) -> bool:
     return x.device.type == "cpu" and type(x) is Tensor and not torch.jit.is_tracing()
 
 
+def _in_float32(x: Tensor, weight: Tensor) -> bool:
+    """Return whether a product of the two on a CPU is computed in float32."""
+    return x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
 def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e-5) -> Tensor:
     """Normalise each pixel's channels; see `channel_norm.py`."""
     if uses_triton(x):
@@ -104,6 +110,16 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e
         if channel_norm_c.AVAILABLE:
             return channel_norm_c.channel_norm(x, weight, bias, eps)
     return eager_channel_norm(x, weight, bias, eps)
+
+
+def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the 3x3 convolution of `x`, of the same height and width; see `conv3x3.py`."""
+    if uses_c(x) and _in_float32(x, weight) and not torch.compiler.is_compiling():
+        from basicsr.archs.ops import conv3x3_c
+
+        if conv3x3_c.AVAILABLE and conv3x3_c.is_faster(x, weight):
+            return conv3x3_c.conv3x3(x, weight, bias)
+    return eager_conv3x3(x, weight, bias)
 
 
 def split_dwconv(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Sequence[Tensor]:

@@ -2,8 +2,9 @@
    convolution of x and h, and the new state is c = sigmoid(f) c + sigmoid(i) tanh(g),
    h = sigmoid(o) tanh(c).
 
-   Images are images x height x width x channels, float32 or bfloat16. Padding is zero. With
-   `pairs`, x and h are rounded to bfloat16.
+   Images are images x height x width x channels, float32 or bfloat16. In bfloat16 all is one pass,
+   with zero padding; with `pairs`, x and h are rounded to it. In float32 the gates are computed
+   before, by conv3x3.c.
 
    A thread computes tiles of some columns in bands of rows, and goes down a tile by two rows at a
    time. The rows of x and h stay in the core's cache, and so do the sums of the convolution. */
@@ -106,19 +107,19 @@ INLINE vec hyperbolic_tangent(vec x)
     return choose(x < 0.0f, -size, size);
 }
 
-static void write_row(const Job *job, const Weights *weights, const Tile *tile, long row,
-                      const float *sums)
+/* Updates pixels [first, last) from their gates, each with `part` channels. */
+static void update(const Job *job, long first, long last, const float *gates, long part)
 {
-    const long channels = job->channels, part = weights->part;
-    const long start = (tile->image * job->height + row) * job->width;
-    for (long column = tile->left; column < tile->right; column++)
-        for (long channel = 0; channel < channels; channel += LANES) {
-            const float *gates = sums + (column - tile->left) * weights->vectors * LANES + channel;
-            const long index = (start + column) * channels + channel, count = channels - channel;
-            vec c = sigmoid(load(gates + I * part)) * hyperbolic_tangent(load(gates + G * part));
+    for (long pixel = first; pixel < last; pixel++, gates += GATES * part)
+        for (long channel = 0; channel < job->channels; channel += LANES) {
+            const long index = pixel * job->channels + channel, count = job->channels - channel;
+            vec values[GATES];
+            for (long gate = 0; gate < GATES; gate++)
+                values[gate] = load_some(gates, gate * part + channel, count, FLOAT32);
+            vec c = sigmoid(values[I]) * hyperbolic_tangent(values[G]);
             if (job->c)
-                c += sigmoid(load(gates + F * part)) * load_some(job->c, index, count, job->c_type);
-            const vec h = sigmoid(load(gates + O * part)) * hyperbolic_tangent(c);
+                c += sigmoid(values[F]) * load_some(job->c, index, count, job->c_type);
+            const vec h = sigmoid(values[O]) * hyperbolic_tangent(c);
             store_some(job->next_c, index, count, c, job->next_type);
             store_some(job->next_h, index, count, h, job->next_type);
         }
@@ -137,9 +138,11 @@ INLINE void compute(const Job *job, const Weights *weights, const Tile *tile, in
             WITH_VECTORS(vectors, multiply, weights, tile, row, first, pairs);
             first += vectors;
         }
-        for (long r = 0; r < ROWS && row + r < tile->bottom; r++)
-            write_row(job, weights, tile, row + r,
-                      tile->sums + r * tile->columns * weights->vectors * LANES);
+        for (long r = 0; r < ROWS && row + r < tile->bottom; r++) {
+            const long start = (tile->image * job->height + row + r) * job->width;
+            update(job, start + tile->left, start + tile->right,
+                   tile->sums + r * tile->columns * weights->vectors * LANES, weights->part);
+        }
     }
 }
 
@@ -216,11 +219,6 @@ static int run(const Job *job, int pairs, Compute *compute_tile)
     return failures;
 }
 
-static void compute_floats(const Job *job, const Weights *weights, const Tile *tile)
-{
-    compute(job, weights, tile, 0);
-}
-
 static void compute_pairs(const Job *job, const Weights *weights, const Tile *tile)
 {
     compute(job, weights, tile, PAIRS);
@@ -233,7 +231,15 @@ static void compute_tiles(const Job *job, const Weights *weights, const Tile *ti
 }
 #endif
 
-int lstm_float32(const Job *job) { return run(job, 0, compute_floats); }
+/* The new state from the gates, images x height x width x 4 channels. */
+void lstm_update(const Job *job, const float *gates)
+{
+    const long rows = job->images * job->height, width = job->width;
+#pragma omp parallel for
+    for (long row = 0; row < rows; row++)
+        update(job, row * width, (row + 1) * width, gates + row * width * GATES * job->channels,
+               job->channels);
+}
 
 int lstm_bfloat16(const Job *job)
 {

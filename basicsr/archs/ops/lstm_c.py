@@ -1,5 +1,7 @@
 """Step of a convolutional LSTM in C, without gradients, for float32 and bfloat16 on a CPU.
 
+In bfloat16 it is one pass. In float32 the gates are computed first, as a 3x3 convolution.
+
 Importing this module compiles it (see `c_compiler.py`).
 """
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from basicsr.archs.ops.c_compiler import compiled_library
 from basicsr.archs.ops.custom_op import C_TYPES, channels_last
+from basicsr.archs.ops.dispatch import conv3x3
 
 CACHE = 256 * 1024  # bytes of a core's cache for the rows of inputs and gates
 BAND = 16  # least rows of a band; the rows around a band are read twice
@@ -46,31 +49,54 @@ def lstm(
         bias: of the gates, 4C, or None.
     """
     assert all(each is None or each.shape == x.shape for each in (h, c))
-    dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
     x = channels_last(x)
     h, c = (None if each is None else channels_last(each) for each in (h, c))
-    next_h, next_c = (torch.empty_like(x, dtype=dtype) for _ in range(2))
-    job = _job(x, dtype)
-    job.next_type = C_TYPES[dtype]
-    for name, tensor in (("x", x), ("h", h), ("c", c)):
-        if tensor is not None:
-            setattr(job, f"{name}_type", C_TYPES[tensor.dtype])
+    if torch.is_autocast_enabled("cpu"):
+        return _in_bfloat16(x, h, c, weight, bias)
+    gates = channels_last(conv3x3(x if h is None else torch.cat([x, h], dim=1), weight, bias))
+    next_h, next_c = torch.empty_like(x), torch.empty_like(x)
+    job = _job(c=c, next_h=next_h, next_c=next_c)
+    _library().lstm_update(ctypes.byref(job), ctypes.c_void_p(gates.data_ptr()))
+    return next_h, next_c
+
+
+def _in_bfloat16(
+    x: Tensor, h: Tensor | None, c: Tensor | None, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
     weight = weight.float().permute(0, 2, 3, 1).contiguous()
     bias = None if bias is None else bias.float().contiguous()
-    tensors = {"x": x, "h": h, "c": c, "weight": weight, "bias": bias}
-    for name, tensor in {**tensors, "next_h": next_h, "next_c": next_c}.items():
-        setattr(job, name, None if tensor is None else tensor.data_ptr())
-    name = "lstm_bfloat16" if dtype == torch.bfloat16 else "lstm_float32"
-    if getattr(_LIBRARY, name)(ctypes.byref(job)):
+    next_h, next_c = (torch.empty_like(x, dtype=torch.bfloat16) for _ in range(2))
+    job = _job(x=x, h=h, c=c, weight=weight, bias=bias, next_h=next_h, next_c=next_c)
+    job.bands, job.tiles = _split(x)
+    if _library().lstm_bfloat16(ctypes.byref(job)):
         raise MemoryError(f"lstm: cannot allocate memory for {job.width} columns")
     return next_h, next_c
 
 
-def _job(x: Tensor, dtype: torch.dtype) -> _Job:
-    """Return the job's sizes: tiles that fit the cache, and bands that keep all threads busy."""
+def _library() -> ctypes.CDLL:
+    assert _LIBRARY is not None
+    return _LIBRARY
+
+
+def _job(**tensors: Tensor | None) -> _Job:
+    """Return a job with the sizes of `next_h`, for the tensors of the given names."""
+    next_h = tensors["next_h"]
+    assert next_h is not None
+    n, c, h, w = next_h.shape
+    job = _Job(images=n, channels=c, height=h, width=w, next_type=C_TYPES[next_h.dtype])
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            setattr(job, name, tensor.data_ptr())
+            if name in ("x", "h", "c"):
+                setattr(job, f"{name}_type", C_TYPES[tensor.dtype])
+    return job
+
+
+def _split(x: Tensor) -> tuple[int, int]:
+    """Return the numbers of bands, which keep all threads busy, and tiles, which fit the cache."""
     n, c, h, w = x.shape
     threads = torch.get_num_threads()
-    column = 4 * dtype.itemsize * 2 * c + 2 * 4 * 4 * c  # four rows of x and h, two of gates
+    column = 4 * 2 * 2 * c + 2 * 4 * 4 * c  # four rows of x and h, two of gates
     tiles = max(1, math.ceil(w / max(BAND, CACHE // column)))
     bands = min(h // BAND, math.ceil(4 * threads / max(1, n * tiles))) if threads > 1 else 1
-    return _Job(images=n, channels=c, height=h, width=w, tiles=tiles, bands=max(1, bands))
+    return max(1, bands), tiles

@@ -132,6 +132,21 @@ static inline void store_some(void *array, long index, long count, vec values, T
 
 #endif
 
+/* `count` numbers, `step` apart, then zeros; all lanes if `count` is larger. */
+static inline vec gather(const float *from, long step, long count)
+{
+    vec values = {0};
+#ifdef HAS_AVX512
+    if (count >= LANES) {
+        const ints lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        return (vec)_mm512_i32gather_ps((__m512i)(lanes * (int32_t)step), from, sizeof(float));
+    }
+#endif
+    for (long i = 0; i < LANES && i < count; i++)
+        values[i] = from[i * step];
+    return values;
+}
+
 /* The first `count` lanes, and zeros. */
 static inline vec first(vec values, long count)
 {

@@ -11,11 +11,13 @@ from torch import Tensor
 from basicsr.archs.ops import (
     c_compiler,
     channel_norm_c,
+    conv3x3_c,
     dwconv_c,
     gated_dwconv_c,
     gram_c,
 )
 from basicsr.archs.ops.channel_norm import channel_norm
+from basicsr.archs.ops.conv3x3 import conv3x3
 from basicsr.archs.ops.dwconv import split_dwconv
 from basicsr.archs.ops.gated_dwconv import gated_dwconv
 from basicsr.archs.ops.gram import gram_sums
@@ -23,7 +25,7 @@ from basicsr.archs.transformer_blocks import TransformerBlock
 
 pytestmark = pytest.mark.skipif(not dwconv_c.AVAILABLE, reason="there is no C compiler here")
 
-MODULES = (channel_norm_c, dwconv_c, gram_c)
+MODULES = (channel_norm_c, conv3x3_c, dwconv_c, gram_c)
 LIMITS = {torch.float32: 3e-6, torch.bfloat16: 4e-3}
 Operation = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -99,6 +101,33 @@ def test_channel_norm(processor, dtype, shape, has_bias):
         return channel_norm(x, weight, bias)
 
     check(in_c, eager, inputs)
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs"),
+    [
+        ((1, 1, 1, 1), 1),
+        ((1, 3, 5, 1), 40),
+        ((3, 24, 4, 9), 7),
+        ((2, 33, 13, 18), 32),
+        ((1, 48, 46, 45), 65),  # more tiles than are transformed at once
+        ((1, 5, 90, 34), 3),  # weights that are transformed before
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_conv3x3(processor, shape, outputs, threads, monkeypatch):
+    monkeypatch.setattr(conv3x3_c, "CACHE", 2**16)  # several parts of the output channels
+    inputs = [image(torch.float32, *shape), parameter(outputs, shape[1], 3, 3), parameter(outputs)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check(conv3x3_c.conv3x3, conv3x3, inputs)
+        check(
+            lambda *each: conv3x3_c.conv3x3(*each, None), lambda *e: conv3x3(*e, None), inputs[:2]
+        )
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", LIMITS, ids=str)
@@ -195,6 +224,7 @@ def test_second_derivatives_are_those_of_the_definition():
         lambda *inputs: split_dwconv(*inputs, 2),
         [x, parameter(4, 1, 3, 3), parameter(4)],
     )
+    check_second_derivatives(conv3x3_c.conv3x3, conv3x3, [x, parameter(5, 4, 3, 3), parameter(5)])
 
 
 def test_operators_pass_the_checks_of_torch_library():
@@ -206,6 +236,8 @@ def test_operators_pass_the_checks_of_torch_library():
         (operators.channel_norm_c_backward, (x, x, weight, None, 1e-5)),
         (operators.dwconv_c, (x, parameter(6, 1, 3, 3), weight, 3)),
         (operators.dwconv_c_backward, ([x[:, :3]] * 2, x, parameter(6, 1, 3, 3), None)),
+        (operators.conv3x3_c, (x, parameter(5, 6, 3, 3), parameter(5))),
+        (operators.conv3x3_c_backward, (x[:, :5], x, parameter(5, 6, 3, 3))),
         (operators.gram_c, (x, x, 2)),
         (operators.gram_c_backward, (sums, x, x)),
     ):
