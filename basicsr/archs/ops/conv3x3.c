@@ -17,7 +17,7 @@
 
 enum { TILE = 4, SIDE = TILE + 2, POINTS = SIDE * SIDE, TAPS = 9, VECTORS = 2, LINE = 64, OUTSIDE = -1, FEW = 2 };
 enum { GROUP = VECTORS * LANES, BLOCK = 48 /* tiles */ };
-enum { ROWS = LANES == 16 ? 12 : 4, GRADIENT_ROWS = LANES == 16 ? 8 : 4 }; /* fit the registers */
+enum { ROWS = LANES == 16 ? 12 : 6, GRADIENT_ROWS = LANES == 16 ? 8 : 4 }; /* fit the registers */
 
 #define A 0.75f /* the points */
 #define B 1.5f
@@ -369,11 +369,10 @@ static void add_weight_gradients(const Job *job, long task, float *x, float *gra
                 load_points(sums + ((group - from) * POINTS * width + c) * GROUP + v * LANES,
                             width * GROUP, values);
                 TRANSFORM(weight_gradients, values, SIDE, 3);
+                const long channel = group * GROUP + v * LANES, step = job->inputs * TAPS;
+                float *to = job->sums + (chunk * job->outputs + channel) * step + c * TAPS;
                 for (long tap = 0; tap < TAPS; tap++)
-                    store(job->sums +
-                              ((chunk * TAPS + tap) * job->inputs + c) * groups * GROUP +
-                              group * GROUP + v * LANES,
-                          values[tap / 3][tap % 3]);
+                    scatter(to + tap, step, job->outputs - channel, values[tap / 3][tap % 3]);
             }
 }
 
@@ -396,8 +395,7 @@ int conv3x3(const float *x, const float *weight, const float *bias, float *out, 
     return run(&job);
 }
 
-/* `sums` receive each chunk's part of the weight's gradient: chunks x 9 x inputs x outputs, the
-   latter rounded up to a multiple of GROUP. */
+/* `sums` receive each chunk's part of the weight's gradient: chunks x outputs x inputs x 3 x 3. */
 int conv3x3_weight_gradient(const float *x, float *d_out, float *sums, long images, long height,
                             long width, long inputs, long outputs, long parts, long chunks)
 {

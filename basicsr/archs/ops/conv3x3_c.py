@@ -23,7 +23,7 @@ from basicsr.archs.ops.custom_op import (
 )
 
 TILE, BLOCK, TAPS, POINTS = 4, 48, 9, 36  # of conv3x3.c
-CACHE = 1024 * 1024  # bytes of a core's cache for the gradients of weights
+CACHE = 2048 * 1024  # bytes of a core's cache for the gradients of weights
 CHUNKS = 16  # tasks at least; sums over a part of the pixels each are more precise
 LEAST_CHANNELS = 16  # with fewer, or with fewer tiles, a direct convolution is as fast
 LEAST_TILES = 16
@@ -76,9 +76,9 @@ def _weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
     most = max(1, CACHE // (POINTS * inputs * group * 4))  # groups of a task
     parts = math.ceil(groups / most)
     chunks = max(1, min(tiles // BLOCK, math.ceil(CHUNKS / parts)))
-    sums = x.new_empty(chunks, TAPS, inputs, groups * group)
+    sums = x.new_empty(chunks, outputs, inputs, 3, 3)
     _call("conv3x3_weight_gradient", (x, d_out, sums), n, h, w, inputs, outputs, parts, chunks)
-    return sums.sum(0)[..., :outputs].permute(2, 1, 0).reshape(outputs, inputs, 3, 3).contiguous()
+    return sums.sum(0) if chunks > 1 else sums.squeeze(0)
 
 
 @torch.library.custom_op("derain::conv3x3_c", mutates_args=(), device_types="cpu")

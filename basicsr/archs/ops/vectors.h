@@ -147,6 +147,13 @@ static inline vec gather(const float *from, long step, long count)
     return values;
 }
 
+/* Stores `count` lanes `step` apart; all if `count` is larger. */
+static inline void scatter(float *to, long step, long count, vec values)
+{
+    for (long i = 0; i < LANES && i < count; i++)
+        to[i * step] = values[i];
+}
+
 /* The first `count` lanes, and zeros. */
 static inline vec first(vec values, long count)
 {
