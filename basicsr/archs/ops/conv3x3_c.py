@@ -42,43 +42,58 @@ def _tiles(x: Tensor) -> int:
     return n * math.ceil(h / TILE) * math.ceil(w / TILE)
 
 
-def _call(name: str, tensors: tuple[Tensor | None, ...], *numbers: int) -> None:
-    addresses = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
-    if getattr(_LIBRARY, name)(*addresses, *map(ctypes.c_long, numbers)):
-        raise MemoryError(f"{name}: cannot allocate memory")
+class _Job(ctypes.Structure):
+    """Job of conv3x3.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "out", "d_weights")),
+        *((name, ctypes.c_long) for name in ("images", "height", "width", "inputs", "outputs")),
+        *((name, ctypes.c_long) for name in ("flipped", "parts", "chunks")),
+    ]
 
 
-def _group() -> int:
-    """Return the number of output channels that are computed together."""
+def _run(name: str, outputs: int, numbers: dict[str, int], **tensors: Tensor | None) -> None:
+    """Call the function `name` of conv3x3.c with a job of these tensors, among them x."""
+    x = tensors["x"]
+    assert x is not None
+    n, c, h, w = x.shape
+    addresses = {key: each.data_ptr() for key, each in tensors.items() if each is not None}
+    sizes = {"images": n, "height": h, "width": w, "inputs": c, "outputs": outputs}
+    if getattr(_LIBRARY, name)(ctypes.byref(_Job(**addresses, **sizes, **numbers))):
+        raise MemoryError(f"{name}: cannot allocate memory for {c} channels")
+
+
+def _groups(outputs: int) -> int:
+    """Return the number of groups of output channels, which are computed together."""
     assert _LIBRARY is not None
-    return _LIBRARY.conv3x3_group()
+    return math.ceil(outputs / _LIBRARY.conv3x3_group())
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool = False) -> Tensor:
     """Return the convolution; if `flipped`, the one that takes a result's gradient to that of x."""
     x, weight = channels_last(x), weight.contiguous()
-    n, inputs, h, w = x.shape
+    bias = None if bias is None else bias.contiguous()
     outputs = weight.shape[1 if flipped else 0]
-    assert weight.numel() == inputs * outputs * TAPS
+    assert weight.numel() == x.shape[1] * outputs * TAPS
     assert bias is None or bias.shape == (outputs,)
     out, threads = empty_channels_last(x, outputs), torch.get_num_threads()
-    blocks, groups = math.ceil(_tiles(x) / BLOCK), math.ceil(outputs / _group())
-    parts = min(groups, math.ceil(4 * threads / max(1, blocks))) if threads > 1 else 1
-    tensors = (x, weight, None if bias is None else bias.contiguous(), out)
-    _call("conv3x3", tensors, n, h, w, inputs, outputs, flipped, parts)
+    blocks = max(1, math.ceil(_tiles(x) / BLOCK))
+    parts = min(_groups(outputs), math.ceil(4 * threads / blocks)) if threads > 1 else 1
+    numbers = {"flipped": flipped, "parts": parts}
+    _run("conv3x3", outputs, numbers, x=x, weight=weight, bias=bias, out=out)
     return out
 
 
 def _weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
-    n, inputs, h, w = x.shape
-    outputs, group = d_out.shape[1], _group()
-    groups, tiles = math.ceil(outputs / group), _tiles(x)
-    most = max(1, CACHE // (POINTS * inputs * group * 4))  # groups of a task
-    parts = math.ceil(groups / most)
-    chunks = max(1, min(tiles // BLOCK, math.ceil(CHUNKS / parts)))
-    sums = x.new_empty(chunks, outputs, inputs, 3, 3)
-    _call("conv3x3_weight_gradient", (x, d_out, sums), n, h, w, inputs, outputs, parts, chunks)
-    return sums.sum(0) if chunks > 1 else sums.squeeze(0)
+    inputs, outputs = x.shape[1], d_out.shape[1]
+    groups = _groups(outputs)
+    bytes_of_group = POINTS * inputs * math.ceil(outputs / groups) * 4
+    parts = math.ceil(groups / max(1, CACHE // bytes_of_group))
+    chunks = max(1, min(_tiles(x) // BLOCK, math.ceil(CHUNKS / parts)))
+    d_weights = x.new_empty(chunks, outputs, inputs, 3, 3)
+    numbers = {"parts": parts, "chunks": chunks}
+    _run("conv3x3_weight_gradient", outputs, numbers, x=x, out=d_out, d_weights=d_weights)
+    return d_weights.sum(0) if chunks > 1 else d_weights.squeeze(0)
 
 
 @torch.library.custom_op("derain::conv3x3_c", mutates_args=(), device_types="cpu")
