@@ -26,19 +26,25 @@ class ConvLSTMCell(nn.Module):
         self, x: Tensor, state: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return the new h and the new state (h, c). A state of None is all zeros."""
-        inputs = (x,) if state is None else (x, state[0])
+        last_h, last_c = state or (None, None)
+        inputs = (x,) if last_h is None else (x, last_h)
         # Without a state, the convolution of zeros is left out.
         weight, bias = self.gates.weight[:, : len(inputs) * x.shape[1]], self.gates.bias
-        if uses_c_lstm(x):
+        in_c = uses_c_lstm(x)
+        if in_c and torch.is_autocast_enabled("cpu"):
             from basicsr.archs.ops import lstm_c
 
-            last_h, last_c = state or (None, None)
             h, c = lstm_c.lstm(x, last_h, last_c, weight, bias)
             return h, (h, c)
         gates = conv3x3(torch.cat(inputs, dim=1), weight, bias)
+        if in_c:
+            from basicsr.archs.ops import lstm_c
+
+            h, c = lstm_c.update(gates, last_c)
+            return h, (h, c)
         i, f, o, g = split_channels(gates, 4)
         i, g = i.sigmoid(), g.tanh()
-        c = i * g if state is None else torch.addcmul(i * g, f.sigmoid(), state[1])
+        c = i * g if last_c is None else torch.addcmul(i * g, f.sigmoid(), last_c)
         h = o.sigmoid() * c.tanh()
         return h, (h, c)
 

@@ -108,7 +108,7 @@ INLINE vec hyperbolic_tangent(vec x)
 }
 
 /* Updates pixels [first, last) from their gates, each with `part` channels. */
-static void update(const Job *job, long first, long last, const float *gates, long part)
+static void update_pixels(const Job *job, long first, long last, const float *gates, long part)
 {
     for (long pixel = first; pixel < last; pixel++, gates += GATES * part)
         for (long channel = 0; channel < job->channels; channel += LANES) {
@@ -140,8 +140,9 @@ INLINE void compute(const Job *job, const Weights *weights, const Tile *tile, in
         }
         for (long r = 0; r < ROWS && row + r < tile->bottom; r++) {
             const long start = (tile->image * job->height + row + r) * job->width;
-            update(job, start + tile->left, start + tile->right,
-                   tile->sums + r * tile->columns * weights->vectors * LANES, weights->part);
+            update_pixels(job, start + tile->left, start + tile->right,
+                          tile->sums + r * tile->columns * weights->vectors * LANES,
+                          weights->part);
         }
     }
 }
@@ -232,16 +233,16 @@ static void compute_tiles(const Job *job, const Weights *weights, const Tile *ti
 #endif
 
 /* The new state from the gates, images x height x width x 4 channels. */
-void lstm_update(const Job *job, const float *gates)
+void update(const Job *job, const float *gates)
 {
     const long rows = job->images * job->height, width = job->width;
 #pragma omp parallel for
     for (long row = 0; row < rows; row++)
-        update(job, row * width, (row + 1) * width, gates + row * width * GATES * job->channels,
-               job->channels);
+        update_pixels(job, row * width, (row + 1) * width,
+                      gates + row * width * GATES * job->channels, job->channels);
 }
 
-int lstm_bfloat16(const Job *job)
+int lstm(const Job *job)
 {
 #ifdef HAS_TILES
     if (tiles_allowed())

@@ -1,6 +1,6 @@
 """Step of a convolutional LSTM in C, without gradients, for float32 and bfloat16 on a CPU.
 
-In bfloat16 it is one pass. In float32 the gates are computed first, as a 3x3 convolution.
+In bfloat16 it is one pass. In float32 it is a 3x3 convolution, `conv3x3.py`, and `update`.
 
 Importing this module compiles it (see `c_compiler.py`).
 """
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from basicsr.archs.ops.c_compiler import compiled_library
-from basicsr.archs.ops.custom_op import C_TYPES, channels_last
-from basicsr.archs.ops.dispatch import conv3x3
+from basicsr.archs.ops.custom_op import C_TYPES, channels_last, empty_channels_last
 
 CACHE = 256 * 1024  # bytes of a core's cache for the rows of inputs and gates
 BAND = 16  # least rows of a band; the rows around a band are read twice
@@ -39,7 +38,7 @@ class _Job(ctypes.Structure):
 def lstm(
     x: Tensor, h: Tensor | None, c: Tensor | None, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the new h and c of a `ConvLSTMCell`, in bfloat16 under autocast.
+    """Return the new h and c of a `ConvLSTMCell`, in bfloat16.
 
     Args:
         x: N x C x H x W, float32 or bfloat16.
@@ -51,25 +50,23 @@ def lstm(
     assert all(each is None or each.shape == x.shape for each in (h, c))
     x = channels_last(x)
     h, c = (None if each is None else channels_last(each) for each in (h, c))
-    if torch.is_autocast_enabled("cpu"):
-        return _in_bfloat16(x, h, c, weight, bias)
-    gates = channels_last(conv3x3(x if h is None else torch.cat([x, h], dim=1), weight, bias))
-    next_h, next_c = torch.empty_like(x), torch.empty_like(x)
-    job = _job(c=c, next_h=next_h, next_c=next_c)
-    _library().lstm_update(ctypes.byref(job), ctypes.c_void_p(gates.data_ptr()))
-    return next_h, next_c
-
-
-def _in_bfloat16(
-    x: Tensor, h: Tensor | None, c: Tensor | None, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
     weight = weight.float().permute(0, 2, 3, 1).contiguous()
     bias = None if bias is None else bias.float().contiguous()
     next_h, next_c = (torch.empty_like(x, dtype=torch.bfloat16) for _ in range(2))
     job = _job(x=x, h=h, c=c, weight=weight, bias=bias, next_h=next_h, next_c=next_c)
     job.bands, job.tiles = _split(x)
-    if _library().lstm_bfloat16(ctypes.byref(job)):
+    if _library().lstm(ctypes.byref(job)):
         raise MemoryError(f"lstm: cannot allocate memory for {job.width} columns")
+    return next_h, next_c
+
+
+def update(gates: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the new h and c, float32, from the gates, N x 4C x H x W, and the last c."""
+    gates, c = channels_last(gates), None if c is None else channels_last(c)
+    next_h, next_c = (empty_channels_last(gates, gates.shape[1] // 4) for _ in range(2))
+    assert c is None or c.shape == next_c.shape
+    job = _job(c=c, next_h=next_h, next_c=next_c)
+    _library().update(ctypes.byref(job), ctypes.c_void_p(gates.data_ptr()))
     return next_h, next_c
 
 
