@@ -10,7 +10,7 @@ from basicsr.archs import ops
 class Conv3x3(nn.Conv2d):
     """3x3 convolution with zero padding, which keeps height and width.
 
-    In float32 on a CPU, Winograd's algorithm computes it with a quarter of the multiplications.
+    In float32 on a CPU, Winograd's algorithm computes it where that is faster.
     """
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:

@@ -31,15 +31,14 @@ class ConvLSTMCell(nn.Module):
         # Without a state, the convolution of zeros is left out.
         weight, bias = self.gates.weight[:, : len(inputs) * x.shape[1]], self.gates.bias
         in_c = uses_c_lstm(x)
-        if in_c and torch.is_autocast_enabled("cpu"):
-            from basicsr.archs.ops import lstm_c
-
-            h, c = lstm_c.lstm(x, last_h, last_c, weight, bias)
-            return h, (h, c)
-        gates = conv3x3(torch.cat(inputs, dim=1), weight, bias)
         if in_c:
             from basicsr.archs.ops import lstm_c
 
+            if torch.is_autocast_enabled("cpu"):
+                h, c = lstm_c.lstm(x, last_h, last_c, weight, bias)
+                return h, (h, c)
+        gates = conv3x3(torch.cat(inputs, dim=1), weight, bias)
+        if in_c:
             h, c = lstm_c.update(gates, last_c)
             return h, (h, c)
         i, f, o, g = split_channels(gates, 4)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from basicsr.archs.base import Channels, Count, RestorationNetwork
 from basicsr.archs.conv3x3 import Conv3x3
+from basicsr.archs.ops import conv3x3
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.registry import ARCH_REGISTRY
 
@@ -65,7 +66,7 @@ class SparseConv(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         covered = F.avg_pool2d(mask, 3, stride=1, padding=1)
-        summed = F.conv2d(x * mask, self.weight, padding=1)
+        summed = conv3x3(x * mask, self.weight, None)
         return mask * (summed / covered.clamp(min=1 / 9) + self.bias.view(1, -1, 1, 1))
 
 

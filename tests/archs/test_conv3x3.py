@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
 from basicsr.archs.conv3x3 import Conv3x3
 from basicsr.archs.ops import conv3x3_c
@@ -73,6 +74,32 @@ def test_few_channels_and_small_images_have_the_convolution_of_pytorch(called):
     Conv3x3(16, 3)(image())
     Conv3x3(16, 16)(image(side=8))
     assert called == []
+
+
+@in_c
+def test_other_arguments_are_left_to_pytorch():
+    conv = Conv3x3(16, 16)
+    assert conv(image()[0]).shape == (16, 18, 18)
+    with pytest.raises(RuntimeError, match="expected input"):
+        conv(image(17))
+    conv.bias = nn.Parameter(conv.bias.detach().double())
+    with pytest.raises(RuntimeError, match="type"):
+        conv(image())
+
+
+@in_c
+def test_forward_mode_and_torch_func_have_the_convolution_of_pytorch():
+    conv, x, tangent = Conv3x3(16, 16), image(), image()
+    expected = conv(tangent) - conv.bias[:, None, None]
+    _, derivative = torch.func.jvp(conv, (x,), (tangent,))
+    torch.testing.assert_close(derivative, expected)
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = conv(forward_ad.make_dual(x, tangent))
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, expected)
+    gradient = torch.func.grad(lambda x: conv(x).sum())(x)
+    x.requires_grad_()
+    torch.testing.assert_close(gradient, torch.autograd.grad(conv(x).sum(), x)[0])
+    torch.testing.assert_close(torch.func.vmap(conv)(x[None])[0], conv(x))
 
 
 @in_c

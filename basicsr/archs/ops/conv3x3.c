@@ -3,9 +3,10 @@
    channels instead of 144.
 
    Pixels and weights are transformed to 6 x 6 points, and their products at the points to results.
-   The points are 0, +-3/4, +-3/2 and infinity in either direction. Their transforms have exact
-   coefficients, and rounding errors are less than half of those with the usual 0, +-1, +-2 and
-   infinity.
+   The points are 0, +-3/4, +-3/2 and infinity in either direction. Rounding errors are about half
+   of those with the usual 0, +-1, +-2 and infinity, and two to four times those of a direct
+   convolution. A result depends on all pixels of its tile in this small measure, and a pixel that
+   is infinite or not a number makes the tile not a number.
 
    Images are images x height x width x channels. Tiles are numbered through all images, and
    consecutive ones are a block. A thread transforms a block, multiplies it at each point with the

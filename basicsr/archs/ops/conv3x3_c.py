@@ -33,7 +33,9 @@ AVAILABLE = _LIBRARY is not None
 
 
 def is_faster(x: Tensor, weight: Tensor) -> bool:
-    """Return whether the C version is faster than PyTorch for arguments of these sizes."""
+    """Return whether there is a C version for these sizes, and whether it is faster."""
+    if x.dim() != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
+        return False
     return _tiles(x) >= LEAST_TILES and min(weight.shape[:2]) >= LEAST_CHANNELS
 
 
@@ -63,10 +65,10 @@ def _run(name: str, outputs: int, numbers: dict[str, int], **tensors: Tensor | N
         raise MemoryError(f"{name}: cannot allocate memory for {c} channels")
 
 
-def _groups(outputs: int) -> int:
-    """Return the number of groups of output channels, which are computed together."""
+def _group() -> int:
+    """Return the number of output channels that are computed together."""
     assert _LIBRARY is not None
-    return math.ceil(outputs / _LIBRARY.conv3x3_group())
+    return _LIBRARY.conv3x3_group()
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool = False) -> Tensor:
@@ -78,7 +80,8 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool = Fa
     assert bias is None or bias.shape == (outputs,)
     out, threads = empty_channels_last(x, outputs), torch.get_num_threads()
     blocks = max(1, math.ceil(_tiles(x) / BLOCK))
-    parts = min(_groups(outputs), math.ceil(4 * threads / blocks)) if threads > 1 else 1
+    groups = math.ceil(outputs / _group())
+    parts = min(groups, math.ceil(4 * threads / blocks)) if threads > 1 else 1
     numbers = {"flipped": flipped, "parts": parts}
     _run("conv3x3", outputs, numbers, x=x, weight=weight, bias=bias, out=out)
     return out
@@ -86,9 +89,8 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool = Fa
 
 def _weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
     inputs, outputs = x.shape[1], d_out.shape[1]
-    groups = _groups(outputs)
-    bytes_of_group = POINTS * inputs * math.ceil(outputs / groups) * 4
-    parts = math.ceil(groups / max(1, CACHE // bytes_of_group))
+    bytes_of_group = POINTS * inputs * _group() * 4
+    parts = math.ceil(outputs / _group() / max(1, CACHE // bytes_of_group))
     chunks = max(1, min(_tiles(x) // BLOCK, math.ceil(CHUNKS / parts)))
     d_weights = x.new_empty(chunks, outputs, inputs, 3, 3)
     numbers = {"parts": parts, "chunks": chunks}

@@ -3,7 +3,8 @@
 - Triton: norms and Gram matrices on CUDA, if Triton can be imported. There are no kernels for
   float64, and none for depthwise convolutions: cuDNN's are faster.
 - C: float32 and bfloat16 on a CPU with a C compiler, 3x3 convolutions in float32 only. Without
-  gradients, whole passes of transformer blocks and LSTMs (`transformer_block_c.py`, `lstm_c.py`).
+  gradients, whole passes of transformer blocks, and steps of LSTMs or, in float32, their second
+  half (`transformer_block_c.py`, `lstm_c.py`).
 
 Implementations are imported at their first use: Triton's take seconds, and the C version compiles.
 """
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack  # of torch.func
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from basicsr.archs.ops.channel_norm import channel_norm as eager_channel_norm
@@ -64,7 +67,7 @@ def uses_c_passes(x: Tensor) -> bool:
 
 
 def uses_c_lstm(x: Tensor) -> bool:
-    """Return whether C computes a step of an LSTM on `x`: without gradients."""
+    """Return whether C computes a step of an LSTM on `x`, or its second half: without gradients."""
     if _type_without_gradients(x) not in (x.dtype, torch.bfloat16) or x.dtype not in C_TYPES:
         return False
     from basicsr.archs.ops import lstm_c
@@ -87,15 +90,25 @@ def _type_without_gradients(x: Tensor) -> torch.dtype | None:
 def _left_to_c(x: Tensor) -> bool:
     """Return whether C may compute on `x`.
 
-    Fake tensors, on which costs are counted, and traces, which other programs read, are left to
-    PyTorch's own operations.
+    Fake tensors, on which costs are counted, traces, which other programs read, `torch.func` and
+    forward-mode derivatives are left to PyTorch's own operations.
     """
-    return x.device.type == "cpu" and type(x) is Tensor and not torch.jit.is_tracing()
+    if torch.jit.is_tracing() or _has_transforms():
+        return False
+    return x.device.type == "cpu" and type(x) is Tensor
 
 
-def _in_float32(x: Tensor, weight: Tensor) -> bool:
-    """Return whether a product of the two on a CPU is computed in float32."""
-    return x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+def _has_transforms() -> bool:
+    """Return whether `torch.func` or forward-mode derivatives are active."""
+    if torch.compiler.is_compiling():
+        return False
+    return peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def _in_float32(*tensors: Tensor) -> bool:
+    """Return whether all are on a CPU, and a product of them is computed in float32."""
+    kinds = {(each.device.type, each.dtype) for each in tensors}
+    return kinds == {("cpu", torch.float32)} and not torch.is_autocast_enabled("cpu")
 
 
 def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e-5) -> Tensor:
@@ -114,7 +127,8 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float = 1e
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the 3x3 convolution of `x`, of the same height and width; see `conv3x3.py`."""
-    if uses_c(x) and _in_float32(x, weight) and not torch.compiler.is_compiling():
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if uses_c(x) and _in_float32(*tensors) and not torch.compiler.is_compiling():
         from basicsr.archs.ops import conv3x3_c
 
         if conv3x3_c.AVAILABLE and conv3x3_c.is_faster(x, weight):
