@@ -5,8 +5,8 @@
    Pixels and weights are transformed to 6 x 6 points, and their products at the points to results.
    The points are 0, +-3/4, +-3/2 and infinity in either direction. Rounding errors are about half
    of those with the usual 0, +-1, +-2 and infinity, and two to four times those of a direct
-   convolution. A result depends on all pixels of its tile in this small measure, and a pixel that
-   is infinite or not a number makes the tile not a number.
+   convolution. In its rounding, a result depends on every pixel of its tile, and a pixel that is
+   infinite or not a number makes the tile not a number.
 
    Images are images x height x width x channels. Tiles are numbered through all images, and
    consecutive ones are a block. A thread transforms a block, multiplies it at each point with the
@@ -34,7 +34,7 @@ typedef struct {
     float *d_weights;               /* chunks x outputs x inputs x 3 x 3: each chunk's sums */
     long images, height, width, inputs, outputs;
     long flipped;       /* weight is inputs x outputs x 3 x 3, and turned by 180 degrees */
-    long parts, chunks; /* a task has a part of the output channels, or of them and of the tiles */
+    long parts, chunks; /* of the output channels, and for gradients of the tiles; a task has one */
 } Job;
 
 static long larger(long a, long b) { return a > b ? a : b; }
