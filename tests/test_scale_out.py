@@ -104,8 +104,13 @@ def test_a_killed_rank_is_named_and_the_run_restarts(trained, workplace):
 @pytest.mark.slow
 def test_ranks_skip_the_same_steps_and_abort_together(workplace):
     """The first update makes the weights infinite; each rank saves its share of the last batch."""
-    more = ("train:optim_g={type: SGD, lr: 1.0e30}", "train:nonfinite_limit=3", "train:ema_decay=0")
-    done = run("train.py", *options("exploding_ranks", *more), cwd=workplace, ranks=2)
+    growing = (
+        "train:optim_g={type: SGD, lr: 1000}",
+        "train:losses:0:weight=1.0e6",
+        "train:nonfinite_limit=3",
+        "train:ema_decay=0",
+    )
+    done = run("train.py", *options("exploding_ranks", *growing), cwd=workplace, ranks=2)
     assert done.returncode != 0
     folder = workplace / "experiments" / "exploding_ranks"
     saved = sorted(file.name for file in (folder / "nonfinite").iterdir())

@@ -175,7 +175,8 @@ def timed_run(case: Case, variant: Variant) -> Callable[[], float]:
         devices.keep_freed_memory(variant.kind != BASELINE)
         if variant.kind == BASELINE:
             devices.release_freed_memory()
-        run()
+        for _ in range(warm_up_runs(case)):
+            run()
         seconds = timed(run, device)
         devices.keep_freed_memory()
         return seconds
@@ -195,8 +196,8 @@ def release_memory() -> None:
 
 
 def warm_up_runs(case: Case) -> int:
-    """Return the number of runs that set up optimizers, GPUs and graphs, and so differ."""
-    return 3 if case.device == "cuda" else 2 if case.subject == "training" else 1
+    """Return the number of runs that set up memory, optimizers, GPUs and graphs, and so differ."""
+    return 3 if case.device == "cuda" or case.subject == "training" else 1
 
 
 def spread(runs: Any) -> dict[str, Any]:
