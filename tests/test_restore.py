@@ -13,7 +13,7 @@ import runs
 import torch
 from PIL import Image
 
-from basicsr.archs import build_network, strips
+from basicsr.archs import build_network, strip_storage
 from basicsr.inference.jobs import RECORDS
 from basicsr.inference.restorer import Restorer
 from basicsr.io.checkpoints import save_weights
@@ -259,7 +259,7 @@ def test_memory_is_a_positive_number_in_python_too(shipped, memory):
 
 
 def test_photographs_that_fit_in_memory_use_no_temporary_files(shipped, monkeypatch):
-    monkeypatch.setattr(strips, "_temporary_file", None)
+    monkeypatch.setattr(strip_storage, "_temporary_file", None)
     restore(np.zeros((512, 512, 3), np.uint8), device="cpu")
 
 

@@ -9,35 +9,23 @@
   transposed attention is; `strip_sums` gives the terms of the sum.
 
 Networks do not say which feature maps they still need. A run on a small image records the last
-operation that reads each map. In the run on the image itself, this operation writes its result over
-the map, or frees it.
+operation that reads each map. In later runs, this operation writes its result over the map, or
+frees it. A second run on the small image shows whether the memory is enough for the image itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import mmap
-import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
-import torch
-from einops import rearrange
 from torch import Tensor
 
 from basicsr.archs.strip_progress import StripProgress
-from basicsr.utils.devices import release_freed_memory
-from basicsr.utils.errors import OptionsError, remedy
+from basicsr.archs.strip_storage import STEP, FeatureStorage, MemoryBudget, RowStorage, TrialBudget
 
-FeatureStorage = Literal["memory", "bf16", "disk"]
-
-STEP = 8  # strips begin at multiples of it, and so at whole rows of every scale
-IMAGE_CHANNELS = 6  # maps with at most this many channels are images, which are not rounded
-WORKING_SETS = 10  # memory for computing a strip, in multiples of its inputs and outputs
-SMALL_SIDE = 8  # pixels; enough to record which operation reads a map last
+SMALL_SIDE = 8  # pixels; enough to see which operation reads a map last, and to add up memory
 
 
 class Network(Protocol):
@@ -67,60 +55,22 @@ def forward_in_strips(
 def run_in_strips(
     network: Network, x: Tensor, budget: MemoryBudget, all_stages: bool = False
 ) -> Any:
-    """Return the `StripMap` of `network(x)`, or the list of those of all its stages."""
-    # Record, on a small image, which operation reads each map last.
+    """Return the `StripMap` of `network(x)`, or the list of those of all its stages.
+
+    Raises:
+        OptionsError: The memory is too small even for the lowest strips.
+    """
     side = network.fitting_side(SMALL_SIDE)
-    small, recording = x.new_zeros(1, x.shape[1], side, side), Run()
+    small, recording = x.new_zeros(*x.shape[:2], side, side), Run()
     unlimited = MemoryBudget(float("inf"))
     outputs = network(StripMap.from_tensor(small, unlimited, recording), all_stages)
     for output in outputs if isinstance(outputs, list) else [outputs]:
         recording.reads.pop(output.number, None)  # the caller reads it after the last operation
+    trial = TrialBudget(budget, x.shape[3] / side, x.numel() / small.numel())
+    network(StripMap.from_tensor(small, trial, Run(recording.reads)), all_stages)
+    budget.require(trial.least)
     run = Run(recording.reads, StripProgress(recording.progress))
     return network(StripMap.from_tensor(x, budget, run), all_stages)
-
-
-class MemoryBudget:
-    """Memory that a run in strips may use, and where it stores feature maps.
-
-    Args:
-        memory: bytes for feature maps and computing together.
-        features: "memory", "bf16" (rounded, in half the memory) or "disk" (in unnamed temporary
-            files, once maps take half of the memory).
-    """
-
-    def __init__(self, memory: float, features: FeatureStorage = "memory") -> None:
-        self.memory = memory
-        self.features = features
-        self.held = 0
-
-    def has_room(self, size: int) -> bool:
-        """Return whether a new map of `size` bytes is stored in memory."""
-        return self.features != "disk" or self.held + size <= self.memory / 2
-
-    def hold(self, size: int) -> None:
-        """Count `size` bytes of a new map, and return memory freed by computing to the system."""
-        self.held += size
-        release_freed_memory()
-
-    def strip_height(self, row_bytes: float, halo: int) -> int:
-        """Return the number of rows of a strip that the rest of the memory allows.
-
-        It is limited, as the halo costs little in strips of 52 + 6 * halo rows already.
-
-        Args:
-            row_bytes: bytes that are read and written for a row.
-            halo: rows above and below a strip that are read too.
-        """
-        rows = int((self.memory - self.held) / (WORKING_SETS * row_bytes)) - 2 * halo
-        if rows < STEP:
-            missing = self.held + (STEP + 2 * halo) * WORKING_SETS * row_bytes - self.memory
-            on_disk = "" if self.features == "disk" else ", or keep the features on disk"
-            what_to_do = remedy(f"allow more, or free some{on_disk}", page="use a smaller version")
-            raise OptionsError(
-                f"memory: at least {missing / 2**30 + 0.01:.2f} GiB are missing to compute the "
-                f"image in strips; {what_to_do}"
-            )
-        return min(rows, 52 + 6 * halo) // STEP * STEP
 
 
 class Run:
@@ -150,53 +100,6 @@ class Run:
         self.operations += 1
         self.reads.update((x.number, self.operations) for x in inputs)
         return [x for x in inputs if self.last_reads.get(x.number) == self.operations]
-
-
-class RowStorage:
-    """Memory or file that holds the rows of an N x C x H x W feature map.
-
-    It has the type and device of the tensor `like`; its values are undefined at first.
-    """
-
-    def __init__(self, shape: tuple[int, ...], like: Tensor, budget: MemoryBudget) -> None:
-        n, c, h, w = self.shape = torch.Size(shape)
-        self.dtype, self.device, self.budget = like.dtype, like.device, budget
-        self._held = 0
-        rounded = budget.features == "bf16" and c > IMAGE_CHANNELS
-        stored = torch.bfloat16 if rounded else like.dtype
-        size = n * c * h * w * stored.itemsize
-        self._file: mmap.mmap | None = None
-        if not budget.has_room(size):
-            self._file = _temporary_file(size)
-            values = torch.frombuffer(self._file, dtype=stored)
-        elif like.is_cuda:
-            values = torch.empty(size // stored.itemsize, dtype=stored, device=like.device)
-        else:
-            values = torch.frombuffer(_anonymous_pages(size), dtype=stored)
-        self._rows = values.view(h, n, w, c)
-        self._held = 0 if self._file else size
-        budget.hold(self._held)
-
-    def __del__(self) -> None:
-        self.budget.held -= self._held
-
-    def read(self, top: int, bottom: int) -> Tensor:
-        rows = self._rows[top:bottom].to(self.device, self.dtype, copy=self._file is not None)
-        self._release_pages()
-        pixels = rearrange(rows, "h n w c -> (n h) w c").contiguous()
-        # From any other stride of the images, even of a single one, torch.cat infers that channels
-        # are not last, and is slow.
-        return rearrange(pixels, "(n h) w c -> n c h w", n=len(rows[0]))
-
-    def write(self, top: int, values: Tensor) -> None:
-        rows = rearrange(values, "n c h w -> h n w c")
-        self._rows[top : top + len(rows)] = rows
-        self._release_pages()
-
-    def _release_pages(self) -> None:
-        """Drop a file's pages from memory after use, so that the process does not hold them."""
-        if self._file is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._file.madvise(mmap.MADV_DONTNEED)
 
 
 class StripMap:
@@ -232,40 +135,6 @@ class StripMap:
         return self.read(0, self.shape[2])
 
 
-def _anonymous_pages(size: int) -> mmap.mmap:
-    """Allocate pages of their own, which the system gets back as soon as they are freed."""
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # kernels without huge pages
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return pages
-
-
-def _temporary_file(size: int) -> mmap.mmap:
-    """Map an unnamed file with its space allocated, so that a full disk is noticed here."""
-    folder = _temporary_folder()
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-            return mmap.mmap(file.fileno(), 0)
-    except OSError as error:
-        what_to_do = remedy(
-            "free some space, or name another folder in TMPDIR", page="use a smaller version"
-        )
-        raise OptionsError(
-            f"memory: {folder} has no room for {size / 2**30:.2f} GiB of features more: "
-            f"{error.strerror}; {what_to_do}"
-        ) from None
-
-
-def _temporary_folder() -> str:
-    """Return /var/tmp unless TMPDIR is set: /tmp is often kept in memory."""
-    on_disk = "/var/tmp"
-    if "TMPDIR" not in os.environ and os.access(on_disk, os.W_OK):
-        return on_disk
-    return tempfile.gettempdir()
-
-
 Span = tuple[int, int]  # a strip's first row, and the row below its last
 
 
@@ -279,7 +148,7 @@ def strip_sums(function: Callable[[Tensor, slice], Any], x: StripMap, halo: int)
         halo: receptive-field radius of `function`, in rows.
     """
     unused = _begin_operation([x])
-    for _, sums in _strips(function, x, halo=halo):
+    for _, sums in _strips(function, x, halo=halo, summed=True):
         yield sums
     for each in unused:
         each.release()
@@ -312,10 +181,13 @@ def _begin_operation(inputs: Sequence[Any]) -> list[StripMap]:
     return maps[0].run.begin_operation(maps)
 
 
-def _strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[tuple[Span, Any]]:
+def _strips(
+    function: Callable[..., Any], *inputs: Any, halo: int, summed: bool = False
+) -> Iterator[tuple[Span, Any]]:
     """Yield the span of each strip in the first map, and what `function` returns for it.
 
-    `function` is called with the inputs, strips in place of maps, and the strip's own rows.
+    `function` is called with the inputs, strips in place of maps, and the strip's own rows. If
+    these are `summed`, its results are no larger for higher strips.
     """
     first_map = next(x for x in inputs if isinstance(x, StripMap))
     height, budget = first_map.shape[2], first_map.storage.budget
@@ -328,22 +200,23 @@ def _strips(function: Callable[..., Any], *inputs: Any, halo: int) -> Iterator[t
         results = function(*arguments, slice(top - first, bottom - first))
         if top == 0:
             pairs = zip(arguments, inputs, strict=True)
-            read = [rows for rows, x in pairs if isinstance(x, StripMap)]
-            row_values, row_bytes = (
-                _per_row(read, last, size) + _per_row(_as_tuple(results), bottom, size)
-                for size in (Tensor.numel, lambda x: x.nbytes)
-            )
+            sizes = [_per_row([rows for rows, x in pairs if isinstance(x, StripMap)], last)]
+            if not summed:
+                sizes.append(_per_row(_as_tuple(results), bottom))
+            row_values, row_bytes = map(sum, zip(*sizes, strict=True))
         yield (top, bottom), results
         del arguments, results  # before the next strip is read
         progress.add_strip(operation, (bottom - top) / height, (bottom - top) * row_values)
         top = bottom
-        if top < height:
-            rows = budget.strip_height(row_bytes, halo)
+        rows = budget.strip_height(row_bytes, halo)
 
 
-def _per_row(tensors: Sequence[Tensor], rows: int, size: Callable[[Tensor], int]) -> int:
-    """Return the size of a row of all tensors, whose strips are as high as `rows` of the map."""
-    return sum(size(x) for x in tensors) // rows
+def _per_row(tensors: Sequence[Tensor], rows: int) -> tuple[int, int]:
+    """Return the values and the bytes of a row of all tensors.
+
+    Their strips are as high as `rows` of the map.
+    """
+    return sum(x.numel() for x in tensors) // rows, sum(x.nbytes for x in tensors) // rows
 
 
 def _as_tuple(results: Any) -> tuple[Tensor, ...]:

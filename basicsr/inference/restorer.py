@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from basicsr.archs import RestorationNetwork
-from basicsr.archs.strips import FeatureStorage, forward_in_strips
+from basicsr.archs.strip_storage import FeatureStorage
+from basicsr.archs.strips import forward_in_strips
 from basicsr.inference.captured import CapturedNetwork
 from basicsr.inference.tiling import restore_tiles
 from basicsr.utils.devices import (

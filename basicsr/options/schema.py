@@ -14,7 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 
 # These packages register what option files can name.
 from basicsr import archs, data, losses  # noqa: F401
-from basicsr.archs.strips import FeatureStorage
+from basicsr.archs.strip_storage import FeatureStorage
 from basicsr.metrics import DEFAULT_PROTOCOL, get_protocol, get_score
 from basicsr.models import optimizers, restoration_model, schedules  # noqa: F401
 from basicsr.options.foreign import MODEL_TYPES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from typing import Any
 
@@ -11,11 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from basicsr.archs import build_network
-from basicsr.archs import strips as strips_module
+from basicsr.archs import build_network, strip_storage
+from basicsr.archs.strip_progress import progress_to
+from basicsr.archs.strip_storage import MemoryBudget, RowStorage
 from basicsr.archs.strips import (
-    MemoryBudget,
-    RowStorage,
     Run,
     StripMap,
     forward_in_strips,
@@ -51,6 +51,9 @@ class Fixed(MemoryBudget):
 
     def strip_height(self, row_bytes: float, halo: int) -> int:
         return self.height
+
+    def require(self, least: float) -> None:
+        """Not limited by memory, even where all maps are on disk."""
 
 
 @pytest.mark.parametrize("options", NETWORKS, ids=lambda options: options["type"])
@@ -89,6 +92,34 @@ def test_strips_within_a_memory_budget():
         forward_in_strips(net, x, 2**16)
 
 
+@pytest.mark.parametrize("features", ["memory", "bf16", "disk"])
+@pytest.mark.parametrize("options", NETWORKS[::3], ids=lambda x: x["type"])
+@torch.inference_mode()
+def test_missing_memory_is_named_before_anything_is_computed(options, features):
+    """And what is named is enough."""
+    net = build_network(options).eval()
+    x = torch.rand(1, net.in_channels, 64, 1024)
+    strips: list[int] = []
+    memory = 2**20
+
+    def restore() -> Tensor:
+        with progress_to(lambda count, _: strips.append(count)):
+            return forward_in_strips(net, x, memory, features)
+
+    with pytest.raises(OptionsError) as raised:
+        restore()
+    assert not strips
+    missing = float(re.search(r"at least (\S+) GiB are missing", str(raised.value))[1])
+    assert missing > 0.02  # two in the last digit
+    memory += int((missing - 0.02) * 2**30)
+    with pytest.raises(OptionsError):
+        restore()
+    assert not strips
+    memory += int(0.02 * 2**30)
+    assert restore().shape == (1, 3, 64, 1024)
+    assert strips
+
+
 @pytest.mark.parametrize(("features", "tolerance"), [("disk", 2e-6), ("bf16", 2e-2)])
 @torch.inference_mode()
 def test_features_on_disk_are_exact_and_rounded_ones_are_close(features, tolerance):
@@ -114,10 +145,10 @@ def test_maps_that_half_of_the_memory_does_not_hold_are_on_disk():
 @pytest.mark.skipif(not os.access("/var/tmp", os.W_OK), reason="needs /var/tmp")
 def test_temporary_files_are_not_in_memory(monkeypatch, tmp_path):
     monkeypatch.delenv("TMPDIR", raising=False)
-    assert strips_module._temporary_folder() == "/var/tmp"
+    assert strip_storage._temporary_folder() == "/var/tmp"
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    assert strips_module._temporary_folder() == str(tmp_path)
+    assert strip_storage._temporary_folder() == str(tmp_path)
 
 
 def test_a_full_disk_is_one_line(monkeypatch):
@@ -231,7 +262,7 @@ def test_strips_are_as_high_as_memory_allows_and_is_fast():
 
     def heights(rows: int) -> list[int]:
         """Return the strips' heights, with memory for computing `rows` rows beside the map."""
-        stored = StripMap.from_tensor(x, MemoryBudget(x.nbytes + 2 * 256 * 10 * rows))
+        stored = StripMap.from_tensor(x, MemoryBudget(x.nbytes + 256 * 10 * rows))
         return [y.shape[2] for y in strip_sums(lambda x, rows: x[:, :, rows] + 1, stored, halo=1)]
 
     assert heights(18) == [8] + 12 * [16]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from basicsr.archs import RestorationNetwork, build_network
-from basicsr.archs.strips import MemoryBudget
+from basicsr.archs.strip_storage import MemoryBudget
 from basicsr.inference.restorer import Restorer, RestorerSettings, pad_to
 from basicsr.io.images import to_levels
 from basicsr.utils.devices import memory_in_use
@@ -283,8 +283,8 @@ def test_out_of_memory_falls_back_to_strips_with_a_warning(caplog, monkeypatch, 
     monkeypatch.setattr(net.stem, "forward", full_at_first)
     with caplog.at_level(logging.WARNING, "basicsr"):
         restored = Restorer(net, CPU)(image)
-    # the whole image; a small one that records the use of maps; 8 rows and the others, with halos
-    assert heights == [24, 8, 24, 24]
+    # the whole image; small ones for the use of maps and of memory; 8 rows and the rest, with halos
+    assert heights == [24, 8, 8, 24, 24]
     assert np.abs(restored - expected).max() < 1e-5
     assert "40 x 24 pixels do not fit into memory at once; they are computed in str" in caplog.text
 
