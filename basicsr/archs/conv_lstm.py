@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr.archs.conv3x3 import Conv3x3
-from basicsr.archs.ops import conv3x3, split_channels, uses_c_lstm
+from basicsr.archs.ops import conv3x3, lstm_update, split_channels, uses_c_lstm
 
 
 class ConvLSTMCell(nn.Module):
@@ -30,21 +30,12 @@ class ConvLSTMCell(nn.Module):
         inputs = (x,) if last_h is None else (x, last_h)
         # Without a state, the convolution of zeros is left out.
         weight, bias = self.gates.weight[:, : len(inputs) * x.shape[1]], self.gates.bias
-        in_c = uses_c_lstm(x)
-        if in_c:
+        if uses_c_lstm(x):
             from basicsr.archs.ops import lstm_c
 
-            if torch.is_autocast_enabled("cpu"):
-                h, c = lstm_c.lstm(x, last_h, last_c, weight, bias)
-                return h, (h, c)
-        gates = conv3x3(torch.cat(inputs, dim=1), weight, bias)
-        if in_c:
-            h, c = lstm_c.update(gates, last_c)
-            return h, (h, c)
-        i, f, o, g = split_channels(gates, 4)
-        i, g = i.sigmoid(), g.tanh()
-        c = i * g if last_c is None else torch.addcmul(i * g, f.sigmoid(), last_c)
-        h = o.sigmoid() * c.tanh()
+            h, c = lstm_c.lstm(x, last_h, last_c, weight, bias)
+        else:
+            h, c = lstm_update(conv3x3(torch.cat(inputs, dim=1), weight, bias), last_c)
         return h, (h, c)
 
 

@@ -13,6 +13,7 @@ from basicsr.archs.ops.dispatch import (
     conv3x3,
     gated_dwconv,
     gram_sums,
+    lstm_update,
     uses_c,
     uses_c_lstm,
     uses_c_passes,
@@ -20,12 +21,12 @@ from basicsr.archs.ops.dispatch import (
 )
 from basicsr.archs.ops.dwconv import dwconv
 from basicsr.archs.ops.gram import Gram, autocast_off, cosine_similarity, sum_grams
+from basicsr.archs.ops.lstm import split_channels
 from basicsr.archs.ops.projections import (
     gated_projection,
     hidden_projection,
     pointwise,
     projections,
-    split_channels,
 )
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "gated_projection",
     "gram_sums",
     "hidden_projection",
+    "lstm_update",
     "pointwise",
     "projections",
     "split_channels",

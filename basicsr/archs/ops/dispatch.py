@@ -3,8 +3,8 @@
 - Triton: norms and Gram matrices on CUDA, if Triton can be imported. There are no kernels for
   float64, and none for depthwise convolutions: cuDNN's are faster.
 - C: float32 and bfloat16 on a CPU with a C compiler, 3x3 convolutions in float32 only. Without
-  gradients, whole passes of transformer blocks, and steps of LSTMs or, in float32, their second
-  half (`transformer_block_c.py`, `lstm_c.py`).
+  gradients, whole passes of transformer blocks and, in bfloat16, steps of LSTMs
+  (`transformer_block_c.py`, `lstm_c.py`).
 
 Implementations are imported at their first use: Triton's take seconds, and the C version compiles.
 """
@@ -27,6 +27,7 @@ from basicsr.archs.ops.dwconv import split_dwconv as eager_split_dwconv
 from basicsr.archs.ops.gated_dwconv import gated_dwconv as eager_gated_dwconv
 from basicsr.archs.ops.gram import Gram
 from basicsr.archs.ops.gram import gram_sums as eager_gram_sums
+from basicsr.archs.ops.lstm import lstm_update as eager_lstm_update
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 LARGE_ON_GPU = 2**23  # elements; on an H200, the kernels are slower in training steps of 2**20
@@ -67,8 +68,8 @@ def uses_c_passes(x: Tensor) -> bool:
 
 
 def uses_c_lstm(x: Tensor) -> bool:
-    """Return whether C computes a step of an LSTM on `x`, or its second half: without gradients."""
-    if _type_without_gradients(x) not in (x.dtype, torch.bfloat16) or x.dtype not in C_TYPES:
+    """Return whether C computes a whole step of an LSTM on `x`: in bfloat16, without gradients."""
+    if _type_without_gradients(x) != torch.bfloat16 or x.dtype not in C_TYPES:
         return False
     from basicsr.archs.ops import lstm_c
 
@@ -166,3 +167,13 @@ def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
         if gram_c.AVAILABLE:
             return gram_c.gram_sums(q, k, heads)
     return eager_gram_sums(q, k, heads)
+
+
+def lstm_update(gates: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the new h and c of an LSTM from its gates; see `lstm.py`."""
+    if uses_c(gates) and (c is None or c.dtype == gates.dtype):
+        from basicsr.archs.ops import lstm_c
+
+        if lstm_c.AVAILABLE:
+            return lstm_c.lstm_update(gates, c)
+    return eager_lstm_update(gates, c)

@@ -1,12 +1,11 @@
-/* A step of a convolutional LSTM, without gradients: i, f, o and g are the parts of a 3x3
-   convolution of x and h, and the new state is c = sigmoid(f) c + sigmoid(i) tanh(g),
-   h = sigmoid(o) tanh(c).
+/* A step of a convolutional LSTM: i, f, o and g are the parts of a 3x3 convolution of x and h, and
+   the new state is c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c).
 
-   Images are images x height x width x channels, float32 or bfloat16. In bfloat16 all is one pass,
-   with zero padding; with `pairs`, x and h are rounded to it. In float32 the gates are computed
-   before, by conv3x3.c.
+   Images are images x height x width x channels, float32 or bfloat16. `lstm` computes all in one
+   pass, with zero padding; with `pairs`, x and h are rounded to bfloat16. `update` takes the
+   convolution's result, and `update_backward` gives its gradients.
 
-   A thread computes tiles of some columns in bands of rows, and goes down a tile by two rows at a
+   In `lstm`, a thread computes tiles of some columns in bands of rows, and goes down a tile by two rows at a
    time. The rows of x and h stay in the core's cache, and so do the sums of the convolution. */
 
 #include <stdlib.h>
@@ -107,21 +106,33 @@ INLINE vec hyperbolic_tangent(vec x)
     return choose(x < 0.0f, -size, size);
 }
 
-/* Updates pixels [first, last) from their gates, each with `part` channels. */
-static void update_pixels(const Job *job, long first, long last, const float *gates, long part)
+/* Reads LANES channels of the gates from `index` on, where each gate has `part` channels. */
+INLINE void read_gates(const void *gates, long index, long part, long count, Type type,
+                       vec values[GATES])
 {
-    for (long pixel = first; pixel < last; pixel++, gates += GATES * part)
+    for (long gate = 0; gate < GATES; gate++) {
+        const vec x = load_some(gates, index + gate * part, count, type);
+        values[gate] = gate == G ? hyperbolic_tangent(x) : sigmoid(x);
+    }
+}
+
+INLINE vec last_c(const Job *job, long index, long count)
+{
+    return job->c ? load_some(job->c, index, count, job->c_type) : all(0.0f);
+}
+
+/* Updates pixels [first, last) from their gates, each with `part` channels. */
+INLINE void update_pixels(const Job *job, long first, long last, const void *gates, long part,
+                          Type type)
+{
+    for (long pixel = first; pixel < last; pixel++)
         for (long channel = 0; channel < job->channels; channel += LANES) {
             const long index = pixel * job->channels + channel, count = job->channels - channel;
-            vec values[GATES];
-            for (long gate = 0; gate < GATES; gate++)
-                values[gate] = load_some(gates, gate * part + channel, count, FLOAT32);
-            vec c = sigmoid(values[I]) * hyperbolic_tangent(values[G]);
-            if (job->c)
-                c += sigmoid(values[F]) * load_some(job->c, index, count, job->c_type);
-            const vec h = sigmoid(values[O]) * hyperbolic_tangent(c);
+            vec x[GATES];
+            read_gates(gates, (pixel - first) * GATES * part + channel, part, count, type, x);
+            const vec c = x[I] * x[G] + x[F] * last_c(job, index, count);
             store_some(job->next_c, index, count, c, job->next_type);
-            store_some(job->next_h, index, count, h, job->next_type);
+            store_some(job->next_h, index, count, x[O] * hyperbolic_tangent(c), job->next_type);
         }
 }
 
@@ -142,7 +153,7 @@ INLINE void compute(const Job *job, const Weights *weights, const Tile *tile, in
             const long start = (tile->image * job->height + row + r) * job->width;
             update_pixels(job, start + tile->left, start + tile->right,
                           tile->sums + r * tile->columns * weights->vectors * LANES,
-                          weights->part);
+                          weights->part, FLOAT32);
         }
     }
 }
@@ -232,14 +243,67 @@ static void compute_tiles(const Job *job, const Weights *weights, const Tile *ti
 }
 #endif
 
-/* The new state from the gates, images x height x width x 4 channels. */
-void update(const Job *job, const float *gates)
+/* Arrays of the gates' channels and of those of the state, all of one type. */
+typedef struct {
+    const void *gates, *d_h, *d_c;
+    void *d_gates, *d_last; /* d_last: NULL without a last c */
+} Gradients;
+
+INLINE void update_of_type(const Job *job, const void *gates, Type type)
 {
-    const long rows = job->images * job->height, width = job->width;
+    const long rows = job->images * job->height, size = type == BFLOAT16 ? 2 : 4;
 #pragma omp parallel for
-    for (long row = 0; row < rows; row++)
-        update_pixels(job, row * width, (row + 1) * width,
-                      gates + row * width * GATES * job->channels, job->channels);
+    for (long row = 0; row < rows; row++) {
+        const long first = row * job->width;
+        update_pixels(job, first, first + job->width,
+                      (const char *)gates + first * GATES * job->channels * size, job->channels,
+                      type);
+    }
+}
+
+INLINE void gradients_of_type(const Job *job, const Gradients *gradients, Type type)
+{
+    const long pixels = job->images * job->height * job->width, channels = job->channels;
+#pragma omp parallel for
+    for (long pixel = 0; pixel < pixels; pixel++)
+        for (long channel = 0; channel < channels; channel += LANES) {
+            const long index = pixel * channels + channel, count = channels - channel;
+            const long gates = pixel * GATES * channels + channel;
+            vec x[GATES], d[GATES];
+            read_gates(gradients->gates, gates, channels, count, type, x);
+            const vec last = last_c(job, index, count);
+            const vec h = hyperbolic_tangent(x[I] * x[G] + x[F] * last);
+            const vec d_h = load_some(gradients->d_h, index, count, type);
+            const vec d_c = load_some(gradients->d_c, index, count, type) +
+                            d_h * x[O] * (1.0f - h * h);
+            d[I] = d_c * x[G] * x[I] * (1.0f - x[I]);
+            d[F] = d_c * last * x[F] * (1.0f - x[F]);
+            d[O] = d_h * h * x[O] * (1.0f - x[O]);
+            d[G] = d_c * x[I] * (1.0f - x[G] * x[G]);
+            for (long gate = 0; gate < GATES; gate++)
+                store_some(gradients->d_gates, gates + gate * channels, count, d[gate], type);
+            if (gradients->d_last)
+                store_some(gradients->d_last, index, count, d_c * x[F], type);
+        }
+}
+
+/* The new state from the gates, images x height x width x 4 channels. All arrays have the type
+   `next_type`. */
+void update(const Job *job, const void *gates)
+{
+    if (job->next_type == BFLOAT16)
+        update_of_type(job, gates, BFLOAT16);
+    else
+        update_of_type(job, gates, FLOAT32);
+}
+
+/* The gradients of the gates and of the last c, from those of the new state. */
+void update_backward(const Job *job, const Gradients *gradients)
+{
+    if (job->next_type == BFLOAT16)
+        gradients_of_type(job, gradients, BFLOAT16);
+    else
+        gradients_of_type(job, gradients, FLOAT32);
 }
 
 int lstm(const Job *job)

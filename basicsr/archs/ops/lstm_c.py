@@ -1,6 +1,7 @@
-"""Step of a convolutional LSTM in C, without gradients, for float32 and bfloat16 on a CPU.
+"""Convolutional LSTM in C, for float32 and bfloat16 on a CPU.
 
-In bfloat16 it is one pass. In float32 it is a 3x3 convolution, `conv3x3.py`, and `update`.
+`lstm` is a step in bfloat16, in one pass without gradients. `lstm_update` is its second half, after
+the 3x3 convolution, with gradients.
 
 Importing this module compiles it (see `c_compiler.py`).
 """
@@ -9,12 +10,21 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from basicsr.archs.ops.c_compiler import compiled_library
-from basicsr.archs.ops.custom_op import C_TYPES, channels_last, empty_channels_last
+from basicsr.archs.ops.custom_op import (
+    C_TYPES,
+    Gradients,
+    channels_last,
+    empty_channels_last,
+    needs_operator,
+    register_gradients,
+)
+from basicsr.archs.ops.lstm import lstm_update as eager_lstm_update
 
 CACHE = 256 * 1024  # bytes of a core's cache for the rows of inputs and gates
 BAND = 16  # least rows of a band; the rows around a band are read twice
@@ -60,14 +70,61 @@ def lstm(
     return next_h, next_c
 
 
-def update(gates: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the new h and c, float32, from the gates, N x 4C x H x W, and the last c."""
+class _Gradients(ctypes.Structure):
+    """Gradients of lstm.c."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("gates", "d_h", "d_c", "d_gates", "d_last")]
+
+
+def _update(gates: Tensor, c: Tensor | None) -> list[Tensor]:
     gates, c = channels_last(gates), None if c is None else channels_last(c)
     next_h, next_c = (empty_channels_last(gates, gates.shape[1] // 4) for _ in range(2))
-    assert c is None or c.shape == next_c.shape
+    assert c is None or (c.shape, c.dtype) == (next_c.shape, next_c.dtype)
     job = _job(c=c, next_h=next_h, next_c=next_c)
     _library().update(ctypes.byref(job), ctypes.c_void_p(gates.data_ptr()))
-    return next_h, next_c
+    return [next_h, next_c]
+
+
+@torch.library.custom_op("derain::lstm_update_c", mutates_args=(), device_types="cpu")
+def _update_operator(gates: Tensor, c: Tensor | None) -> list[Tensor]:
+    return _update(gates, c)
+
+
+@torch.library.custom_op("derain::lstm_update_c_backward", mutates_args=(), device_types="cpu")
+def _update_backward(d_h: Tensor, d_c: Tensor, gates: Tensor, c: Tensor | None) -> list[Tensor]:
+    """Return the gradients of the gates and, if there is one, of the last c."""
+    d_h, d_c, gates = channels_last(d_h), channels_last(d_c), channels_last(gates)
+    c = None if c is None else channels_last(c)
+    gradients = [torch.empty_like(each) for each in (gates, c) if each is not None]
+    tensors = [gates, d_h, d_c, *gradients]
+    addresses = _Gradients(*(each.data_ptr() for each in tensors))
+    job = _job(c=c, next_h=d_h)
+    _library().update_backward(ctypes.byref(job), ctypes.byref(addresses))
+    return gradients
+
+
+@_update_operator.register_fake
+def _(gates: Tensor, c: Tensor | None) -> list[Tensor]:
+    return [empty_channels_last(gates, gates.shape[1] // 4) for _ in range(2)]
+
+
+@_update_backward.register_fake
+def _(d_h: Tensor, d_c: Tensor, gates: Tensor, c: Tensor | None) -> list[Tensor]:
+    return [empty_channels_last(each, each.shape[1]) for each in (gates, c) if each is not None]
+
+
+def _update_gradients(d_state: Sequence[Tensor], gates: Tensor, c: Tensor | None) -> Gradients:
+    d_gates, *d_last = _update_backward(*d_state, gates, c)
+    return d_gates, *(d_last or [None])
+
+
+register_gradients(_update_operator, _update_gradients, eager_lstm_update)
+
+
+def lstm_update(gates: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the new h and c, from gates and last c of one type in C_TYPES on a CPU."""
+    h, c = (_update_operator if needs_operator() else _update)(gates, c)
+    return h, c
 
 
 def _library() -> ctypes.CDLL:

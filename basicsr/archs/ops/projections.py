@@ -15,17 +15,6 @@ from basicsr.archs.ops.gated_dwconv import gelu_gate
 ALIGNMENT = 8
 
 
-def split_channels(x: Tensor, count: int) -> tuple[Tensor, ...]:
-    """Split the channels of `x` into `count` equal parts, on a CPU each contiguous.
-
-    There, operations on short rows with gaps between them are several times slower.
-    """
-    chunks = x.chunk(count, dim=1)
-    if x.is_cuda:
-        return chunks
-    return tuple(part.contiguous(memory_format=torch.channels_last) for part in chunks)
-
-
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the 1x1 convolution of `x`; in 16 bits on a GPU as one matrix product over pixels.
 

@@ -15,17 +15,19 @@ from basicsr.archs.ops import (
     dwconv_c,
     gated_dwconv_c,
     gram_c,
+    lstm_c,
 )
 from basicsr.archs.ops.channel_norm import channel_norm
 from basicsr.archs.ops.conv3x3 import conv3x3
 from basicsr.archs.ops.dwconv import split_dwconv
 from basicsr.archs.ops.gated_dwconv import gated_dwconv
 from basicsr.archs.ops.gram import gram_sums
+from basicsr.archs.ops.lstm import lstm_update
 from basicsr.archs.transformer_blocks import TransformerBlock
 
 pytestmark = pytest.mark.skipif(not dwconv_c.AVAILABLE, reason="there is no C compiler here")
 
-MODULES = (channel_norm_c, conv3x3_c, dwconv_c, gram_c)
+MODULES = (channel_norm_c, conv3x3_c, dwconv_c, gram_c, lstm_c)
 LIMITS = {torch.float32: 3e-6, torch.bfloat16: 4e-3}
 Operation = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -169,6 +171,30 @@ def test_split_dwconv(processor, dtype, shape, parts, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize("shape", [(0, 4, 2, 2), (1, 1, 4, 5), (2, 16, 5, 7), (1, 37, 9, 3)])
+@pytest.mark.parametrize("has_state", [True, False])
+def test_lstm_update(processor, dtype, shape, has_state):
+    n, c, h, w = shape
+    gates = image(dtype, n, 4 * c, h, w).detach().mul(3).requires_grad_()
+    inputs = [gates, image(dtype, *shape)][: 1 + has_state]
+    check(
+        lambda gates, c=None: lstm_c.lstm_update(gates, c),
+        lambda gates, c=None: lstm_update(gates, c),
+        inputs,
+    )
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_state_of_which_only_one_half_is_used(part):
+    inputs = [image(torch.float32, 1, 12, 4, 5), image(torch.float32, 1, 3, 4, 5)]
+    check(
+        lambda *inputs: lstm_c.lstm_update(*inputs)[part],
+        lambda *inputs: lstm_update(*inputs)[part],
+        inputs,
+    )
+
+
 def test_parts_that_are_not_used_have_no_gradient():
     x, weight = image(torch.float32, 1, 6, 4, 5), parameter(6, 1, 3, 3)
     first, _, _ = dwconv_c.split_dwconv(x, weight, None, 3)
@@ -224,6 +250,9 @@ def test_second_derivatives_are_those_of_the_definition():
         lambda *inputs: split_dwconv(*inputs, 2),
         [x, parameter(4, 1, 3, 3), parameter(4)],
     )
+    check_second_derivatives(
+        lstm_c.lstm_update, lstm_update, [image(torch.float32, 1, 16, 3, 2), x]
+    )
     check_second_derivatives(conv3x3_c.conv3x3, conv3x3, [x, parameter(5, 4, 3, 3), parameter(5)])
 
 
@@ -238,6 +267,9 @@ def test_operators_pass_the_checks_of_torch_library():
         (operators.dwconv_c_backward, ([x[:, :3]] * 2, x, parameter(6, 1, 3, 3), None)),
         (operators.conv3x3_c, (x, parameter(5, 6, 3, 3), parameter(5))),
         (operators.conv3x3_c_backward, (x[:, :5], x, parameter(5, 6, 3, 3))),
+        (operators.lstm_update_c, (image(torch.float32, 1, 24, 3, 4), x)),
+        (operators.lstm_update_c, (image(torch.float32, 1, 24, 3, 4), None)),
+        (operators.lstm_update_c_backward, (x, x, image(torch.float32, 1, 24, 3, 4), x)),
         (operators.gram_c, (x, x, 2)),
         (operators.gram_c_backward, (sums, x, x)),
     ):
