@@ -271,7 +271,7 @@ INLINE int vectors_of(long left)
 /* Packs weights, outputs x taps x inputs, by vectors of outputs that are computed together: taps x
    words x vectors x LANES. Outputs are `parts` times `part` channels, and every part begins with a
    vector. Called by all threads. */
-static void pack_products(word *to, const float *weights, long parts, long part, long taps,
+static inline void pack_products(word *to, const float *weights, long parts, long part, long taps,
                           long inputs, int pairs)
 {
     const long group = pairs ? 2 : 1, depth = (inputs + group - 1) / group;
@@ -299,7 +299,7 @@ static void pack_products(word *to, const float *weights, long parts, long part,
 }
 
 /* Copies one value for every output, in the order of `pack_products`; NULL stands for zeros. */
-static void pack_channels(float *to, const float *values, long parts, long part)
+static inline void pack_channels(float *to, const float *values, long parts, long part)
 {
     const long padded = up_to_multiple(part, LANES);
     for (long i = 0; i < parts * padded; i++) {
@@ -309,7 +309,7 @@ static void pack_channels(float *to, const float *values, long parts, long part)
 }
 
 /* Takes `count` words from a block of memory; with a block of NULL it only counts. */
-static void *take(char *block, long *used, long count)
+static inline void *take(char *block, long *used, long count)
 {
     char *at = block ? block + *used : NULL;
     *used += up_to_multiple(count * sizeof(word), LINE);
