@@ -103,7 +103,7 @@ def test_a_killed_rank_is_named_and_the_run_restarts(trained, workplace):
 
 @pytest.mark.slow
 def test_ranks_skip_the_same_steps_and_abort_together(workplace):
-    """The first update makes the weights infinite; each rank saves its share of the last batch."""
+    """The first update makes the weights too large; each rank saves its share of the last batch."""
     growing = (
         "train:optim_g={type: SGD, lr: 1000}",
         "train:losses:0:weight=1.0e6",

@@ -28,24 +28,30 @@ class MemoryBudget:
     Args:
         memory: bytes for feature maps and computing together.
         features: "memory", "bf16" (rounded, in half the memory) or "disk" (in unnamed temporary
-            files, once maps take half of the memory).
+            files, once maps take half of the memory, or all but what is reserved).
+
+    Attributes:
+        held: bytes of the maps in memory.
+        reserved: bytes that maps leave to computing, with features on disk.
     """
 
     def __init__(self, memory: float, features: FeatureStorage = "memory") -> None:
         self.memory = memory
         self.features = features
         self.held = 0
+        self.reserved = 0.0
 
     def has_room(self, size: int) -> bool:
         """Return whether a new map of `size` bytes is stored in memory."""
-        return self.features != "disk" or self.held + size <= self.memory / 2
+        most = min(self.memory / 2, self.memory - self.reserved)
+        return self.features != "disk" or self.held + size <= most
 
     def hold(self, size: int) -> None:
         """Count `size` bytes of a new map, and return memory freed by computing to the system."""
         self.held += size
         release_freed_memory()
 
-    def strip_height(self, row_bytes: float, halo: int) -> int:
+    def strip_height(self, row_bytes: float, halo: int, height: int) -> int:
         """Return the number of rows of a strip that the rest of the memory allows.
 
         It is limited, as the halo costs little in strips of 52 + 6 * halo rows already.
@@ -53,17 +59,14 @@ class MemoryBudget:
         Args:
             row_bytes: bytes that are read and written for a row.
             halo: rows above and below a strip that are read too.
+            height: rows of the map.
         """
-        self.require(self.held + lowest_strip(row_bytes, halo))
+        self.require(self.held + _smallest_strip(row_bytes, halo, height))
         rows = (self.memory - self.held) / (WORKING_SETS * row_bytes) - 2 * halo
-        return int(min(rows, 52 + 6 * halo)) // STEP * STEP
+        return max(STEP, int(min(rows, 52 + 6 * halo)) // STEP * STEP)
 
     def require(self, least: float) -> None:
-        """Check that there are at least as many bytes in all.
-
-        Raises:
-            OptionsError: There are not; the message says how many are missing.
-        """
+        """Raise OptionsError if the budget is smaller than `least` bytes."""
         if least <= self.memory:
             return
         on_disk = "" if self.features == "disk" else ", or keep the features on disk"
@@ -74,33 +77,38 @@ class MemoryBudget:
         )
 
 
+def _smallest_strip(row_bytes: float, halo: int, height: float) -> float:
+    """Return the bytes for computing the smallest strip; see `strip_height`."""
+    return min(STEP + 2 * halo, height) * WORKING_SETS * row_bytes
+
+
 class TrialBudget(MemoryBudget):
     """Budget of a run on a small image, which shows how much memory the image itself needs.
 
     Args:
-        budget: of the image itself.
-        columns: its width, in multiples of the small image's.
-        pixels: their number, in the same way.
+        features: of the budget of the image itself.
+        columns: width of the image, divided by that of the small one.
+        pixels: number of values of the image, divided by that of the small one.
 
     Attributes:
-        least: bytes that the image needs with the lowest strips.
+        least: bytes that the image needs, with the smallest strips.
+        strip: bytes for computing the most expensive one of these.
     """
 
-    def __init__(self, budget: MemoryBudget, columns: float, pixels: float) -> None:
-        super().__init__(budget.memory / pixels, budget.features)
+    def __init__(self, features: FeatureStorage, columns: float, pixels: float) -> None:
+        super().__init__(float("inf"), "memory" if features == "disk" else features)
         self.columns = columns
         self.pixels = pixels
-        self.least = 0.0
+        self.on_disk = features == "disk"
+        self.least = self.strip = 0.0
 
-    def strip_height(self, row_bytes: float, halo: int) -> int:
-        needed = self.pixels * self.held + self.columns * lowest_strip(row_bytes, halo)
-        self.least = max(self.least, needed)
+    def strip_height(self, row_bytes: float, halo: int, height: int) -> int:
+        height_of_image = height * self.pixels / self.columns
+        strip = self.columns * _smallest_strip(row_bytes, halo, height_of_image)
+        held = 0 if self.on_disk else self.pixels * self.held
+        self.strip = max(self.strip, strip)
+        self.least = max(self.least, held + strip)
         return STEP
-
-
-def lowest_strip(row_bytes: float, halo: int) -> float:
-    """Return the bytes for computing the lowest strip; the arguments are those of strip_height."""
-    return (STEP + 2 * halo) * WORKING_SETS * row_bytes
 
 
 class RowStorage:

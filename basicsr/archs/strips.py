@@ -47,7 +47,7 @@ def forward_in_strips(
         features: where feature maps are stored; see MemoryBudget.
 
     Raises:
-        OptionsError: The memory is too small even for the lowest strips.
+        OptionsError: The memory is too small even for the smallest strips.
     """
     return run_in_strips(network, x, MemoryBudget(memory, features)).whole()
 
@@ -58,7 +58,7 @@ def run_in_strips(
     """Return the `StripMap` of `network(x)`, or the list of those of all its stages.
 
     Raises:
-        OptionsError: The memory is too small even for the lowest strips.
+        OptionsError: The memory is too small even for the smallest strips.
     """
     side = network.fitting_side(SMALL_SIDE)
     small, recording = x.new_zeros(*x.shape[:2], side, side), Run()
@@ -66,9 +66,10 @@ def run_in_strips(
     outputs = network(StripMap.from_tensor(small, unlimited, recording), all_stages)
     for output in outputs if isinstance(outputs, list) else [outputs]:
         recording.reads.pop(output.number, None)  # the caller reads it after the last operation
-    trial = TrialBudget(budget, x.shape[3] / side, x.numel() / small.numel())
+    trial = TrialBudget(budget.features, x.shape[3] / side, x.numel() / small.numel())
     network(StripMap.from_tensor(small, trial, Run(recording.reads)), all_stages)
     budget.require(trial.least)
+    budget.reserved = trial.strip
     run = Run(recording.reads, StripProgress(recording.progress))
     return network(StripMap.from_tensor(x, budget, run), all_stages)
 
@@ -186,8 +187,8 @@ def _strips(
 ) -> Iterator[tuple[Span, Any]]:
     """Yield the span of each strip in the first map, and what `function` returns for it.
 
-    `function` is called with the inputs, strips in place of maps, and the strip's own rows. If
-    these are `summed`, its results are no larger for higher strips.
+    `function` is called with the inputs, strips in place of maps, and the strip's own rows. With
+    `summed`, it returns sums over rows, whose size does not depend on their number.
     """
     first_map = next(x for x in inputs if isinstance(x, StripMap))
     height, budget = first_map.shape[2], first_map.storage.budget
@@ -200,15 +201,17 @@ def _strips(
         results = function(*arguments, slice(top - first, bottom - first))
         if top == 0:
             pairs = zip(arguments, inputs, strict=True)
-            sizes = [_per_row([rows for rows, x in pairs if isinstance(x, StripMap)], last)]
+            row_values, row_bytes = _per_row([y for y, x in pairs if isinstance(x, StripMap)], last)
             if not summed:
-                sizes.append(_per_row(_as_tuple(results), bottom))
-            row_values, row_bytes = map(sum, zip(*sizes, strict=True))
+                values_written, bytes_written = _per_row(_as_tuple(results), bottom)
+                row_values += values_written
+                row_bytes += bytes_written
         yield (top, bottom), results
         del arguments, results  # before the next strip is read
         progress.add_strip(operation, (bottom - top) / height, (bottom - top) * row_values)
         top = bottom
-        rows = budget.strip_height(row_bytes, halo)
+        # after the last strip too: in a trial run there is only one
+        rows = budget.strip_height(row_bytes, halo, height)
 
 
 def _per_row(tensors: Sequence[Tensor], rows: int) -> tuple[int, int]:

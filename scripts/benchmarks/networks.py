@@ -196,7 +196,7 @@ def release_memory() -> None:
 
 
 def warm_up_runs(case: Case) -> int:
-    """Return the number of runs that set up memory, optimizers, GPUs and graphs, and so differ."""
+    """Return the number of untimed runs, which set up memory, optimizers, GPUs and graphs."""
     return 3 if case.device == "cuda" or case.subject == "training" else 1
 
 

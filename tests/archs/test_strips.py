@@ -49,11 +49,11 @@ class Fixed(MemoryBudget):
         super().__init__(0 if features == "disk" else float("inf"), features)
         self.height = height
 
-    def strip_height(self, row_bytes: float, halo: int) -> int:
+    def strip_height(self, row_bytes: float, halo: int, height: int) -> int:
         return self.height
 
     def require(self, least: float) -> None:
-        """Not limited by memory, even where all maps are on disk."""
+        """Accept any need, as maps may all be on disk."""
 
 
 @pytest.mark.parametrize("options", NETWORKS, ids=lambda options: options["type"])
@@ -110,7 +110,7 @@ def test_missing_memory_is_named_before_anything_is_computed(options, features):
         restore()
     assert not strips
     missing = float(re.search(r"at least (\S+) GiB are missing", str(raised.value))[1])
-    assert missing > 0.02  # two in the last digit
+    assert missing > 0.02  # the message adds 0.01, and rounds to 0.01
     memory += int((missing - 0.02) * 2**30)
     with pytest.raises(OptionsError):
         restore()
@@ -118,6 +118,41 @@ def test_missing_memory_is_named_before_anything_is_computed(options, features):
     memory += int(0.02 * 2**30)
     assert restore().shape == (1, 3, 64, 1024)
     assert strips
+
+
+def least_memory(net: nn.Module, x: Tensor, features: Any) -> float:
+    """Return the bytes that are asked for before anything is computed."""
+    needs: list[float] = []
+
+    def require(self: MemoryBudget, least: float) -> None:
+        if self.memory == 2**40:
+            needs.append(least)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryBudget, "require", require)
+        forward_in_strips(net, x, 2**40, features)
+    return needs[0]
+
+
+@pytest.mark.parametrize("features", ["memory", "disk"])
+@pytest.mark.parametrize("options", NETWORKS[::3], ids=lambda x: x["type"])
+@torch.inference_mode()
+def test_every_budget_above_the_least_is_enough(options, features):
+    """With features on disk, a larger budget holds more maps, and leaves less for its strips."""
+    net = build_network(options).eval()
+    x = torch.rand(1, net.in_channels, 88, 160)
+    least = least_memory(net, x, features)
+    with pytest.raises(OptionsError):
+        forward_in_strips(net, x, least - 1, features)
+    for more in (1, 1.3, 1.6, 2, 2.5, 4):
+        forward_in_strips(net, x, more * least + 1, features)
+
+
+@torch.inference_mode()
+def test_low_images_need_memory_for_their_own_rows_only():
+    net = build_network(NETWORKS[5]).eval()
+    low, high = (torch.rand(1, 3, height, 64) for height in (8, 64))
+    assert least_memory(net, low, "disk") < least_memory(net, high, "disk") / 4
 
 
 @pytest.mark.parametrize(("features", "tolerance"), [("disk", 2e-6), ("bf16", 2e-2)])

@@ -171,7 +171,8 @@ def gram_sums(q: Tensor, k: Tensor, heads: int) -> Gram:
 
 def lstm_update(gates: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the new h and c of an LSTM from its gates; see `lstm.py`."""
-    if uses_c(gates) and (c is None or c.dtype == gates.dtype):
+    one_type = c is None or c.dtype == gates.dtype
+    if uses_c(gates) and one_type and not torch.compiler.is_compiling():
         from basicsr.archs.ops import lstm_c
 
         if lstm_c.AVAILABLE:

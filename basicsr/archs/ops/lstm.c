@@ -3,7 +3,7 @@
 
    Images are images x height x width x channels, float32 or bfloat16. `lstm` computes all in one
    pass, with zero padding; with `pairs`, x and h are rounded to bfloat16. `update` takes the
-   convolution's result, and `update_backward` gives its gradients.
+   convolution's result, and `update_backward` computes the gradients of `update`.
 
    In `lstm`, a thread computes tiles of some columns in bands of rows, and goes down a tile by two rows at a
    time. The rows of x and h stay in the core's cache, and so do the sums of the convolution. */
@@ -116,6 +116,15 @@ INLINE void read_gates(const void *gates, long index, long part, long count, Typ
     }
 }
 
+/* The new c from the gates and the last c. */
+INLINE vec next_c(const Job *job, const vec gates[GATES], vec last)
+{
+    vec c = gates[I] * gates[G];
+    if (job->c)
+        c += gates[F] * last;
+    return c;
+}
+
 INLINE vec last_c(const Job *job, long index, long count)
 {
     return job->c ? load_some(job->c, index, count, job->c_type) : all(0.0f);
@@ -130,7 +139,7 @@ INLINE void update_pixels(const Job *job, long first, long last, const void *gat
             const long index = pixel * job->channels + channel, count = job->channels - channel;
             vec x[GATES];
             read_gates(gates, (pixel - first) * GATES * part + channel, part, count, type, x);
-            const vec c = x[I] * x[G] + x[F] * last_c(job, index, count);
+            const vec c = next_c(job, x, last_c(job, index, count));
             store_some(job->next_c, index, count, c, job->next_type);
             store_some(job->next_h, index, count, x[O] * hyperbolic_tangent(c), job->next_type);
         }
@@ -243,7 +252,7 @@ static void compute_tiles(const Job *job, const Weights *weights, const Tile *ti
 }
 #endif
 
-/* Arrays of the gates' channels and of those of the state, all of one type. */
+/* Inputs and results of `update_backward`, all of one type. */
 typedef struct {
     const void *gates, *d_h, *d_c;
     void *d_gates, *d_last; /* d_last: NULL without a last c */
@@ -269,15 +278,16 @@ INLINE void gradients_of_type(const Job *job, const Gradients *gradients, Type t
         for (long channel = 0; channel < channels; channel += LANES) {
             const long index = pixel * channels + channel, count = channels - channel;
             const long gates = pixel * GATES * channels + channel;
-            vec x[GATES], d[GATES];
+            vec x[GATES], d[GATES] = {0};
             read_gates(gradients->gates, gates, channels, count, type, x);
             const vec last = last_c(job, index, count);
-            const vec h = hyperbolic_tangent(x[I] * x[G] + x[F] * last);
+            const vec h = hyperbolic_tangent(next_c(job, x, last));
             const vec d_h = load_some(gradients->d_h, index, count, type);
             const vec d_c = load_some(gradients->d_c, index, count, type) +
                             d_h * x[O] * (1.0f - h * h);
             d[I] = d_c * x[G] * x[I] * (1.0f - x[I]);
-            d[F] = d_c * last * x[F] * (1.0f - x[F]);
+            if (job->c)
+                d[F] = d_c * last * x[F] * (1.0f - x[F]);
             d[O] = d_h * h * x[O] * (1.0f - x[O]);
             d[G] = d_c * x[I] * (1.0f - x[G] * x[G]);
             for (long gate = 0; gate < GATES; gate++)

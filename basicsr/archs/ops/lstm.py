@@ -1,4 +1,4 @@
-"""State of a convolutional LSTM, from its gates."""
+"""Gates of recurrent units, and the state of a convolutional LSTM."""
 
 from __future__ import annotations
 

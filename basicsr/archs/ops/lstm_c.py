@@ -1,7 +1,7 @@
 """Convolutional LSTM in C, for float32 and bfloat16 on a CPU.
 
-`lstm` is a step in bfloat16, in one pass without gradients. `lstm_update` is its second half, after
-the 3x3 convolution, with gradients.
+`lstm` computes a whole step in bfloat16, without gradients. `lstm_update` computes the new state
+from the gates, in float32 or bfloat16, with gradients.
 
 Importing this module compiles it (see `c_compiler.py`).
 """
@@ -78,6 +78,7 @@ class _Gradients(ctypes.Structure):
 
 def _update(gates: Tensor, c: Tensor | None) -> list[Tensor]:
     gates, c = channels_last(gates), None if c is None else channels_last(c)
+    assert gates.shape[1] % 4 == 0
     next_h, next_c = (empty_channels_last(gates, gates.shape[1] // 4) for _ in range(2))
     assert c is None or (c.shape, c.dtype) == (next_c.shape, next_c.dtype)
     job = _job(c=c, next_h=next_h, next_c=next_c)
@@ -95,6 +96,8 @@ def _update_backward(d_h: Tensor, d_c: Tensor, gates: Tensor, c: Tensor | None) 
     """Return the gradients of the gates and, if there is one, of the last c."""
     d_h, d_c, gates = channels_last(d_h), channels_last(d_c), channels_last(gates)
     c = None if c is None else channels_last(c)
+    assert all(each.dtype == gates.dtype for each in (d_h, d_c))
+    assert gates.shape == (len(d_h), 4 * d_h.shape[1], *d_h.shape[2:])
     gradients = [torch.empty_like(each) for each in (gates, c) if each is not None]
     tensors = [gates, d_h, d_c, *gradients]
     addresses = _Gradients(*(each.data_ptr() for each in tensors))

@@ -271,8 +271,8 @@ INLINE int vectors_of(long left)
 /* Packs weights, outputs x taps x inputs, by vectors of outputs that are computed together: taps x
    words x vectors x LANES. Outputs are `parts` times `part` channels, and every part begins with a
    vector. Called by all threads. */
-static inline void pack_products(word *to, const float *weights, long parts, long part, long taps,
-                          long inputs, int pairs)
+static inline void pack_products(word *to, const float *weights, long parts, long part,
+                                 long taps, long inputs, int pairs)
 {
     const long group = pairs ? 2 : 1, depth = (inputs + group - 1) / group;
     const long part_vectors = up_to_multiple(part, LANES) / LANES, vectors = parts * part_vectors;

@@ -38,7 +38,9 @@ def seed():
 
 
 @pytest.fixture(
-    scope="module", params=["", "-mno-avx512f", "-mno-avx"], ids=["native", "AVX2", "SSE"]
+    scope="module",
+    params=["", "-mno-avx512bf16", "-mno-avx512f", "-mno-avx"],
+    ids=["native", "without bf16", "AVX2", "SSE"],
 )
 def processor(request, tmp_path_factory):
     """Compile for a processor that has less than this one."""
@@ -135,7 +137,13 @@ def test_conv3x3(processor, shape, outputs, threads, monkeypatch):
 @pytest.mark.parametrize("dtype", LIMITS, ids=str)
 @pytest.mark.parametrize(
     ("shape", "heads"),
-    [((1, 2, 1, 5), 1), ((2, 24, 17, 7), 1), ((1, 66, 6, 11), 2), ((2, 192, 4, 4), 8)],
+    [
+        ((1, 2, 1, 5), 1),
+        ((2, 24, 17, 7), 1),
+        ((1, 66, 6, 11), 2),
+        ((2, 192, 4, 4), 8),
+        ((1, 9, 21, 19), 3),  # several chunks, the last with an odd number of pixels
+    ],
 )
 def test_gram(processor, dtype, shape, heads, monkeypatch):
     monkeypatch.setattr(gram_c, "PART", 32)  # several parts of the pixels
