@@ -5,8 +5,9 @@
    pass, with zero padding; with `pairs`, x and h are rounded to bfloat16. `update` takes the
    convolution's result, and `update_backward` computes the gradients of `update`.
 
-   In `lstm`, a thread computes tiles of some columns in bands of rows, and goes down a tile by two rows at a
-   time. The rows of x and h stay in the core's cache, and so do the sums of the convolution. */
+   In `lstm`, a thread computes tiles of some columns in bands of rows, and goes down a tile by two
+   rows at a time. The rows of x and h stay in the core's cache, and so do the sums of the
+   convolution. */
 
 #include <stdlib.h>
 
