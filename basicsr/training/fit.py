@@ -31,6 +31,8 @@ from basicsr.utils.errors import OptionsError, UserError
 GIB = 2**30
 MEASURED_SECONDS = 10.0
 """Longest step that is measured; longer ones are scaled from shorter ones."""
+TIMED_STEPS = 4
+"""Most steps of a kind that are timed. The first ones wait for the system to hand out memory."""
 
 logger = logging.getLogger("basicsr")
 
@@ -44,7 +46,7 @@ class MeasuredStep(NamedTuple):
         fixed: bytes in use between micro-batches: weights, gradients, optimizer state, and on a
             CPU the libraries.
         per_patch: further bytes at the peak, divided by the patches.
-        seconds: duration, divided by the patches.
+        seconds: duration of the shortest of several steps, divided by the patches.
     """
 
     size: int
@@ -236,15 +238,22 @@ def measured_step(model: RestorationModel, batch: TrainingBatch) -> MeasuredStep
     model.optimizer.zero_grad(set_to_none=True)
     before = memory_in_use(device)
     reset_peak_memory(device)
-    synchronize(device)
-    start = time.perf_counter()
-    model.optimize_parameters(0, [batch])
-    synchronize(device)
-    seconds = time.perf_counter() - start
+    durations = [_duration(model, batch)]
     peak = peak_memory_gib(device) * GIB
+    while len(durations) < TIMED_STEPS and sum(durations) < MEASURED_SECONDS:
+        durations.append(_duration(model, batch))
     patches, _, _, size = batch.lq.shape
     per_patch = max(peak - before, 1.0) / patches
-    return MeasuredStep(size, patches, fixed, per_patch, seconds / patches)
+    return MeasuredStep(size, patches, fixed, per_patch, min(durations) / patches)
+
+
+def _duration(model: RestorationModel, batch: TrainingBatch) -> float:
+    """Return the seconds of an optimization step on `batch`."""
+    synchronize(model.device)
+    start = time.perf_counter()
+    model.optimize_parameters(0, [batch])
+    synchronize(model.device)
+    return time.perf_counter() - start
 
 
 def with_checkpointing(options: TrainOptions) -> list[TrainOptions]:

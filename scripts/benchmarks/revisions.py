@@ -1,12 +1,12 @@
 """Compare the speed of training in several checkouts of this project.
 
     git worktree add ../before REVISION
-    OMP_NUM_THREADS=1 python scripts/benchmarks/revisions.py ../before . -opt FILE --repeats 12
+    OMP_NUM_THREADS=1 python scripts/benchmarks/revisions.py ../before . -opt FILE --repeats 4
 
-In turns, each checkout runs `train.py --check` with the same option file, in a process of its own.
-For every kind of patches, the seconds of an iteration are printed: the shortest and the median, and
-the speed relative to the first checkout by both. Close other programs, and repeat more often on a
-machine whose speed varies.
+In turns, each checkout trains with the same option file: 50 iterations with each kind of patches in
+it, of which the last 30 are timed. For every kind, the seconds of an iteration are printed: the
+shortest and the median, and the speed relative to the first checkout by both. Close other programs,
+and repeat more often on a machine whose speed varies.
 """
 
 from __future__ import annotations
@@ -14,26 +14,33 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 if not __package__:  # run as a file: import modules and library from the folders above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from basicsr.data import SampleStage
+from basicsr.options import TrainOptions, load_options
 from basicsr.utils.cli import command, positive, script_parser
 from basicsr.utils.errors import UserError
 
 Seconds = dict[str, list[float]]
 """Seconds of an iteration in each run, by the patches of the iteration."""
 
-STAGE = re.compile(r"patches of (\d+), (\d+) a step: .* ([\d.e+-]+) s an iteration")
+PRINTED, UNTIMED, TIMED = 10, 2, 3
+"""Iterations between two printed speeds, and the numbers of speeds that are left out and kept."""
+
+SPEED = re.compile(r"iteration \d+/.* ([\d.]+) images/s")
 
 
-def checked(checkout: Path, option_file: Path) -> dict[str, float]:
-    """Return the seconds of an iteration by patches, such as "8 of 64 x 64".
+def trained(checkout: Path, option_file: Path, stage: SampleStage, total: int) -> float:
+    """Return the seconds of an iteration with the patches of a stage.
 
     Raises:
         UserError: `checkout` is no checkout, or cannot train with the option file.
@@ -41,26 +48,46 @@ def checked(checkout: Path, option_file: Path) -> dict[str, float]:
     script = checkout / "basicsr" / "train.py"
     if not script.is_file():
         raise UserError(f"{checkout}: no checkout of this project (there is no basicsr/train.py)")
-    run = subprocess.run(
-        [sys.executable, script, "-opt", option_file.resolve(), "--check"],
-        env={**os.environ, "PYTHONPATH": str(checkout.resolve())},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    stages = STAGE.findall(run.stdout)
-    if run.returncode or not stages:
-        *_, reason = ["no output", *(run.stderr or run.stdout).strip().splitlines()]
-        raise UserError(f"{checkout}: train.py --check: {reason.removeprefix('error: ')}")
-    return {f"{share} of {size} x {size}": float(seconds) for size, share, seconds in stages}
+    patches = f"{{size: {stage.size}, batch_size: {stage.batch_size}, iters: {total}}}"
+    changes = (f"datasets:train:patches=[{patches}]", f"logger:print_freq={PRINTED}")
+    speeds: list[float] = []
+    reason = "no output"
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = ("--output-dir", folder)
+        run = subprocess.Popen(
+            [sys.executable, script, "-opt", option_file, *outputs, "--force_yml", *changes],
+            env={**os.environ, "PYTHONPATH": str(checkout.resolve())},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for line in run.stdout or ():
+            reason = line.strip().removeprefix("error: ") or reason
+            if found := SPEED.search(line):
+                speeds.append(float(found[1]))
+            if len(speeds) == UNTIMED + TIMED:
+                run.send_signal(signal.SIGINT)
+        run.wait()
+    if len(speeds) < UNTIMED + TIMED:
+        raise UserError(f"{checkout}: train.py: {reason}")
+    return mean(stage.batch_size / speed for speed in speeds[UNTIMED : UNTIMED + TIMED])
 
 
 def measure(checkouts: Sequence[Path], option_file: Path, repeats: int) -> list[Seconds]:
-    """Return the seconds of each checkout."""
+    """Return the seconds of each checkout. Raises UserError if the training is too short."""
+    options = load_options(TrainOptions, option_file)
+    iterations = PRINTED * (UNTIMED + TIMED)
+    if options.train.total_iter < iterations:
+        raise UserError(f"{option_file}: train.total_iter must be at least {iterations}")
+    stages = {
+        f"{stage.batch_size} of {stage.size} x {stage.size}": stage
+        for stage in options.datasets.train.patches
+    }
     measured: list[Seconds] = [{} for _ in checkouts]
     for _ in range(repeats):
         for seconds, checkout in zip(measured, checkouts, strict=True):
-            for patches, value in checked(checkout, option_file).items():
+            for patches, stage in stages.items():
+                value = trained(checkout, option_file, stage, options.train.total_iter)
                 seconds.setdefault(patches, []).append(value)
     return measured
 
@@ -91,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
     parser.add_argument("checkouts", nargs="+", type=Path, metavar="CHECKOUT")
     parser.add_argument("-opt", required=True, type=Path, help="option file of a training")
-    parser.add_argument("--repeats", type=positive, default=12, metavar="N", help="default: 12")
+    parser.add_argument("--repeats", type=positive, default=4, metavar="N", help="default: 4")
     return parser
 
 

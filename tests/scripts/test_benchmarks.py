@@ -101,11 +101,11 @@ network_g: {type: PRN_r, recurrent_iter: 1, channels: 4}
 datasets:
   train:
     {name: cat, type: SyntheticRainDataset, dataroot_gt: skimage, files: [chelsea.png], rain: light,
-     patches: [{size: 16, batch_size: 2, iters: 2}], num_worker_per_gpu: 0}
+     patches: [{size: 16, batch_size: 2, iters: 60}], num_worker_per_gpu: 0}
 train:
-  total_iter: 2
+  total_iter: 60
   optim_g: {type: Adam, lr: 1.0e-3}
-  scheduler: {type: CosineAnnealingRestartLR, periods: [2]}
+  scheduler: {type: CosineAnnealingRestartLR, periods: [60]}
   losses: [{type: L1Loss}]
 """
 
@@ -121,16 +121,26 @@ def test_revisions(run_script, tmp_path):
     assert float(second[2]) == float(second[3]) > 0
 
 
-def test_revisions_name_the_checkout_that_fails(run_script, tmp_path):
+def test_revisions_name_what_cannot_be_measured(run_script, tmp_path):
     root, options = Path(__file__).parents[2], tmp_path / "tiny.yml"
-    options.write_text(TRAINING.replace("PRN_r", "PRN_q"))
+    options.write_text(TRAINING)
     code, _, err = run_script("benchmarks/revisions", tmp_path, "-opt", options)
     assert code == 2
     assert f"{tmp_path}: no checkout of this project" in err
+    (tmp_path / "basicsr").mkdir()
+    (tmp_path / "basicsr/train.py").write_text('raise SystemExit("error: tiny.yml: no such loss")')
+    code, _, err = run_script("benchmarks/revisions", tmp_path, "-opt", options)
+    assert code == 2
+    assert f"error: {tmp_path}: train.py: tiny.yml: no such loss" in err
+    options.write_text(TRAINING.replace("PRN_r", "PRN_q"))
     code, _, err = run_script("benchmarks/revisions", root, "-opt", options)
     assert code == 2
-    assert f"error: {root}: train.py --check: {options}: network_g" in err
+    assert f"error: {options}: network_g" in err
     assert "PRN_q" in err
+    options.write_text(TRAINING.replace("60", "20"))
+    code, _, err = run_script("benchmarks/revisions", root, "-opt", options)
+    assert code == 2
+    assert f"error: {options}: train.total_iter must be at least 50" in err
 
 
 def test_runtimes(load_script, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import cv2
@@ -252,6 +253,14 @@ def test_check_measures_steps_that_are_not_too_long(folder, capsys, monkeypatch,
     assert f"({sources[1]})" in large
     assert lines[-1].startswith("fits with accumulation_steps: 1 (")
     assert not (folder / "experiments").exists()
+
+
+def test_check_reports_the_shortest_of_several_steps(folder, capsys, monkeypatch):
+    durations = itertools.cycle([8.0, 1.0, 0.25, 0.5])
+    monkeypatch.setattr(fit, "_duration", lambda model, batch: next(durations))
+    check(options("dual view"), CPU, 1000.0)
+    assert " 0.25 s an iteration (measured on " in capsys.readouterr().out
+    assert next(durations) == 8.0
 
 
 def test_check_says_that_a_small_card_does_not_fit(folder, capsys):
