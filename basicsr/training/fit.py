@@ -32,7 +32,7 @@ GIB = 2**30
 MEASURED_SECONDS = 10.0
 """Longest step that is measured; longer ones are scaled from shorter ones."""
 TIMED_STEPS = 4
-"""Most steps of a kind that are timed. The first ones wait for the system to hand out memory."""
+"""Steps that are timed, fewer if they are long. The first ones wait until memory is handed out."""
 
 logger = logging.getLogger("basicsr")
 
@@ -231,7 +231,7 @@ class Trial:
 
 
 def measured_step(model: RestorationModel, batch: TrainingBatch) -> MeasuredStep:
-    """Measure memory and time of an optimization step on `batch`, after an untimed one."""
+    """Measure an optimization step on `batch` after an untimed one; the shortest time counts."""
     device = model.device
     model.optimize_parameters(0, [batch])  # makes the optimizer's state
     fixed = memory_in_use(device)

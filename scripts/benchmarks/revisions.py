@@ -3,10 +3,10 @@
     git worktree add ../before REVISION
     OMP_NUM_THREADS=1 python scripts/benchmarks/revisions.py ../before . -opt FILE --repeats 4
 
-In turns, each checkout trains with the same option file: 50 iterations with each kind of patches in
-it, of which the last 30 are timed. For every kind, the seconds of an iteration are printed: the
-shortest and the median, and the speed relative to the first checkout by both. Close other programs,
-and repeat more often on a machine whose speed varies.
+The checkouts take turns. Each trains with the same option file, 50 iterations with every kind of
+patches, and the last 30 are timed. The table shows the shortest and the median seconds of an
+iteration, and how much faster they are than those of the first checkout. Close other programs, and
+repeat more often on a machine whose speed varies.
 """
 
 from __future__ import annotations
@@ -53,21 +53,20 @@ def trained(checkout: Path, option_file: Path, stage: SampleStage, total: int) -
     speeds: list[float] = []
     reason = "no output"
     with tempfile.TemporaryDirectory() as folder:
-        outputs = ("--output-dir", folder)
-        run = subprocess.Popen(
-            [sys.executable, script, "-opt", option_file, *outputs, "--force_yml", *changes],
+        command_line = [sys.executable, script, "-opt", option_file, "--output-dir", folder]
+        with subprocess.Popen(
+            [*command_line, "--force_yml", *changes],
             env={**os.environ, "PYTHONPATH": str(checkout.resolve())},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        for line in run.stdout or ():
-            reason = line.strip().removeprefix("error: ") or reason
-            if found := SPEED.search(line):
-                speeds.append(float(found[1]))
-            if len(speeds) == UNTIMED + TIMED:
-                run.send_signal(signal.SIGINT)
-        run.wait()
+        ) as run:
+            for line in run.stdout or ():
+                reason = line.strip().removeprefix("error: ") or reason
+                if found := SPEED.search(line):
+                    speeds.append(float(found[1]))
+                    if len(speeds) == UNTIMED + TIMED:
+                        run.send_signal(signal.SIGINT)  # once: a second one interrupts its saving
     if len(speeds) < UNTIMED + TIMED:
         raise UserError(f"{checkout}: train.py: {reason}")
     return mean(stage.batch_size / speed for speed in speeds[UNTIMED : UNTIMED + TIMED])

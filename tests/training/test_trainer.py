@@ -260,7 +260,7 @@ def test_check_reports_the_shortest_of_several_steps(folder, capsys, monkeypatch
     monkeypatch.setattr(fit, "_duration", lambda model, batch: next(durations))
     check(options("dual view"), CPU, 1000.0)
     assert " 0.25 s an iteration (measured on " in capsys.readouterr().out
-    assert next(durations) == 8.0
+    assert next(durations) == 8.0  # four steps of each kind were timed
 
 
 def test_check_says_that_a_small_card_does_not_fit(folder, capsys):
