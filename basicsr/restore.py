@@ -79,7 +79,10 @@ def main(arguments: list[str] | None = None) -> None:
         sharing = f", {team.size} processes" if team.size > 1 else ""
         print(f"restoring {files} with {names} on {restorers[0].device}{sharing}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-    facts = {"weights": "+".join(map(sha256, weights)), "precision": options.precision}
+    facts = {
+        "weights": "+".join(map(sha256, weights)),
+        "precision": restorers[0].settings.precision,
+    }
     if options.backend != "pytorch":
         facts["backend"] = options.backend
     if options.type is not None:  # the same weights may suit several types
@@ -136,7 +139,7 @@ def restore(
         image: H x W x 3 RGB or H x W x 1 gray, uint8 or uint16.
         weights: name of shipped weights; a file of weights; or the name or folder of a run.
         device: "auto" (a GPU if there is one), "cuda" or "cpu".
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", or "bf16" or "fp16", if the device has units for it.
         memory: memory budget in GiB; by default 90 % of the free memory.
         type: name of the network, for weights as its authors published them.
         backend: "pytorch", or "openvino" to compute the network with OpenVINO on a CPU.

@@ -108,6 +108,7 @@ def test(
 
     settings = RestorerSettings(precision=options.precision, **options.val.restoring())
     restorer = Restorer(network, device, settings)
+    options = options.model_copy(update={"precision": restorer.settings.precision})
     scores = {}
     for key, dataset in datasets.items():
         name = options.datasets[key].name

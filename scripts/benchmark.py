@@ -34,7 +34,8 @@ from benchmarks.networks import Case
 from basicsr.archs import ops
 from basicsr.models.cost import network_cost, training_memory
 from basicsr.utils.cli import add_device, command, gibibytes, positive, script_parser
-from basicsr.utils.devices import PRECISIONS, available_memory, select_device
+from basicsr.utils.devices import PRECISIONS, available_memory, has_units, select_device
+from basicsr.utils.errors import OptionsError
 from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -53,7 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.networks:
         ARCH_REGISTRY.entry(name)
     memory = options.memory * 2**30 if options.memory else available_memory(device)
-    precisions = options.precisions or native_precisions(device)
+    precisions = options.precisions or [
+        each for each in ("fp32", "bf16") if has_units(device, each)
+    ]
+    if emulated := [each for each in precisions if not has_units(device, each)]:
+        raise OptionsError(f"--precisions: {emulated[0]} is emulated on this device; leave it out")
     with torch.no_grad():
         kernels = next(
             (name for name, has in KERNELS.items() if has(torch.empty(0, device=device))), None
@@ -81,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
         report(tables.network(row))
     for name in options.networks if RUNTIMES in options.subjects else ():
         for side in options.sizes:
-            row = runtimes.compare(name, side, options.repeats)
+            row = runtimes.compare(name, side, precisions, options.repeats)
             document["runtimes"].append(row)
             report(f"\n{runtimes.table(row)}")
     if "loader" in options.subjects:
@@ -126,17 +131,6 @@ def reduce_batch(case: Case, memory: float) -> Case:
             break
         case = case._replace(batch=case.batch // 2)
     return case
-
-
-def native_precisions(device: torch.device) -> list[str]:
-    """Return "fp32", and "bf16" if the device computes it in hardware."""
-    if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-        has_bf16 = "amx_bf16" in flags or "avx512_bf16" in flags
-    return ["fp32", "bf16"] if has_bf16 else ["fp32"]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ from torch import nn
 from basicsr.archs import build_network
 from basicsr.models.cost import Shape, latency, network_cost
 from basicsr.utils.cli import add_device, add_precision, command, positive, script_parser
-from basicsr.utils.devices import select_device
+from basicsr.utils.devices import select_device, usable_precision
 from basicsr.utils.files import atomic_write
 from basicsr.utils.provenance import provenance
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -37,17 +37,20 @@ def main(arguments: list[str] | None = None) -> None:
     device = select_device(options.device)
     for name in options.networks:
         ARCH_REGISTRY.entry(name)
+    precision = options.precision
+    if options.runs:
+        precision = usable_precision(precision, device)
     environment = provenance(device)
     height, width = options.size
     print(
-        f"One image of {width} x {height}, {options.precision}; "
+        f"One image of {width} x {height}, {precision}; "
         f"latency on {environment['device']}, torch {environment['torch']}\n"
     )
     columns = COST_COLUMNS + LATENCY_COLUMNS if options.runs else COST_COLUMNS
     print(_line(columns), _line(("---",) * len(columns)), sep="\n")
     networks = []
     for name in options.networks:
-        cost = cost_of(name, (height, width), device, options.precision, options.runs)
+        cost = cost_of(name, (height, width), device, precision, options.runs)
         networks.append(cost)
         print(_line(cells(cost)[: len(columns)]), flush=True)
     if any(cost["reconstruction"] for cost in networks):
@@ -55,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         document = {
             "size": [height, width],
-            "precision": options.precision,
+            "precision": precision,
             "runs": options.runs,
             "networks": networks,
             "provenance": environment,

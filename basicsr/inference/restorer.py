@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,7 @@ from basicsr.utils.devices import (
     is_out_of_memory,
     memory_in_use,
     to_unit_range,
+    usable_precision,
 )
 from basicsr.utils.errors import DataError, NonFiniteError, OptionsError, remedy
 from basicsr.utils.ranges import SelfEnsemble
@@ -47,7 +48,8 @@ class RestorerSettings:
     """Settings of a Restorer.
 
     Args:
-        precision: "fp32", or "bf16" or "fp16" to run the network under autocast.
+        precision: "fp32", or "bf16" or "fp16" to run the network under autocast, if the device has
+            units for it.
         tile: side in pixels of the square tiles that larger images are restored in, one by one;
             None for the whole image. A tile does not see its surroundings: the result changes.
         tile_overlap: pixels by which neighbouring tiles overlap; they are blended linearly there.
@@ -112,7 +114,7 @@ class Restorer:
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         self.call = CapturedNetwork(self.network)
         self.device = device
-        self.settings = settings
+        self.settings = replace(settings, precision=usable_precision(settings.precision, device))
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from basicsr.utils.devices import has_units
 from basicsr.utils.errors import OptionsError
 from basicsr.utils.ranges import Decay, Factor, Fraction, LearningRate
 from basicsr.utils.registry import OPTIMIZER_REGISTRY
@@ -164,7 +165,9 @@ def _like(weight: Tensor, matrix: Tensor) -> Tensor:
 
 
 def orthogonalized(matrices: Sequence[Tensor], steps: int = STEPS) -> list[Tensor]:
-    """Return matrices of the same shapes with singular values of about 1 (0.7 to 1.2), in bfloat16.
+    """Return matrices of the same shapes with singular values of about 1 (0.7 to 1.2).
+
+    They are bfloat16, or float32 on devices that do not multiply bfloat16.
 
     Newton-Schulz iteration with the coefficients of Muon's authors, which let small singular values
     grow fast instead of converging to exactly 1. They divide by the Frobenius norm first. Here the
@@ -187,8 +190,9 @@ def orthogonalized(matrices: Sequence[Tensor], steps: int = STEPS) -> list[Tenso
 
 def _orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
     """Orthogonalize matrices with the same number of rows, and at least as many columns."""
+    dtype = torch.bfloat16 if has_units(matrices[0].device, "bf16") else torch.float32
     norms = [norm.clamp(min=1e-7) for norm in torch._foreach_norm(matrices)]
-    xs = [(matrix / norm).bfloat16() for matrix, norm in zip(matrices, norms, strict=True)]
+    xs = [(matrix / norm).to(dtype) for matrix, norm in zip(matrices, norms, strict=True)]
     for first in range(0, steps, 2):
         gram = torch.stack([x @ x.mT for x in xs])
         square = gram @ gram
@@ -196,7 +200,7 @@ def _orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
             # The norm of X X' X X' is the root of the sum of the singular values' 8th powers.
             norm = square.norm(dim=(1, 2), keepdim=True, dtype=torch.float32)
             # Below the limit, tiny gradients' norms would underflow; they stay small instead.
-            largest = norm.clamp(min=1e-16).pow(0.25).bfloat16()
+            largest = norm.clamp(min=1e-16).pow(0.25).to(dtype)
             xs = [x / each for x, each in zip(xs, largest, strict=True)]
             gram, square = gram / largest**2, square / largest**4
         factor = _polynomial(gram, square)

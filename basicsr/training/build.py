@@ -28,6 +28,7 @@ from basicsr.models.restoration_model import OptimizerFactory, RestorationModel,
 from basicsr.models.schedules import warmed_up
 from basicsr.options import TrainOptions
 from basicsr.training.validation import Validator
+from basicsr.utils.devices import usable_precision
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import OptionsError, options_at
 from basicsr.utils.registry import MODEL_REGISTRY, OPTIMIZER_REGISTRY, SCHEDULER_REGISTRY
@@ -73,7 +74,7 @@ def build_model(
         warmed_up(schedule, settings.warmup_iter),
         device,
         StepSettings(
-            precision=settings.precision,
+            precision=usable_precision(settings.precision, device),
             clip_grad_norm=settings.clip_grad_norm,
             ema_decay=settings.ema_decay,
             sharded=settings.sharded,

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -46,7 +46,10 @@ class MeasuredStep(NamedTuple):
         fixed: bytes in use between micro-batches: weights, gradients, optimizer state, and on a
             CPU the libraries.
         per_patch: further bytes at the peak, divided by the patches.
-        seconds: duration of the shortest of several steps, divided by the patches.
+        seconds: duration of the gradients, divided by the patches.
+        update: seconds that the rest of the step takes, whatever the patches: the optimizer.
+
+    Durations are the shortest of several.
     """
 
     size: int
@@ -54,6 +57,7 @@ class MeasuredStep(NamedTuple):
     fixed: int
     per_patch: float
     seconds: float
+    update: float = 0.0
 
 
 class StageFit(NamedTuple):
@@ -158,7 +162,7 @@ class Trial:
         network = self.model.network
         shapes = {stage.size: (1, network.in_channels, stage.size, stage.size) for stage in patches}
         self.costs = {
-            size: network_cost(network, shape, options.train.precision)
+            size: network_cost(network, shape, self.model.settings.precision)
             for size, shape in shapes.items()
         }
         smallest = min(shapes)
@@ -201,7 +205,8 @@ class Trial:
             source = f"measured on {known.patches}, times {stage.share / known.patches:g}"
             if known.size != stage.size:
                 source = f"scaled from {known.patches} of {known.size} by multiply-accumulates"
-            self.fit.stages[number] = stage._replace(seconds=seconds * stage.share, source=source)
+            duration = seconds * stage.share + known.update
+            self.fit.stages[number] = stage._replace(seconds=duration, source=source)
 
     def _ratio(self, figure: str, size: int, other: int) -> float:
         return getattr(self.costs[size], figure) / max(getattr(self.costs[other], figure), 1)
@@ -231,28 +236,34 @@ class Trial:
 
 
 def measured_step(model: RestorationModel, batch: TrainingBatch) -> MeasuredStep:
-    """Measure an optimization step on `batch` after an untimed one; the shortest time counts."""
+    """Measure an optimization step on `batch`, after an untimed one."""
     device = model.device
     model.optimize_parameters(0, [batch])  # makes the optimizer's state
     fixed = memory_in_use(device)
     model.optimizer.zero_grad(set_to_none=True)
     before = memory_in_use(device)
     reset_peak_memory(device)
-    durations = [_duration(model, batch)]
+    steps = [_duration(model.optimize_parameters, batch, device)]
     peak = peak_memory_gib(device) * GIB
-    while len(durations) < TIMED_STEPS and sum(durations) < MEASURED_SECONDS:
-        durations.append(_duration(model, batch))
+    gradients = [_duration(model.compute_gradients, batch, device)]
+    while len(steps) < TIMED_STEPS and sum(steps) + sum(gradients) < MEASURED_SECONDS:
+        steps.append(_duration(model.optimize_parameters, batch, device))
+        gradients.append(_duration(model.compute_gradients, batch, device))
     patches, _, _, size = batch.lq.shape
     per_patch = max(peak - before, 1.0) / patches
-    return MeasuredStep(size, patches, fixed, per_patch, min(durations) / patches)
+    update = max(min(steps) - min(gradients), 0)
+    seconds = (min(steps) - update) / patches
+    return MeasuredStep(size, patches, fixed, per_patch, seconds, update)
 
 
-def _duration(model: RestorationModel, batch: TrainingBatch) -> float:
-    """Return the seconds of an optimization step on `batch`."""
-    synchronize(model.device)
+def _duration(
+    part: Callable[[int, Sequence[TrainingBatch]], Any], batch: TrainingBatch, device: torch.device
+) -> float:
+    """Return the seconds of a step, or of a part of it, on `batch`."""
+    synchronize(device)
     start = time.perf_counter()
-    model.optimize_parameters(0, [batch])
-    synchronize(model.device)
+    part(0, [batch])
+    synchronize(device)
     return time.perf_counter() - start
 
 

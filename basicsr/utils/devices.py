@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import logging
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -19,8 +22,13 @@ from basicsr.utils.errors import OptionsError
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger("basicsr")
+
 HALF_TYPES = {"bf16": "bfloat16", "fp16": "float16"}  # their names in PyTorch
 PRECISIONS = ("fp32", *HALF_TYPES)
+CPUINFO = Path("/proc/cpuinfo")
+CPU_FLAGS = {"bf16": r"\b(avx512_|amx_)?bf16\b", "fp16": r"\b(avx512_fp16|amx_fp16|asimdhp)\b"}
+"""Flags there of processors, x86 and ARM, that multiply values of these precisions."""
 BACKENDS = ("pytorch", "openvino")
 """What computes networks; the second needs the extra `openvino`."""
 
@@ -53,6 +61,31 @@ def select_device(name: str) -> torch.device:
         )
     torch.cuda.set_device(rank)
     return torch.device("cuda", rank)
+
+
+@functools.cache
+def has_units(device: torch.device, precision: str) -> bool:
+    """Return whether `device` multiplies values of `precision` itself, instead of emulating it."""
+    import torch
+
+    if precision == "fp32" or (device.type == "cuda" and precision == "fp16"):
+        return True
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return CPUINFO.exists() and re.search(CPU_FLAGS[precision], CPUINFO.read_text()) is not None
+
+
+def usable_precision(precision: str, device: torch.device) -> str:
+    """Return `precision`, or "fp32" with a warning if `device` would only emulate it."""
+    if has_units(device, precision):
+        return precision
+    where = "processor" if device.type == "cpu" else "GPU"
+    logger.warning(
+        "precision: this %s has no units for %s and would be many times slower; fp32 is used",
+        where,
+        precision,
+    )
+    return "fp32"
 
 
 def autocast(device_type: str, precision: str) -> torch.autocast:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
@@ -103,18 +103,17 @@ def _run() -> tuple[float, np.ndarray, float]:
     return *_measured(), peak_memory_gib(torch.device("cpu"))
 
 
-def compare(name: str, side: int, runs: int) -> dict[str, Any]:
-    """Return the figures of all runtimes for a network."""
+def compare(name: str, side: int, precisions: Sequence[str], runs: int) -> dict[str, Any]:
+    """Return the figures of the runtimes for a network, in float32 and `precisions`."""
+    names = [each for each in RUNTIMES if each.rpartition(" ")[2] in {"fp32", *precisions}]
     threads = torch.get_num_threads()
     context = get_context("spawn")
-    figures: dict[str, dict[str, Any]] = {runtime: {"runs": []} for runtime in RUNTIMES}
+    figures: dict[str, dict[str, Any]] = {runtime: {"runs": []} for runtime in names}
     with ExitStack() as stack:
         file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "network.onnx"
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             pool.submit(exported, name, side, file).result()
-        pools = {
-            runtime: stack.enter_context(ProcessPoolExecutor(1, context)) for runtime in RUNTIMES
-        }
+        pools = {runtime: stack.enter_context(ProcessPoolExecutor(1, context)) for runtime in names}
         for runtime, pool in pools.items():
             pool.submit(_prepare, runtime, name, file, side, threads).result()
         expected = None

@@ -14,6 +14,7 @@ from basicsr.archs import RestorationNetwork, build_network
 from basicsr.archs.strip_storage import MemoryBudget
 from basicsr.inference.restorer import Restorer, RestorerSettings, pad_to
 from basicsr.io.images import to_levels
+from basicsr.utils import devices
 from basicsr.utils.devices import memory_in_use
 from basicsr.utils.errors import DataError, NonFiniteError, OptionsError
 
@@ -219,13 +220,26 @@ class Convolution(RestorationNetwork):
         return self.conv(x)
 
 
-def test_bf16_stays_close(device):
+def test_bf16_stays_close(device, monkeypatch):
+    monkeypatch.setattr(devices, "has_units", lambda *_: True)  # perhaps emulated
     torch.manual_seed(0)
     net = Convolution()
     image = picture(16, 16)
     exact = Restorer(net, device)(image)
     rough = Restorer(net, device, RestorerSettings(precision="bf16"))(image)
     assert 0 < np.abs(exact - rough).max() < 0.02
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_what_would_be_emulated_is_computed_in_float32(precision, device, monkeypatch, caplog):
+    monkeypatch.setattr(devices, "has_units", lambda device, name: name == "fp32")
+    net, image = Convolution(), picture(16, 16)
+    restorer = Restorer(net, device, RestorerSettings(precision=precision))
+    np.testing.assert_array_equal(restorer(image), Restorer(net, device)(image))
+    assert restorer.settings.precision == "fp32"
+    (message,) = caplog.messages
+    assert message.startswith("precision: this ")
+    assert f"has no units for {precision} and would be many times slower" in message
 
 
 def tiny_network():

@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 
+from basicsr.models import optimizers
 from basicsr.models.conditional_step import step_where
 from basicsr.models.optimizers import MuonAdamW, orthogonalized
 from basicsr.training.build import optimizer_factory
@@ -36,17 +37,25 @@ def step(net: nn.Module, built: torch.optim.Optimizer, seed: int) -> None:
     built.step()
 
 
+@pytest.fixture(params=["bf16", "fp32"])
+def precision(request, monkeypatch) -> str:
+    """In which matrices are orthogonalized: on devices with and without units for bf16."""
+    monkeypatch.setattr(optimizers, "has_units", lambda device, name: request.param == name)
+    return request.param
+
+
 @pytest.mark.parametrize("shape", [(2, 24, 24), (1, 12, 100), (3, 100, 12)])
-def test_singular_values_become_about_one(shape) -> None:
+def test_singular_values_become_about_one(shape, precision) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     results = torch.stack(orthogonalized(list(matrices), steps=8))
     values = torch.linalg.svdvals(results.float())
     assert values.min() > 0.5
     assert values.max() < 1.3
+    assert results.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e15])
-def test_matrices_of_several_shapes_are_told_apart(scale) -> None:
+def test_matrices_of_several_shapes_are_told_apart(scale, precision) -> None:
     generator = torch.Generator().manual_seed(1)
     shapes = [(12, 100), (24, 24), (100, 12), (12, 40), (24, 90)]
     matrices = [scale * torch.randn(shape, generator=generator) for shape in shapes]
@@ -58,7 +67,7 @@ def test_matrices_of_several_shapes_are_told_apart(scale) -> None:
 
 
 @pytest.mark.parametrize("scale", [0, 1e-30, 1e-18, 1e-15, 1e-12, 1e-10, 1e-8])
-def test_tiny_gradients_do_not_grow_beyond_one(scale) -> None:
+def test_tiny_gradients_do_not_grow_beyond_one(scale, precision) -> None:
     matrix = scale * torch.randn(24, 90, generator=torch.Generator().manual_seed(1))
     (result,) = orthogonalized([matrix])
     assert torch.linalg.svdvals(result.float()).max() < 1.3

@@ -197,7 +197,7 @@ def test_runtimes_run_in_turns(load_script, monkeypatch):
         return *script.Measured(runtime, "a", None, 8, 1)(), 0.5
 
     monkeypatch.setattr(script, "_run", run)
-    row = script.compare("a", 8, runs=2)
+    row = script.compare("a", 8, ("bf16",), runs=2)
     assert calls == list(script.RUNTIMES) * 3
     assert len(prepared) == len(script.RUNTIMES)
     for runtime, figures in row["variants"].items():

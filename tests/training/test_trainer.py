@@ -256,11 +256,23 @@ def test_check_measures_steps_that_are_not_too_long(folder, capsys, monkeypatch,
 
 
 def test_check_reports_the_shortest_of_several_steps(folder, capsys, monkeypatch):
-    durations = itertools.cycle([8.0, 1.0, 0.25, 0.5])
-    monkeypatch.setattr(fit, "_duration", lambda model, batch: next(durations))
+    durations = {
+        "optimize_parameters": itertools.cycle([8.0, 1.0, 0.25, 0.5]),
+        "compute_gradients": itertools.cycle([7.0, 0.125, 1.0, 0.5]),
+    }
+    monkeypatch.setattr(fit, "_duration", lambda part, *_: next(durations[part.__name__]))
     check(options("dual view"), CPU, 1000.0)
     assert " 0.25 s an iteration (measured on " in capsys.readouterr().out
-    assert next(durations) == 8.0  # four steps of each kind were timed
+    for each in durations.values():
+        assert next(each) > 6  # four steps of each kind were timed
+
+
+def test_check_counts_the_optimizer_once_for_all_patches(folder, capsys, monkeypatch):
+    monkeypatch.setattr(fit, "MEASURED_SECONDS", 0)
+    durations = {"optimize_parameters": 3.0, "compute_gradients": 1.0}
+    monkeypatch.setattr(fit, "_duration", lambda part, *_: durations[part.__name__])
+    check(options("dual view", "datasets:train:patches=[{size: 16, batch_size: 4, iters: 8}]"), CPU)
+    assert " 6 s an iteration (measured on 1, times 4)" in capsys.readouterr().out
 
 
 def test_check_says_that_a_small_card_does_not_fit(folder, capsys):

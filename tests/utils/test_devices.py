@@ -45,6 +45,26 @@ def test_freed_memory_is_reused_until_it_is_released():
     assert more < 2**24
 
 
+@pytest.mark.parametrize(
+    ("flags", "units"),
+    [
+        ("flags : fma avx2 avx512f avx512_vnni", ["fp32"]),
+        ("flags : avx2 avx512_bf16", ["fp32", "bf16"]),
+        ("flags : avx2 avx512_fp16 amx_bf16 amx_tile", ["fp32", "bf16", "fp16"]),
+        ("Features : fp asimd asimdhp svebf16", ["fp32", "fp16"]),
+        ("Features : fp asimd asimdhp bf16", ["fp32", "bf16", "fp16"]),
+        (None, ["fp32"]),
+    ],
+)
+def test_units_of_processors(flags, units, tmp_path, monkeypatch):
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
+    monkeypatch.setattr(devices, "CPUINFO", tmp_path / "cpuinfo")
+    has_units = devices.has_units.__wrapped__  # without the cache
+    cpu = torch.device("cpu")
+    assert [each for each in devices.PRECISIONS if has_units(cpu, each)] == units
+
+
 def test_available_memory_respects_the_limits_of_control_groups(tmp_path):
     membership = tmp_path / "cgroup"
     membership.write_text("0::/job/step\n")
