@@ -24,6 +24,7 @@ SMALLEST_SIDE = 8
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 """Newton-Schulz iterations; see `orthogonalized`."""
+_TOGETHER = {torch.bfloat16: 2, torch.float32: 5}
 
 # An abstract class, one that needs a closure, one that needs sparse gradients.
 _UNUSABLE = (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
@@ -173,9 +174,9 @@ def orthogonalized(matrices: Sequence[Tensor], steps: int = STEPS) -> list[Tenso
     grow fast instead of converging to exactly 1. They divide by the Frobenius norm first. Here the
     largest singular value becomes 1, up to a few percent, so that small ones grow further.
 
-    Two steps together are Q X for a matrix X with at least as many columns as rows, where Q is a
-    polynomial of the small matrix X X'. More steps at a time would amplify its rounding errors too
-    much. Polynomials of one size are computed together.
+    Several steps together are Q X for a matrix X with at least as many columns as rows, where Q is
+    a polynomial of the small matrix X X'. More of them than `_TOGETHER` would amplify its rounding
+    errors too much. Polynomials of one size are computed together.
     """
     of_side: dict[int, list[int]] = defaultdict(list)
     for number, matrix in enumerate(matrices):
@@ -193,7 +194,7 @@ def _orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
     dtype = torch.bfloat16 if has_units(matrices[0].device, "bf16") else torch.float32
     norms = [norm.clamp(min=1e-7) for norm in torch._foreach_norm(matrices)]
     xs = [(matrix / norm).to(dtype) for matrix, norm in zip(matrices, norms, strict=True)]
-    for first in range(0, steps, 2):
+    for first in range(0, steps, _TOGETHER[dtype]):
         gram = torch.stack([x @ x.mT for x in xs])
         square = gram @ gram
         if first == 0:
@@ -203,10 +204,11 @@ def _orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
             largest = norm.clamp(min=1e-16).pow(0.25).to(dtype)
             xs = [x / each for x, each in zip(xs, largest, strict=True)]
             gram, square = gram / largest**2, square / largest**4
-        factor = _polynomial(gram, square)
-        if first + 1 < steps:
-            gram = factor @ (gram @ factor)
-            factor = factor @ _polynomial(gram)
+        factor = step = _polynomial(gram, square)
+        for _ in range(1, min(_TOGETHER[dtype], steps - first)):
+            gram = step @ (gram @ step)
+            step = _polynomial(gram)
+            factor = factor @ step
         xs = [q @ x for q, x in zip(factor, xs, strict=True)]
     return xs
 
