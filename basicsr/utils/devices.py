@@ -75,8 +75,9 @@ def has_units(device: torch.device, precision: str) -> bool:
     return CPUINFO.exists() and re.search(CPU_FLAGS[precision], CPUINFO.read_text()) is not None
 
 
+@functools.cache
 def usable_precision(precision: str, device: torch.device) -> str:
-    """Return `precision`, or "fp32" with a warning if `device` would only emulate it."""
+    """Return `precision`, or "fp32" if `device` would only emulate it; a warning says so once."""
     if has_units(device, precision):
         return precision
     where = "processor" if device.type == "cpu" else "GPU"

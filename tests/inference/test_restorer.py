@@ -220,8 +220,20 @@ class Convolution(RestorationNetwork):
         return self.conv(x)
 
 
-def test_bf16_stays_close(device, monkeypatch):
-    monkeypatch.setattr(devices, "has_units", lambda *_: True)  # perhaps emulated
+@pytest.fixture
+def set_units(monkeypatch):
+    """Return a function that says which precisions all devices multiply."""
+
+    def set_to(*precisions: str) -> None:
+        monkeypatch.setattr(devices, "has_units", lambda device, name: name in precisions)
+        devices.usable_precision.cache_clear()
+
+    yield set_to
+    devices.usable_precision.cache_clear()
+
+
+def test_bf16_stays_close(device, set_units):
+    set_units("fp32", "bf16")  # perhaps emulated
     torch.manual_seed(0)
     net = Convolution()
     image = picture(16, 16)
@@ -231,10 +243,10 @@ def test_bf16_stays_close(device, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_what_would_be_emulated_is_computed_in_float32(precision, device, monkeypatch, caplog):
-    monkeypatch.setattr(devices, "has_units", lambda device, name: name == "fp32")
+def test_what_would_be_emulated_is_computed_in_float32(precision, device, set_units, caplog):
+    set_units("fp32")
     net, image = Convolution(), picture(16, 16)
-    restorer = Restorer(net, device, RestorerSettings(precision=precision))
+    restorer, _ = (Restorer(net, device, RestorerSettings(precision=precision)) for _ in range(2))
     np.testing.assert_array_equal(restorer(image), Restorer(net, device)(image))
     assert restorer.settings.precision == "fp32"
     (message,) = caplog.messages
