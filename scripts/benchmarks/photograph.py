@@ -30,7 +30,7 @@ from basicsr.utils.cli import (
     positive,
     script_parser,
 )
-from basicsr.utils.devices import peak_memory_gib, select_device
+from basicsr.utils.devices import peak_memory_gib, select_device, usable_precision
 from basicsr.utils.provenance import provenance
 
 
@@ -57,6 +57,7 @@ def measure(
         weights: weights of the network to measure instead, as `weights_file` takes them.
     """
     torch_device = select_device(device)
+    precision = usable_precision(precision, torch_device)
     torch.manual_seed(0)
     net = (
         build_network({"type": network})
