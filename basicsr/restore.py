@@ -117,8 +117,8 @@ def _shared(
     pairs = team.from_main("jobs", [list(map(str, job)) for job in jobs])
     if team.from_main("facts", facts) != facts:
         raise OptionsError(
-            f"--weights: rank {team.rank} has other weights or options than rank 0; give all "
-            "machines the same ones"
+            f"--weights: rank {team.rank} has other weights or options than rank 0, or does not "
+            "support its --precision; give all machines the same ones"
         )
     jobs = [RestoreJob(Path(source), Path(target)) for source, target in pairs]
     return jobs, Records(folder, facts, team.rank)
@@ -139,7 +139,8 @@ def restore(
         image: H x W x 3 RGB or H x W x 1 gray, uint8 or uint16.
         weights: name of shipped weights; a file of weights; or the name or folder of a run.
         device: "auto" (a GPU if there is one), "cuda" or "cpu".
-        precision: "fp32", or "bf16" or "fp16", if the device has units for it.
+        precision: "fp32", or "bf16" or "fp16"; float32, with a warning, if the device has no units
+            for it.
         memory: memory budget in GiB; by default 90 % of the free memory.
         type: name of the network, for weights as its authors published them.
         backend: "pytorch", or "openvino" to compute the network with OpenVINO on a CPU.

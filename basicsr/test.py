@@ -108,7 +108,9 @@ def test(
 
     settings = RestorerSettings(precision=options.precision, **options.val.restoring())
     restorer = Restorer(network, device, settings)
-    options = options.model_copy(update={"precision": restorer.settings.precision})
+    precision = restorer.settings.precision
+    world.require_same(precision, "the precision that their devices support; use precision: fp32")
+    options = options.model_copy(update={"precision": precision})
     scores = {}
     for key, dataset in datasets.items():
         name = options.datasets[key].name

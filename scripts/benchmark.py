@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
         report(tables.network(row))
     for name in options.networks if RUNTIMES in options.subjects else ():
         for side in options.sizes:
-            row = runtimes.compare(name, side, precisions, options.repeats)
+            row = runtimes.compare(name, side, options.repeats)
             document["runtimes"].append(row)
             report(f"\n{runtimes.table(row)}")
     if "loader" in options.subjects:

@@ -48,8 +48,8 @@ class RestorerSettings:
     """Settings of a Restorer.
 
     Args:
-        precision: "fp32", or "bf16" or "fp16" to run the network under autocast, if the device has
-            units for it.
+        precision: "fp32", or "bf16" or "fp16" to run the network under autocast; float32, with a
+            warning, if the device has no units for it.
         tile: side in pixels of the square tiles that larger images are restored in, one by one;
             None for the whole image. A tile does not see its surroundings: the result changes.
         tile_overlap: pixels by which neighbouring tiles overlap; they are blended linearly there.
@@ -79,6 +79,8 @@ class RestorerSettings:
             raise OptionsError(f"precision: '{self.precision}' is none of {', '.join(PRECISIONS)}")
         if self.backend not in BACKENDS:
             raise OptionsError(f"backend: '{self.backend}' is none of {', '.join(BACKENDS)}")
+        if self.backend == "openvino" and self.precision == "fp16":
+            raise OptionsError("precision: OpenVINO computes fp32 or bf16 on a CPU, not fp16")
         if self.memory_gib is not None and not network.supports_strips:
             raise OptionsError(
                 f"memory_gib: {type(network).__name__} cannot be computed in strips; remove it, "
@@ -108,13 +110,14 @@ class Restorer:
                 "each other, which changes the result",
                 settings.tile,
             )
+        settings = replace(settings, precision=usable_precision(settings.precision, device))
         self.openvino = None
         if settings.backend == "openvino":
             self.openvino = _in_openvino(network.eval(), device, settings.precision)
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         self.call = CapturedNetwork(self.network)
         self.device = device
-        self.settings = replace(settings, precision=usable_precision(settings.precision, device))
+        self.settings = settings
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:

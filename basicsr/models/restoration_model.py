@@ -39,8 +39,8 @@ class StepSettings:
     """Options of the optimization step.
 
     Attributes:
-        precision: "bf16" and "fp16" run the network under autocast; losses are always float32.
-            With "fp16" the loss is scaled (see `LossScale`).
+        precision: "bf16" and "fp16" run the network under autocast, even if the device emulates
+            them; losses are always float32. With "fp16" the loss is scaled (see `LossScale`).
         clip_grad_norm: largest gradient norm, or None.
         ema_decay: decay of the averaged weights that are validated and saved; 0 turns them off.
         sharded: divide weights, gradients and optimizer state among the processes (FSDP2) instead

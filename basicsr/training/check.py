@@ -10,7 +10,15 @@ from basicsr.data import RestorationDataset, build_dataset, training_batches
 from basicsr.models.pretrained import RUNS
 from basicsr.options import TrainOptions
 from basicsr.training.build import build_validators, loader_settings
-from basicsr.training.fit import GIB, Fit, StageFit, Trial, memory_budget, with_checkpointing
+from basicsr.training.fit import (
+    GIB,
+    Fit,
+    StageFit,
+    Trial,
+    half_precision,
+    memory_budget,
+    with_checkpointing,
+)
 from basicsr.utils.errors import options_at
 
 
@@ -77,7 +85,7 @@ def report(fit: Fit, options: TrainOptions, budget: float, device: str) -> list[
         f"{options.train.total_iter:,} iterations: {hours:,.1f} hours on one device of this kind, "
         "without validation and waiting for data"
     )
-    return [*lines, _answer(fit, options)]
+    return [*lines, _answer(fit, options, torch.device(device))]
 
 
 def _line(stage: StageFit) -> str:
@@ -91,13 +99,13 @@ def _line(stage: StageFit) -> str:
     )
 
 
-def _answer(fit: Fit, options: TrainOptions) -> str:
+def _answer(fit: Fit, options: TrainOptions, device: torch.device) -> str:
     """Return the options with which all stages fit."""
     needed = fit.accumulation
     if needed is None:
         return (
             "does not fit: use smaller patches, batch sizes with a larger common divisor, "
-            "precision: bf16, or more memory"
+            f"{half_precision(device)}or more memory"
         )
     peak = max(s.share // needed * s.per_patch for s in fit.stages) + fit.step.fixed
     changes = []

@@ -20,6 +20,7 @@ from basicsr.options import TrainOptions
 from basicsr.training.build import build_model, loader_settings
 from basicsr.utils.devices import (
     available_memory,
+    has_units,
     is_out_of_memory,
     memory_in_use,
     peak_memory_gib,
@@ -30,7 +31,7 @@ from basicsr.utils.errors import OptionsError, UserError
 
 GIB = 2**30
 MEASURED_SECONDS = 10.0
-"""Longest step that is measured; longer ones are scaled from shorter ones."""
+"""Longest computation of gradients that is measured; longer ones are scaled from shorter ones."""
 TIMED_STEPS = 4
 """Steps that are timed, fewer if they are long. The first ones wait until memory is handed out."""
 
@@ -111,6 +112,11 @@ class Fit:
         return smallest_accumulation(self.stages)
 
 
+def half_precision(device: torch.device) -> str:
+    """Return the advice to train in bf16, if `device` does not emulate it."""
+    return "train.precision: bf16, " if has_units(device, "bf16") else ""
+
+
 def smallest_accumulation(stages: Sequence[StageFit]) -> int | None:
     """Return the smallest number of micro-batches that divides all batches and fits, or None."""
     common = math.gcd(*(stage.share for stage in stages))
@@ -172,7 +178,7 @@ class Trial:
             raise UserError(
                 f"datasets.train.patches: a single patch of {smallest} needs more memory than is "
                 f"free (about {needed:.1f} GiB, without temporary buffers); use smaller patches, "
-                "train.precision: bf16, or activation_checkpointing if network_g has it"
+                f"{half_precision(device)}or activation_checkpointing if network_g has it"
             )
         stages = []
         for stage in patches:

@@ -12,6 +12,7 @@ import torch
 
 from basicsr.data import BadImages, RestorationDataset, build_dataset
 from basicsr.io.state_dicts import listed
+from basicsr.models.optimizers import MuonAdamW
 from basicsr.models.pretrained import RUNS
 from basicsr.models.restoration_model import RestorationModel
 from basicsr.options import TrainOptions, save_options
@@ -24,6 +25,7 @@ from basicsr.training.run_folder import RunFolder
 from basicsr.training.run_log import RunLog
 from basicsr.training.time_limit import TrainingClock
 from basicsr.training.validation import Validator
+from basicsr.utils.devices import has_units
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import NonFiniteError, options_at
 from basicsr.utils.interruptions import StopRequest, Watchdog
@@ -222,6 +224,11 @@ def resume(run: Run, auto_resume: bool, force: bool) -> bool:
         "the checkpoint to resume from; put experiments/ on a file system that all machines share",
     )
     device = run.process.device
+    orthogonalizes = isinstance(run.model.optimizer, MuonAdamW)
+    world.require_same(
+        (run.model.settings.precision, orthogonalizes and has_units(device, "bf16")),
+        "the precision and whether Muon has units for bf16; use devices of one kind",
+    )
     run.options = choose_accumulation(run.options, run.datasets, device, world, state)
     run.process.watchdog.beat()
     run.identity = {**identity, "options": run.options.model_dump(mode="json")}

@@ -106,7 +106,7 @@ class Trainer:
     def _announce(self) -> None:
         process, options = self.run.process, self.run.options
         first, last = self.run.iteration + 1, options.train.total_iter
-        where = device_name(process.device)
+        where = f"{device_name(process.device)}, in {self.run.model.settings.precision}"
         if process.world.size > 1:
             where = f"{where}, {process.world.size} processes"
         if options.train.time_limit is not None:

@@ -65,26 +65,34 @@ def select_device(name: str) -> torch.device:
 
 @functools.cache
 def has_units(device: torch.device, precision: str) -> bool:
-    """Return whether `device` multiplies values of `precision` itself, instead of emulating it."""
+    """Return whether `device` multiplies values of `precision` itself, instead of emulating it.
+
+    Of a processor the system must tell it, in `CPUINFO`.
+    """
     import torch
 
     if precision == "fp32" or (device.type == "cuda" and precision == "fp16"):
         return True
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     return CPUINFO.exists() and re.search(CPU_FLAGS[precision], CPUINFO.read_text()) is not None
 
 
 @functools.cache
 def usable_precision(precision: str, device: torch.device) -> str:
-    """Return `precision`, or "fp32" if `device` would only emulate it; a warning says so once."""
+    """Return `precision`, or "fp32" if `device` would only emulate it.
+
+    The first time, a warning says so.
+    """
     if has_units(device, precision):
         return precision
-    where = "processor" if device.type == "cpu" else "GPU"
+    on_gpu = device.type == "cuda"
     logger.warning(
-        "precision: this %s has no units for %s and would be many times slower; fp32 is used",
-        where,
+        "precision: this %s has no units for %s and would be many times slower; fp32 is used%s",
+        "GPU" if on_gpu else "processor",
         precision,
+        ", fp16 would be faster" if on_gpu else "",
     )
     return "fp32"
 

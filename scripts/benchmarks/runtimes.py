@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
@@ -23,7 +23,7 @@ import torch
 
 from basicsr.archs import RestorationNetwork, build_network
 from basicsr.inference.restorer import Restorer, RestorerSettings
-from basicsr.utils.devices import peak_memory_gib, select_device
+from basicsr.utils.devices import has_units, peak_memory_gib, select_device
 
 RUNTIMES = ("PyTorch fp32", "PyTorch bf16", "ONNX Runtime fp32", "OpenVINO fp32", "OpenVINO bf16")
 Run = Callable[[np.ndarray], np.ndarray]
@@ -103,9 +103,10 @@ def _run() -> tuple[float, np.ndarray, float]:
     return *_measured(), peak_memory_gib(torch.device("cpu"))
 
 
-def compare(name: str, side: int, precisions: Sequence[str], runs: int) -> dict[str, Any]:
-    """Return the figures of the runtimes for a network, in float32 and `precisions`."""
-    names = [each for each in RUNTIMES if each.rpartition(" ")[2] in {"fp32", *precisions}]
+def compare(name: str, side: int, runs: int) -> dict[str, Any]:
+    """Return the figures for a network of the runtimes that the processor does not emulate."""
+    cpu = torch.device("cpu")
+    names = [each for each in RUNTIMES if has_units(cpu, each.rpartition(" ")[2])]
     threads = torch.get_num_threads()
     context = get_context("spawn")
     figures: dict[str, dict[str, Any]] = {runtime: {"runs": []} for runtime in names}

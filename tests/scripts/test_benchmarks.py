@@ -197,7 +197,8 @@ def test_runtimes_run_in_turns(load_script, monkeypatch):
         return *script.Measured(runtime, "a", None, 8, 1)(), 0.5
 
     monkeypatch.setattr(script, "_run", run)
-    row = script.compare("a", 8, ("bf16",), runs=2)
+    monkeypatch.setattr(script, "has_units", lambda *_: True)
+    row = script.compare("a", 8, runs=2)
     assert calls == list(script.RUNTIMES) * 3
     assert len(prepared) == len(script.RUNTIMES)
     for runtime, figures in row["variants"].items():
@@ -207,3 +208,9 @@ def test_runtimes_run_in_turns(load_script, monkeypatch):
             0.125 if "bf16" in runtime and "V" in runtime else 0
         )
     assert "| a | 8 | PyTorch fp32 | " in script.table(row)
+
+    monkeypatch.setattr(script, "has_units", lambda device, precision: precision == "fp32")
+    monkeypatch.setattr(script, "_run", lambda: (1.0, np.zeros(1), 0.5))
+    assert list(script.compare("a", 8, runs=1)["variants"]) == [
+        *("PyTorch fp32", "ONNX Runtime fp32", "OpenVINO fp32")
+    ]

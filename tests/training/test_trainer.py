@@ -19,9 +19,11 @@ from basicsr.training.check import check
 from basicsr.training.run import Process
 from basicsr.training.run_folder import RunFolder
 from basicsr.training.trainer import Trainer, train
+from basicsr.utils import devices
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import NonFiniteError, OptionsError, Stopped, UserError
 from basicsr.utils.interruptions import StopRequest, Watchdog
+from basicsr.utils.provenance import device_name
 
 CPU = torch.device("cpu")
 RESTORMER = {
@@ -280,6 +282,16 @@ def test_check_says_that_a_small_card_does_not_fit(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "activation_checkpointing: blocks" in lines[-4]
     assert lines[-1].startswith("does not fit: ")
+
+
+def test_an_emulated_precision_is_replaced_and_logged(folder, monkeypatch):
+    monkeypatch.setattr(devices, "has_units", lambda device, precision: precision == "fp32")
+    devices.usable_precision.cache_clear()
+    run(options("gray", "train:precision=fp16"))
+    devices.usable_precision.cache_clear()
+    log = (folder / "experiments" / "run" / "train.log").read_text()
+    assert f"iterations 1 to 8 on {device_name(CPU)}, in fp32" in log
+    assert "loss_scale" not in log
 
 
 def test_automatic_accumulation_is_recorded_and_kept(folder, monkeypatch, straight):
