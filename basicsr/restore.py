@@ -117,8 +117,8 @@ def _shared(
     pairs = team.from_main("jobs", [list(map(str, job)) for job in jobs])
     if team.from_main("facts", facts) != facts:
         raise OptionsError(
-            f"--weights: rank {team.rank} has other weights or options than rank 0, or does not "
-            "support its --precision; give all machines the same ones"
+            f"--weights: rank {team.rank} has other weights or options than rank 0, or computes "
+            "in another precision; give all machines the same ones"
         )
     jobs = [RestoreJob(Path(source), Path(target)) for source, target in pairs]
     return jobs, Records(folder, facts, team.rank)

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = select_device(options.device)
     for name in options.networks:
         ARCH_REGISTRY.entry(name)
-    precision = options.precision
+    precision = options.precision  # of activations alone, perhaps for another device
     if options.runs:
         precision = usable_precision(precision, device)
     environment = provenance(device)

@@ -14,6 +14,8 @@ import yaml
 from PIL import Image
 from runs import ITERATIONS, NETWORK, run
 
+from basicsr.utils import devices
+
 
 @pytest.fixture(autouse=True)
 def signal_handlers():
@@ -132,3 +134,15 @@ def trained(workplace):
     done = run("train.py", "-opt", "train.yml", cwd=workplace)
     assert done.returncode == 0, done.stderr
     return workplace / "experiments" / "tiny"
+
+
+@pytest.fixture
+def set_units(monkeypatch):
+    """Return a function that says which precisions all devices multiply."""
+
+    def set_to(*precisions):
+        monkeypatch.setattr(devices, "has_units", lambda device, precision: precision in precisions)
+        devices.usable_precision.cache_clear()
+
+    yield set_to
+    devices.usable_precision.cache_clear()

@@ -15,7 +15,7 @@ from basicsr.training.fit import (
     Fit,
     StageFit,
     Trial,
-    half_precision,
+    bf16_advice,
     memory_budget,
     with_checkpointing,
 )
@@ -105,7 +105,7 @@ def _answer(fit: Fit, options: TrainOptions, device: torch.device) -> str:
     if needed is None:
         return (
             "does not fit: use smaller patches, batch sizes with a larger common divisor, "
-            f"{half_precision(device)}or more memory"
+            f"{bf16_advice(device)}or more memory"
         )
     peak = max(s.share // needed * s.per_patch for s in fit.stages) + fit.step.fixed
     changes = []

@@ -48,7 +48,8 @@ class MeasuredStep(NamedTuple):
             CPU the libraries.
         per_patch: further bytes at the peak, divided by the patches.
         seconds: duration of the gradients, divided by the patches.
-        update: seconds that the rest of the step takes, whatever the patches: the optimizer.
+        update: duration of the rest of the step, mostly the optimizer's; it does not depend on the
+            number of patches.
 
     Durations are the shortest of several.
     """
@@ -112,7 +113,7 @@ class Fit:
         return smallest_accumulation(self.stages)
 
 
-def half_precision(device: torch.device) -> str:
+def bf16_advice(device: torch.device) -> str:
     """Return the advice to train in bf16, if `device` does not emulate it."""
     return "train.precision: bf16, " if has_units(device, "bf16") else ""
 
@@ -178,7 +179,7 @@ class Trial:
             raise UserError(
                 f"datasets.train.patches: a single patch of {smallest} needs more memory than is "
                 f"free (about {needed:.1f} GiB, without temporary buffers); use smaller patches, "
-                f"{half_precision(device)}or activation_checkpointing if network_g has it"
+                f"{bf16_advice(device)}or activation_checkpointing if network_g has it"
             )
         stages = []
         for stage in patches:

@@ -227,7 +227,7 @@ def resume(run: Run, auto_resume: bool, force: bool) -> bool:
     orthogonalizes = isinstance(run.model.optimizer, MuonAdamW)
     world.require_same(
         (run.model.settings.precision, orthogonalizes and has_units(device, "bf16")),
-        "the precision and whether Muon has units for bf16; use devices of one kind",
+        "the precision and of Muon's units for bf16; use devices of one kind",
     )
     run.options = choose_accumulation(run.options, run.datasets, device, world, state)
     run.process.watchdog.beat()

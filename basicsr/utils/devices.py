@@ -67,7 +67,7 @@ def select_device(name: str) -> torch.device:
 def has_units(device: torch.device, precision: str) -> bool:
     """Return whether `device` multiplies values of `precision` itself, instead of emulating it.
 
-    Of a processor the system must tell it, in `CPUINFO`.
+    For a processor, Linux says so in `CPUINFO`. On other systems the answer is no.
     """
     import torch
 
@@ -89,10 +89,10 @@ def usable_precision(precision: str, device: torch.device) -> str:
         return precision
     on_gpu = device.type == "cuda"
     logger.warning(
-        "precision: this %s has no units for %s and would be many times slower; fp32 is used%s",
+        "precision: this %s has no units for %s, and would emulate it slowly; fp32 is used%s",
         "GPU" if on_gpu else "processor",
         precision,
-        ", fp16 would be faster" if on_gpu else "",
+        ". It has units for fp16" if on_gpu else "",
     )
     return "fp32"
 

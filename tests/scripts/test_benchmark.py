@@ -12,7 +12,6 @@ from torch import nn
 
 from basicsr.archs import build_network
 from basicsr.models.cost import network_cost
-from basicsr.utils import devices
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -90,14 +89,12 @@ def test_an_interrupted_run_keeps_its_results(run_script, benchmarks, tmp_path, 
     assert (tmp_path / "benchmark.png").exists()
 
 
-def test_emulated_precisions_are_refused(run_script, tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "has_units", lambda device, precision: precision == "fp32")
+def test_emulated_precisions_are_refused(run_script, tmp_path, set_units):
+    set_units("fp32")
     line = ("benchmark", "--device", "cpu", "--precisions", "bf16", "--out", tmp_path / "out")
     code, _, err = run_script(*line)
-    assert (code, err) == (
-        2,
-        "error: --precisions: bf16 is emulated on this device; leave it out\n",
-    )
+    assert code == 2
+    assert err == "error: --precisions: bf16 is emulated on this device; leave it out\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -19,7 +19,6 @@ from basicsr.training.check import check
 from basicsr.training.run import Process
 from basicsr.training.run_folder import RunFolder
 from basicsr.training.trainer import Trainer, train
-from basicsr.utils import devices
 from basicsr.utils.distributed import World
 from basicsr.utils.errors import NonFiniteError, OptionsError, Stopped, UserError
 from basicsr.utils.interruptions import StopRequest, Watchdog
@@ -284,11 +283,9 @@ def test_check_says_that_a_small_card_does_not_fit(folder, capsys):
     assert lines[-1].startswith("does not fit: ")
 
 
-def test_an_emulated_precision_is_replaced_and_logged(folder, monkeypatch):
-    monkeypatch.setattr(devices, "has_units", lambda device, precision: precision == "fp32")
-    devices.usable_precision.cache_clear()
+def test_an_emulated_precision_is_replaced_and_logged(folder, set_units):
+    set_units("fp32")
     run(options("gray", "train:precision=fp16"))
-    devices.usable_precision.cache_clear()
     log = (folder / "experiments" / "run" / "train.log").read_text()
     assert f"iterations 1 to 8 on {device_name(CPU)}, in fp32" in log
     assert "loss_scale" not in log
