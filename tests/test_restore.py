@@ -83,6 +83,15 @@ def test_a_folder_from_the_command_line(tmp_path, weights, network, monkeypatch,
     assert capsys.readouterr().out.splitlines()[-1] == "0 restored to out, 1 before"
 
 
+def test_the_record_has_the_precision_that_was_computed(tmp_path, shipped, set_units, capsys):
+    set_units("fp32")
+    write_png(tmp_path / "a.png", IMAGE)
+    for precision, restored in (("bf16", "1 restored to"), ("fp32", "0 restored to")):
+        paths = (tmp_path / "a.png", "-o", tmp_path / "out")
+        main([*map(str, paths), "--device", "cpu", "--precision", precision])
+        assert capsys.readouterr().out.splitlines()[-1].startswith(restored)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -243,9 +243,14 @@ class Trial:
 
 
 def measured_step(model: RestorationModel, batch: TrainingBatch) -> MeasuredStep:
-    """Measure an optimization step on `batch`, after an untimed one."""
+    """Measure an optimization step on `batch`, after an untimed one.
+
+    In fp16, untimed steps are repeated until the scale of the loss lets one be taken.
+    """
     device = model.device
-    model.optimize_parameters(0, [batch])  # makes the optimizer's state
+    while model.optimize_parameters(0, [batch]).rescaled:
+        pass
+    # The step that was taken has made the optimizer's state.
     fixed = memory_in_use(device)
     model.optimizer.zero_grad(set_to_none=True)
     before = memory_in_use(device)

@@ -54,8 +54,9 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
                 raise
             memory = "GPU memory" if is_out_of_gpu_memory(error) else "memory"
             _exit(
-                f"out of {memory}: use smaller patches or batches, accumulation_steps, bf16 or "
-                "activation_checkpointing in training, tiles in testing",
+                f"out of {memory}: use smaller patches or batches, accumulation_steps, "
+                "activation_checkpointing or, if the device has units for it, bf16 in training; "
+                "tiles in testing",
                 2,
             )
         except KeyboardInterrupt:

@@ -337,6 +337,18 @@ def test_a_resumed_model_continues_bit_for_bit(settings):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("precisions", [("fp16", "fp32"), ("fp32", "fp16")])
+def test_a_model_resumes_in_another_precision(device, precisions):
+    """As on another machine, whose processor or GPU does not multiply float16."""
+    before, after = (build(device, precision=each) for each in precisions)
+    step(before, 0, [batch(0)])
+    after.load_state_dict(before.state_dict())
+    assert torch.equal(weights(after), weights(before))
+    _, finite, _ = after.optimize_parameters(1, [batch(1)])
+    assert finite
+    assert not torch.equal(weights(after), weights(before))
+
+
 def test_mixup_mixes_what_the_network_sees_and_what_it_is_compared_with(device):
     """The losses are those of a batch that is mixed beforehand."""
     mixup = Mixup(probability=1.0, seed=1)

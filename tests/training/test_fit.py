@@ -6,10 +6,18 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from basicsr.training import fit
 from basicsr.training.check import report
-from basicsr.training.fit import GIB, Fit, MeasuredStep, StageFit, smallest_accumulation
+from basicsr.training.fit import (
+    GIB,
+    Fit,
+    MeasuredStep,
+    StageFit,
+    measured_step,
+    smallest_accumulation,
+)
 
 STEP = MeasuredStep(size=128, patches=1, fixed=2 * GIB, per_patch=1.0 * GIB, seconds=0.5)
 
@@ -42,6 +50,26 @@ def settings(steps, mode="none"):
 )
 def test_the_smallest_accumulation_divides_all_batches(stages, expected):
     assert smallest_accumulation([stage(*each) for each in stages]) == expected
+
+
+def test_steps_whose_gradients_overflow_are_not_measured():
+    taken = []
+
+    class Overflowing:
+        device = torch.device("cpu")
+        optimizer = SimpleNamespace(zero_grad=lambda set_to_none: None)
+
+        def optimize_parameters(self, iteration, micro_batches):
+            taken.append(len(taken) >= 3)
+            return SimpleNamespace(rescaled=torch.tensor(not taken[-1]))
+
+        def compute_gradients(self, iteration, micro_batches):
+            assert taken[-1], "measured before a step was taken"
+
+    batch = SimpleNamespace(lq=torch.zeros(2, 3, 16, 16))
+    step = measured_step(Overflowing(), batch)
+    assert taken == [False] * 3 + [True] * (1 + fit.TIMED_STEPS)
+    assert (step.patches, step.size) == (2, 16)
 
 
 def test_the_report_names_the_options_that_make_it_fit():
