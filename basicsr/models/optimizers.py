@@ -6,6 +6,7 @@ import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 import torch
@@ -72,6 +73,10 @@ class MuonAdamW(torch.optim.AdamW):
     matrix of output channels x (input channels * kernel). Updates are scaled to the size of Adam's
     (Liu et al. 2025, arXiv:2502.16982), so that learning rates of Adam suit both.
 
+    Large matrices are orthogonalized in parts, some rows each, which takes less time; Khaled et al.
+    2025 (arXiv:2510.16981) do so with the parts of several devices. Where the matrix has more rows
+    than columns, the updates of its parts are sqrt(rows / columns) times as large as Adam's.
+
     AdamW trains biases, norms, depthwise convolutions, and convolutions with fewer input or output
     channels than `SMALLEST_SIDE`, such as those from and to images.
 
@@ -83,10 +88,12 @@ class MuonAdamW(torch.optim.AdamW):
         betas: decays of AdamW's moments.
         weight_decay: decoupled weight decay of both.
         newton_schulz_steps: iterations of the orthogonalization.
+        most_rows: output channels that are orthogonalized together; those of larger matrices are
+            dealt out to equal parts. None: all.
         fused: use AdamW's fused kernel.
 
     Raises:
-        ValueError: the weights are sharded; the parts of a matrix cannot be orthogonalized alone.
+        ValueError: the weights are sharded, so that no process has whole matrices.
     """
 
     def __init__(
@@ -98,6 +105,7 @@ class MuonAdamW(torch.optim.AdamW):
         betas: tuple[Decay, Decay] = (0.9, 0.999),
         weight_decay: Factor = 0.0,
         newton_schulz_steps: Annotated[int, Field(gt=0, le=100)] = STEPS,
+        most_rows: Annotated[int, Field(ge=SMALLEST_SIDE)] | None = 64,
         fused: bool | None = None,
     ) -> None:
         matrices: list[nn.Parameter] = []
@@ -116,6 +124,7 @@ class MuonAdamW(torch.optim.AdamW):
         self._step_supports_amp_scaling = False
         self.momentum = momentum
         self.newton_schulz_steps = newton_schulz_steps
+        self.most_rows = most_rows
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -134,12 +143,14 @@ class MuonAdamW(torch.optim.AdamW):
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not parameters:
             return
-        directions = [_matrix(each) for each in self._directions(parameters)]
-        updates = orthogonalized(directions, self.newton_schulz_steps)
-        for parameter, update in zip(parameters, updates, strict=True):
+        matrices = [_matrix(each) for each in self._directions(parameters)]
+        parts = [_parts(matrix, self.most_rows) for matrix in matrices]
+        found = iter(orthogonalized(list(chain(*parts)), self.newton_schulz_steps))
+        for parameter, matrix, those in zip(parameters, matrices, parts, strict=True):
+            update = torch.stack([next(found) for _ in those], dim=1).flatten(0, 1)
             if group["weight_decay"]:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            rate = group["lr"] * 0.2 * math.sqrt(max(update.shape))
+            rate = group["lr"] * 0.2 * math.sqrt(max(matrix.shape))
             parameter.sub_(_like(parameter, update.to(parameter.dtype)), alpha=rate)
 
     def _directions(self, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor]:
@@ -160,6 +171,18 @@ def _matrix(weight: Tensor) -> Tensor:
     return weight.movedim(1, -1).flatten(1)
 
 
+def _parts(matrix: Tensor, most_rows: int | None) -> list[Tensor]:
+    """Deal the rows of a matrix out to the fewest equal parts of at most `most_rows` rows.
+
+    If a part would have fewer than SMALLEST_SIDE rows, the matrix is its only part.
+    """
+    rows = len(matrix)
+    counts = range(1, rows // SMALLEST_SIDE + 1)
+    few_enough = (n for n in counts if rows % n == 0 and rows <= n * (most_rows or rows))
+    count = next(few_enough, 1)
+    return [matrix[first::count] for first in range(count)]
+
+
 def _like(weight: Tensor, matrix: Tensor) -> Tensor:
     """Return the `_matrix` of a weight in the shape of the weight."""
     return matrix.view(weight.movedim(1, -1).shape).movedim(-1, 1)
@@ -178,38 +201,44 @@ def orthogonalized(matrices: Sequence[Tensor], steps: int = STEPS) -> list[Tenso
     a polynomial of the small matrix X X'. More of them than `_TOGETHER` would amplify its rounding
     errors too much. Polynomials of one size are computed together.
     """
-    of_side: dict[int, list[int]] = defaultdict(list)
+    of_side: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, matrix in enumerate(matrices):
-        of_side[min(matrix.shape)].append(number)
+        of_side[min(matrix.shape)][max(matrix.shape)].append(number)
     results = list(matrices)
-    for numbers in of_side.values():
-        wide = [_transposed_if_tall(matrices[number]) for number in numbers]
-        for number, result in zip(numbers, _orthogonalized(wide, steps), strict=True):
-            results[number] = result.mT if result.shape != matrices[number].shape else result
+    for of_length in of_side.values():
+        stacks = [
+            torch.stack([_transposed_if_tall(matrices[number]) for number in numbers])
+            for numbers in of_length.values()
+        ]
+        for numbers, stack in zip(of_length.values(), _orthogonalized(stacks, steps), strict=True):
+            for number, result in zip(numbers, stack, strict=True):
+                results[number] = result.mT if result.shape != matrices[number].shape else result
     return results
 
 
-def _orthogonalized(matrices: list[Tensor], steps: int) -> list[Tensor]:
-    """Orthogonalize matrices with the same number of rows, and at least as many columns."""
-    dtype = torch.bfloat16 if has_units(matrices[0].device, "bf16") else torch.float32
-    norms = [norm.clamp(min=1e-7) for norm in torch._foreach_norm(matrices)]
-    xs = [(matrix / norm).to(dtype) for matrix, norm in zip(matrices, norms, strict=True)]
+def _orthogonalized(stacks: list[Tensor], steps: int) -> list[Tensor]:
+    """Orthogonalize stacks of matrices of one number of rows, with at least as many columns."""
+    dtype = torch.bfloat16 if has_units(stacks[0].device, "bf16") else torch.float32
+    counts = [len(stack) for stack in stacks]
+    norms = [x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7) for x in stacks]
+    xs = [(x / norm).to(dtype) for x, norm in zip(stacks, norms, strict=True)]
     for first in range(0, steps, _TOGETHER[dtype]):
-        gram = torch.stack([x @ x.mT for x in xs])
+        gram = torch.cat([x @ x.mT for x in xs])
         square = gram @ gram
         if first == 0:
             # The norm of X X' X X' is the root of the sum of the singular values' 8th powers.
             norm = square.norm(dim=(1, 2), keepdim=True, dtype=torch.float32)
             # Below the limit, tiny gradients' norms would underflow; they stay small instead.
             largest = norm.clamp(min=1e-16).pow(0.25).to(dtype)
-            xs = [x / each for x, each in zip(xs, largest, strict=True)]
             gram, square = gram / largest**2, square / largest**4
         factor = step = _polynomial(gram, square)
         for _ in range(1, min(_TOGETHER[dtype], steps - first)):
             gram = step @ (gram @ step)
             step = _polynomial(gram)
             factor = factor @ step
-        xs = [q @ x for q, x in zip(factor, xs, strict=True)]
+        if first == 0:
+            factor = factor / largest
+        xs = [q @ x for q, x in zip(factor.split(counts), xs, strict=True)]
     return xs
 
 

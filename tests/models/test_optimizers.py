@@ -44,6 +44,12 @@ def precision(request, monkeypatch) -> str:
     return request.param
 
 
+def _nearest(matrix: torch.Tensor) -> torch.Tensor:
+    """The nearest matrix with orthogonal rows or columns."""
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left @ right
+
+
 @pytest.mark.parametrize("shape", [(2, 24, 24), (1, 12, 100), (3, 100, 12)])
 def test_singular_values_become_about_one(shape, precision) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(1))
@@ -60,9 +66,8 @@ def test_matrices_of_several_shapes_are_told_apart(scale, precision) -> None:
     shapes = [(12, 100), (24, 24), (100, 12), (12, 40), (24, 90)]
     matrices = [scale * torch.randn(shape, generator=generator) for shape in shapes]
     for matrix, result in zip(matrices, orthogonalized(matrices), strict=True):
-        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-        nearest = (left @ right).flatten()
         assert result.shape == matrix.shape
+        nearest = _nearest(matrix).flatten()
         assert torch.cosine_similarity(result.float().flatten(), nearest, dim=0) > 0.95
 
 
@@ -101,6 +106,24 @@ def test_updates_are_orthogonal_and_as_large_as_adams() -> None:
     assert update.square().mean().sqrt().item() == pytest.approx(0.2 * 0.01, rel=0.3)
     values = torch.linalg.svdvals(update.flatten(1))
     assert values.max() / values.min() < 2.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "most_rows", "parts"),
+    [(64, 16, 4), (64, 40, 2), (64, 64, 1), (64, None, 1), (48, 20, 3), (61, 16, 1)],
+)
+def test_large_matrices_are_orthogonalized_in_equal_parts(rows, most_rows, parts) -> None:
+    """Of 61 rows no equal parts can be made, so they are orthogonalized together."""
+    layer = nn.Conv2d(8, rows, 3).to(memory_format=torch.channels_last)
+    before = layer.weight.detach().clone()
+    gradient = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(1))
+    layer.weight.grad = gradient
+    MuonAdamW([layer.weight], lr=0.01, most_rows=most_rows).step()
+    update = (before - layer.weight).detach()
+    assert update.square().mean().sqrt().item() == pytest.approx(0.2 * 0.01, rel=0.3)
+    nearest = torch.cat([_nearest(gradient.flatten(1)[n::parts]) for n in range(parts)])
+    found = torch.cat([update.flatten(1)[n::parts] for n in range(parts)])
+    assert torch.cosine_similarity(found.flatten(), nearest.flatten(), dim=0) > 0.97
 
 
 def test_weights_decay() -> None:
