@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -73,9 +74,10 @@ class MuonAdamW(torch.optim.AdamW):
     matrix of output channels x (input channels * kernel). Updates are scaled to the size of Adam's
     (Liu et al. 2025, arXiv:2502.16982), so that learning rates of Adam suit both.
 
-    Large matrices are orthogonalized in parts, some rows each, which takes less time; Khaled et al.
-    2025 (arXiv:2510.16981) do so with the parts of several devices. Where the matrix has more rows
-    than columns, the updates of its parts are sqrt(rows / columns) times as large as Adam's.
+    Large matrices are orthogonalized in parts of their rows, which takes less time. (Khaled et al.
+    2025, arXiv:2510.16981, do so on several devices, and every few steps with whole matrices.)
+    Parts are scaled like the whole matrix: if it has more rows than columns, their updates are
+    larger than Adam's, by the root of the number of parts at most.
 
     AdamW trains biases, norms, depthwise convolutions, and convolutions with fewer input or output
     channels than `SMALLEST_SIDE`, such as those from and to images.
@@ -88,8 +90,7 @@ class MuonAdamW(torch.optim.AdamW):
         betas: decays of AdamW's moments.
         weight_decay: decoupled weight decay of both.
         newton_schulz_steps: iterations of the orthogonalization.
-        most_rows: output channels that are orthogonalized together; those of larger matrices are
-            dealt out to equal parts. None: all.
+        most_rows: output channels that are orthogonalized together at most; None: all.
         fused: use AdamW's fused kernel.
 
     Raises:
@@ -147,7 +148,7 @@ class MuonAdamW(torch.optim.AdamW):
         parts = [_parts(matrix, self.most_rows) for matrix in matrices]
         found = iter(orthogonalized(list(chain(*parts)), self.newton_schulz_steps))
         for parameter, matrix, those in zip(parameters, matrices, parts, strict=True):
-            update = torch.stack([next(found) for _ in those], dim=1).flatten(0, 1)
+            update = torch.stack([next(found) for _ in those], dim=1).flatten(0, 1)[: len(matrix)]
             if group["weight_decay"]:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
             rate = group["lr"] * 0.2 * math.sqrt(max(matrix.shape))
@@ -172,14 +173,14 @@ def _matrix(weight: Tensor) -> Tensor:
 
 
 def _parts(matrix: Tensor, most_rows: int | None) -> list[Tensor]:
-    """Deal the rows of a matrix out to the fewest equal parts of at most `most_rows` rows.
+    """Deal the rows of a matrix out to equal parts of at most `most_rows` rows.
 
-    If a part would have fewer than SMALLEST_SIDE rows, the matrix is its only part.
+    Rows of zeros fill up the last parts; they stay zero.
     """
     rows = len(matrix)
-    counts = range(1, rows // SMALLEST_SIDE + 1)
-    few_enough = (n for n in counts if rows % n == 0 and rows <= n * (most_rows or rows))
-    count = next(few_enough, 1)
+    count = 1 if most_rows is None else math.ceil(rows / most_rows)
+    if missing := -rows % count:
+        matrix = F.pad(matrix, (0, 0, 0, missing))
     return [matrix[first::count] for first in range(count)]
 
 
@@ -217,11 +218,14 @@ def orthogonalized(matrices: Sequence[Tensor], steps: int = STEPS) -> list[Tenso
 
 
 def _orthogonalized(stacks: list[Tensor], steps: int) -> list[Tensor]:
-    """Orthogonalize stacks of matrices of one number of rows, with at least as many columns."""
+    """Orthogonalize stacks of matrices of one number of rows, with at least as many columns.
+
+    The contents of `stacks` are lost.
+    """
     dtype = torch.bfloat16 if has_units(stacks[0].device, "bf16") else torch.float32
     counts = [len(stack) for stack in stacks]
     norms = [x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7) for x in stacks]
-    xs = [(x / norm).to(dtype) for x, norm in zip(stacks, norms, strict=True)]
+    xs = [x.div_(norm).to(dtype) for x, norm in zip(stacks, norms, strict=True)]
     for first in range(0, steps, _TOGETHER[dtype]):
         gram = torch.cat([x @ x.mT for x in xs])
         square = gram @ gram

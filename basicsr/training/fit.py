@@ -8,7 +8,7 @@ import math
 import time
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -34,6 +34,8 @@ MEASURED_SECONDS = 10.0
 """Longest computation of gradients that is measured; longer ones are scaled from shorter ones."""
 TIMED_STEPS = 4
 """Steps that are timed, fewer if they are long. The first ones wait until memory is handed out."""
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger("basicsr")
 
@@ -243,24 +245,19 @@ class Trial:
 
 
 def measured_step(model: RestorationModel, batch: TrainingBatch) -> MeasuredStep:
-    """Measure an optimization step on `batch`, after an untimed one.
-
-    In fp16, untimed steps are repeated until the scale of the loss lets one be taken.
-    """
+    """Measure an optimization step on `batch`, after an untimed one."""
     device = model.device
-    while model.optimize_parameters(0, [batch]).rescaled:
-        pass
-    # The step that was taken has made the optimizer's state.
+    _step_seconds(model, batch)  # makes the optimizer's state
     fixed = memory_in_use(device)
     model.optimizer.zero_grad(set_to_none=True)
     before = memory_in_use(device)
     reset_peak_memory(device)
-    steps = [_duration(model.optimize_parameters, batch, device)]
+    steps = [_step_seconds(model, batch)]
     peak = peak_memory_gib(device) * GIB
-    gradients = [_duration(model.compute_gradients, batch, device)]
+    gradients = [_seconds(model.compute_gradients, batch, device)[0]]
     while len(steps) < TIMED_STEPS and sum(steps) + sum(gradients) < MEASURED_SECONDS:
-        steps.append(_duration(model.optimize_parameters, batch, device))
-        gradients.append(_duration(model.compute_gradients, batch, device))
+        steps.append(_step_seconds(model, batch))
+        gradients.append(_seconds(model.compute_gradients, batch, device)[0])
     patches, _, _, size = batch.lq.shape
     per_patch = max(peak - before, 1.0) / patches
     update = max(min(steps) - min(gradients), 0)
@@ -268,15 +265,25 @@ def measured_step(model: RestorationModel, batch: TrainingBatch) -> MeasuredStep
     return MeasuredStep(size, patches, fixed, per_patch, seconds, update)
 
 
-def _duration(
-    part: Callable[[int, Sequence[TrainingBatch]], Any], batch: TrainingBatch, device: torch.device
-) -> float:
-    """Return the seconds of a step, or of a part of it, on `batch`."""
+def _step_seconds(model: RestorationModel, batch: TrainingBatch) -> float:
+    """Return the seconds of a step, in fp16 of the first one whose gradients do not overflow."""
+    while True:
+        seconds, step = _seconds(model.optimize_parameters, batch, model.device)
+        if not step.rescaled:
+            return seconds
+
+
+def _seconds(
+    part: Callable[[int, Sequence[TrainingBatch]], Result],
+    batch: TrainingBatch,
+    device: torch.device,
+) -> tuple[float, Result]:
+    """Return the seconds of a step, or of a part of it, on `batch`, and its result."""
     synchronize(device)
     start = time.perf_counter()
-    part(0, [batch])
+    result = part(0, [batch])
     synchronize(device)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, result
 
 
 def with_checkpointing(options: TrainOptions) -> list[TrainOptions]:

@@ -52,24 +52,26 @@ def test_the_smallest_accumulation_divides_all_batches(stages, expected):
     assert smallest_accumulation([stage(*each) for each in stages]) == expected
 
 
-def test_steps_whose_gradients_overflow_are_not_measured():
-    taken = []
+def test_steps_whose_gradients_overflow_are_not_measured(monkeypatch):
+    """Such a step takes 1 s here, one that is taken 7 s, and gradients 2 s."""
+    clock, steps = [0.0], iter("xxx" + "sxss" + "s" * fit.TIMED_STEPS)
+    monkeypatch.setattr(fit.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(fit, "MEASURED_SECONDS", 1000)
 
     class Overflowing:
         device = torch.device("cpu")
         optimizer = SimpleNamespace(zero_grad=lambda set_to_none: None)
 
         def optimize_parameters(self, iteration, micro_batches):
-            taken.append(len(taken) >= 3)
-            return SimpleNamespace(rescaled=torch.tensor(not taken[-1]))
+            overflows = next(steps) == "x"
+            clock[0] += 1 if overflows else 7
+            return SimpleNamespace(rescaled=torch.tensor(overflows))
 
         def compute_gradients(self, iteration, micro_batches):
-            assert taken[-1], "measured before a step was taken"
+            clock[0] += 2
 
-    batch = SimpleNamespace(lq=torch.zeros(2, 3, 16, 16))
-    step = measured_step(Overflowing(), batch)
-    assert taken == [False] * 3 + [True] * (1 + fit.TIMED_STEPS)
-    assert (step.patches, step.size) == (2, 16)
+    step = measured_step(Overflowing(), SimpleNamespace(lq=torch.zeros(2, 3, 16, 16)))
+    assert (step.patches, step.size, step.seconds, step.update) == (2, 16, 1, 5)
 
 
 def test_the_report_names_the_options_that_make_it_fit():
